@@ -84,7 +84,7 @@ impl From<Labels> for BTreeMap<String, String> {
     }
 }
 
-fn check_key(key: &str) -> Result<(), LabelError> {
+pub(crate) fn check_key(key: &str) -> Result<(), LabelError> {
     let (prefix, name) = match key.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
@@ -98,7 +98,7 @@ fn check_key(key: &str) -> Result<(), LabelError> {
 }
 
 /// 1-63 bytes of `[A-Za-z0-9._-]`, first and last alphanumeric.
-fn is_name(s: &str) -> bool {
+pub(crate) fn is_name(s: &str) -> bool {
     let alnum = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = s.as_bytes();
     bytes.len() <= 63

@@ -3,16 +3,40 @@
 //!
 //! Pure: no socket, no clock, no global state. Time and randomness are arguments.
 
+mod bundle;
+mod bundle_store;
+mod cbor;
 mod claims;
+mod claims_cbor;
+mod cose;
+mod credential;
+mod issuer_key;
+mod jwks;
 mod labels;
 mod networks;
+mod record;
+mod signed;
 mod spiffe;
 mod time;
+mod verify_error;
 mod workload;
 
+#[cfg(test)]
+mod testing;
+
+pub use bundle::{BundleParseError, MAX_BUNDLE, MAX_CARRIED_LABELS, MAX_KEYS, TrustBundle};
+pub use bundle_store::{BundleChange, BundleError, BundleMark, BundleStore, MAX_DOMAINS};
 pub use claims::{Assurance, Claims, NamedPort};
+pub use credential::{
+    CredentialHash, IAT_CUSHION, IssueError, MAX_CREDENTIAL, MAX_LIFETIME, SignedCredential,
+    claimed_issuer, verify_credential,
+};
+pub use issuer_key::{IssuerKey, IssuerPublicKey, KeyError, KeyId};
 pub use labels::{LabelError, Labels};
 pub use networks::{IdentityNetworks, IdentityRange, NetworksError, RangeAddress};
+pub use record::{MAX_RECORD, PodChange, PodRecord, SignedRecord, VerifiedRecord};
+pub use signed::MAX_SIGNED;
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
 pub use time::{Mono, Now, UnixMillis};
+pub use verify_error::VerifyError;
 pub use workload::Workload;
