@@ -1,9 +1,26 @@
 //! What may talk to what: rules, tiers and selectors, compiled to one table and decided on proven
 //! identities. The same `decide` answers the data plane, `explain`, `policy check` and the digest.
 //!
-//! Pure: no socket, no clock, no Kubernetes. Sources translate their objects into [`model`].
+//! Pure: no socket, no clock, no Kubernetes. Sources translate their objects into [`model`],
+//! [`compile`] turns a [`model::PolicySet`] into a [`Table`], and [`Table::decide`] judges a
+//! [`Query`]. `docs/policy.md` tells operators the same in their words.
 
+mod canonical;
+mod compile;
+mod decide;
+mod digest;
+mod explain;
+mod index;
 pub mod model;
+mod query;
 mod reason;
+mod selector;
+mod verdict;
+mod words;
 
+pub use canonical::{CompileError, Problem, check};
+pub use compile::{Table, compile};
+pub use explain::{Explanation, Outcome, Step};
+pub use query::{KnownKeys, Peer, Query};
 pub use reason::DropReason;
+pub use verdict::{Decision, RuleRef, Verdict};

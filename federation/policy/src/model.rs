@@ -58,7 +58,7 @@ pub enum Scope {
 }
 
 /// One policy object.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Policy {
     /// Where it came from.
     pub kind: PolicyKind,
@@ -92,7 +92,7 @@ pub enum Action {
 }
 
 /// One rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Rule {
     /// What people see: the rule's own name, or `ingress[0]` by its place in the object.
     pub name: String,

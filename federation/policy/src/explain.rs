@@ -1,0 +1,343 @@
+//! The decision with its reasons: every rule that was asked, and which requirement failed.
+
+use std::fmt;
+
+use identity::TrustDomain;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Decision, Peer, Query, RuleRef, Table, Verdict,
+    compile::Entry,
+    decide::{Asked, Settled, Trace},
+    model::{Action, Direction, PeerMatch, Policy, Rule, Scope, Tier},
+    selector::{self, Context, Fit},
+    words::protocol_name,
+};
+
+/// What `decide` answers and why. `Display` is for people, serde for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// The cluster whose table was asked.
+    pub cluster: TrustDomain,
+    /// Seen from `subject`.
+    pub direction: Direction,
+    /// Where the peer stands.
+    pub scope: Scope,
+    /// `cluster/namespace/pod` of the pod whose policies were asked.
+    pub subject: String,
+    /// `cluster/namespace/pod` of the other end, its address, or `node`.
+    pub peer: String,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The destination port as the destination pod gets it.
+    pub port: u16,
+    /// Everything that was asked, in that order, up to what decided.
+    pub steps: Vec<Step>,
+    /// The same verdict that [`Table::decide`] gives.
+    pub verdict: Verdict,
+    /// The verdict in a sentence.
+    pub because: String,
+}
+
+/// One rule, or one policy asked whether it isolates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// The tier it belongs to.
+    pub tier: Tier,
+    /// Its order in the tier.
+    pub order: u32,
+    /// Its name; the rule is `isolation` when the policy was asked whether it isolates.
+    pub rule: RuleRef,
+    /// What the rule does; `None` for isolation.
+    pub action: Option<Action>,
+    /// Whether it had its effect.
+    pub outcome: Outcome,
+    /// Which requirement failed, what was found and what was wanted.
+    pub why: String,
+}
+
+/// What came of asking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It had its effect.
+    Matched,
+    /// The policy does not select the subject.
+    NotSelected,
+    /// A requirement failed.
+    NotMatched,
+    /// It depends on a label that is not carried; a Deny then matches, an Allow does not.
+    Unknown,
+}
+
+impl Table {
+    /// Decides as [`Table::decide`] does, by the same walk, and tells what was asked on the way.
+    #[must_use]
+    pub fn explain(&self, query: &Query<'_>) -> Explanation {
+        let scope = query.scope(self.cluster());
+        let lane = self.lane(query.direction, scope);
+        let everything = |n: usize| (0_u32..).take(n).collect::<Vec<_>>();
+        let mut account = Account {
+            query,
+            context: Context {
+                own: self.cluster(),
+                known: query.known,
+            },
+            steps: Vec::new(),
+            settled: None,
+        };
+        let verdict = self.walk(
+            query,
+            &everything(lane.entries.len()),
+            &everything(lane.isolations.len()),
+            &mut account,
+        );
+        let Account { steps, settled, .. } = account;
+        Explanation {
+            cluster: self.cluster().clone(),
+            direction: query.direction,
+            scope,
+            subject: query.subject.display_name(),
+            peer: peer_name(query.peer),
+            protocol: query.protocol,
+            port: query.port,
+            because: because(&verdict, settled, &steps),
+            steps,
+            verdict,
+        }
+    }
+}
+
+/// Writes down what the walk looks at.
+struct Account<'q> {
+    query: &'q Query<'q>,
+    context: Context<'q>,
+    steps: Vec<Step>,
+    settled: Option<Settled>,
+}
+
+impl Trace for Account<'_> {
+    const EXHAUSTIVE: bool = true;
+
+    fn rule(&mut self, entry: &Entry, policy: &Policy, rule: &Rule, asked: Asked<'_>) {
+        let outcome = match asked {
+            Asked {
+                effective: true, ..
+            } => Outcome::Matched,
+            Asked {
+                subject: Fit::No(_),
+                ..
+            } => Outcome::NotSelected,
+            Asked {
+                fit: Fit::No(_), ..
+            } => Outcome::NotMatched,
+            Asked { .. } => Outcome::Unknown,
+        };
+        let why = match asked.fit {
+            Fit::Yes => "all requirements hold".into(),
+            Fit::Unknown(mismatch) => format!("{mismatch}"),
+            Fit::No(mismatch) if mismatch.is_of_peer() && rule.peers.len() > 1 => {
+                self.every_peer(&rule.peers)
+            }
+            Fit::No(mismatch) => mismatch.to_string(),
+        };
+        self.steps.push(Step {
+            tier: policy.tier,
+            order: policy.order,
+            rule: entry.name.clone(),
+            action: Some(rule.action),
+            outcome,
+            why: match outcome {
+                Outcome::NotSelected => format!("does not select {}: {why}", self.subject()),
+                Outcome::Matched | Outcome::NotMatched | Outcome::Unknown => why,
+            },
+        });
+    }
+
+    fn isolation(&mut self, policy: &Policy, fit: Fit<'_>) {
+        let (outcome, why) = match fit {
+            Fit::Yes => (Outcome::Matched, format!("selects {}", self.subject())),
+            Fit::Unknown(mismatch) => (
+                Outcome::Matched,
+                format!("may select {}: {mismatch}", self.subject()),
+            ),
+            Fit::No(mismatch) => (
+                Outcome::NotSelected,
+                format!("does not select {}: {mismatch}", self.subject()),
+            ),
+        };
+        self.steps.push(Step {
+            tier: policy.tier,
+            order: policy.order,
+            rule: RuleRef {
+                cluster: self.context.own.clone(),
+                kind: policy.kind,
+                namespace: policy.namespace.as_deref().map(Into::into),
+                policy: policy.name.as_str().into(),
+                rule: "isolation".into(),
+            },
+            action: None,
+            outcome,
+            why,
+        });
+    }
+
+    fn settled(&mut self, by: Settled) {
+        self.settled = Some(by);
+    }
+}
+
+impl Account<'_> {
+    fn subject(&self) -> String {
+        self.query.subject.display_name()
+    }
+
+    /// A rule with several peers failed on each of them.
+    fn every_peer(&self, peers: &[PeerMatch]) -> String {
+        let mut out = String::new();
+        for (place, wanted) in peers.iter().enumerate() {
+            let fit = selector::peer(wanted, self.query.peer, self.context);
+            if let Fit::No(mismatch) | Fit::Unknown(mismatch) = fit {
+                let separator = if place == 0 { "" } else { "; " };
+                out += &format!("{separator}peer {place}: {mismatch}");
+            }
+        }
+        out
+    }
+}
+
+/// The verdict in a sentence.
+fn because(verdict: &Verdict, settled: Option<Settled>, steps: &[Step]) -> String {
+    let what = match verdict.decision {
+        Decision::Allow => "allowed".to_owned(),
+        Decision::Drop {
+            reason,
+            reject: false,
+        } => format!("dropped ({reason})"),
+        Decision::Drop {
+            reason,
+            reject: true,
+        } => format!("rejected ({reason})"),
+    };
+    let by = match (&verdict.rule, settled) {
+        (Some(rule), _) => format!("by {rule}"),
+        (None, Some(Settled::Node)) => "because a pod and its own node always may".into(),
+        (None, Some(Settled::ForeignSubject)) => {
+            "because the pod does not belong to the cluster whose policy was asked".into()
+        }
+        (None, Some(Settled::Isolated(tier))) => {
+            let isolates =
+                |s: &&Step| s.action.is_none() && s.tier == tier && s.outcome == Outcome::Matched;
+            let names: Vec<_> = steps
+                .iter()
+                .filter(isolates)
+                .map(|s| s.policy_name())
+                .collect();
+            format!(
+                "because no rule allows it and {} isolates the pod",
+                names.join(", ")
+            )
+        }
+        (None, Some(Settled::Default(Scope::Local)) | None) => {
+            "by default inside a cluster, because no policy isolates the pod".into()
+        }
+        (None, Some(Settled::Default(Scope::Remote))) => {
+            "by default across clusters, because no rule allows it".into()
+        }
+    };
+    format!("{what} {by}")
+}
+
+impl Step {
+    /// The object without the rule, such as `NetworkPolicy shop/api`.
+    fn policy_name(&self) -> String {
+        let RuleRef {
+            kind,
+            namespace,
+            policy,
+            ..
+        } = &self.rule;
+        match namespace {
+            Some(namespace) => format!("{kind} {namespace}/{policy}"),
+            None => format!("{kind} {policy}"),
+        }
+    }
+}
+
+fn peer_name(peer: Peer<'_>) -> String {
+    match peer {
+        Peer::Identity { claims, .. } => claims.display_name(),
+        Peer::Address(address) => address.to_string(),
+        Peer::Node => "node".into(),
+    }
+}
+
+/// Lines for policies that do not select the pod: more than this many are only counted.
+const UNSELECTED_LINES: usize = 20;
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, to) = match self.direction {
+            Direction::Ingress => (&self.peer, &self.subject),
+            Direction::Egress => (&self.subject, &self.peer),
+        };
+        writeln!(
+            f,
+            "{from} -> {to} {}, {} of {}, {} scope: {}",
+            protocol_name(self.protocol, self.port),
+            match self.direction {
+                Direction::Ingress => "ingress",
+                Direction::Egress => "egress",
+            },
+            self.subject,
+            match self.scope {
+                Scope::Local => "local",
+                Scope::Remote => "remote",
+            },
+            self.because
+        )?;
+        let mut unselected = 0_usize;
+        for step in &self.steps {
+            if step.outcome == Outcome::NotSelected {
+                unselected += 1;
+                if unselected > UNSELECTED_LINES {
+                    continue;
+                }
+            }
+            writeln!(f, "  {step}")?;
+        }
+        let hidden = unselected.saturating_sub(UNSELECTED_LINES);
+        if hidden > 0 {
+            writeln!(
+                f,
+                "  and {hidden} more of policies that do not select the pod"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Step {
+    /// `application 1000 west: NetworkPolicy shop/api rule ingress[0] (allow): matched: ...`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tier = match self.tier {
+            Tier::Admin => "admin",
+            Tier::Application => "application",
+            Tier::Baseline => "baseline",
+        };
+        let action = match self.action {
+            Some(Action::Allow) => " (allow)",
+            Some(Action::Deny) => " (deny)",
+            Some(Action::Pass) => " (pass)",
+            Some(Action::Log) => " (log)",
+            None => "",
+        };
+        let outcome = match self.outcome {
+            Outcome::Matched => "matched",
+            Outcome::NotSelected | Outcome::NotMatched => "no match",
+            Outcome::Unknown => "unknown, so no match",
+        };
+        let (order, rule, why) = (self.order, &self.rule, &self.why);
+        write!(f, "{tier} {order} {rule}{action}: {outcome}: {why}")
+    }
+}

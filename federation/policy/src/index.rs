@@ -1,0 +1,171 @@
+//! Finds the few rules that could concern an identity, without asking all of them.
+//!
+//! Each selector hangs on the rarest thing that it requires (a namespace, a label value, a service
+//! account, a cluster); what requires nothing of the kind is asked always. The index may offer
+//! rules that do not match; it must never hide one that could, known or unknown.
+
+use std::collections::BTreeMap;
+
+use identity::Claims;
+
+use crate::{
+    KnownKeys,
+    model::{ClusterMatch, LabelSelector, NamespaceMatch, Operator, WorkloadSelector},
+    selector::Whose,
+};
+
+/// One thing that a selector requires of every workload it fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Anchor<'a> {
+    Cluster(&'a str),
+    Namespace(&'a str),
+    ServiceAccount(&'a str),
+    Label(Whose, &'a str, &'a str),
+}
+
+/// Numbers of entries by what they require of an identity.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SelectorIndex {
+    /// Entries that are asked for every identity.
+    always: Vec<u32>,
+    clusters: BTreeMap<String, Vec<u32>>,
+    namespaces: BTreeMap<String, Vec<u32>>,
+    accounts: BTreeMap<String, Vec<u32>>,
+    pod_labels: BTreeMap<String, BTreeMap<String, Vec<u32>>>,
+    namespace_labels: BTreeMap<String, BTreeMap<String, Vec<u32>>>,
+}
+
+/// How rare the anchors of a set of selectors are.
+#[derive(Debug, Default)]
+pub(crate) struct Census<'a>(BTreeMap<Anchor<'a>, usize>);
+
+impl<'a> Census<'a> {
+    /// Counts what `selector` requires.
+    pub(crate) fn count(&mut self, selector: &'a WorkloadSelector) {
+        for anchor in choices(selector).into_iter().flatten() {
+            *self.0.entry(anchor).or_default() += 1;
+        }
+    }
+
+    /// How many entries would be offered beside an entry under its best anchors; `None` when the
+    /// selector requires nothing that can be looked up.
+    pub(crate) fn cost(&self, selector: &WorkloadSelector) -> Option<usize> {
+        self.best(selector).map(|(cost, _)| cost)
+    }
+
+    fn best<'s>(&self, selector: &'s WorkloadSelector) -> Option<(usize, Vec<Anchor<'s>>)> {
+        let cost = |anchors: &Vec<Anchor<'_>>| {
+            let counts = anchors.iter().map(|a| self.0.get(a).copied().unwrap_or(0));
+            counts.fold(0_usize, usize::saturating_add)
+        };
+        let choices = choices(selector).into_iter();
+        choices.map(|anchors| (cost(&anchors), anchors)).min()
+    }
+}
+
+impl SelectorIndex {
+    /// `id` is offered for every identity.
+    pub(crate) fn insert_always(&mut self, id: u32) {
+        self.always.push(id);
+    }
+
+    /// `id` is offered for identities that `selector` could fit.
+    pub(crate) fn insert(&mut self, selector: &WorkloadSelector, id: u32, census: &Census<'_>) {
+        let Some((_, anchors)) = census.best(selector) else {
+            return self.insert_always(id);
+        };
+        for anchor in anchors {
+            let list = match anchor {
+                Anchor::Cluster(name) => entry(&mut self.clusters, name),
+                Anchor::Namespace(name) => entry(&mut self.namespaces, name),
+                Anchor::ServiceAccount(name) => entry(&mut self.accounts, name),
+                Anchor::Label(Whose::Pod, key, value) => {
+                    entry(entry(&mut self.pod_labels, key), value)
+                }
+                Anchor::Label(Whose::Namespace, key, value) => {
+                    entry(entry(&mut self.namespace_labels, key), value)
+                }
+            };
+            list.push(id);
+        }
+    }
+
+    /// Adds to `out` what could concern an identity, in any order, possibly twice.
+    pub(crate) fn offer(&self, claims: &Claims, known: &KnownKeys, out: &mut Vec<u32>) {
+        self.offer_always(out);
+        let by_name = [
+            (&self.clusters, claims.trust_domain().as_str()),
+            (&self.namespaces, claims.namespace()),
+            (&self.accounts, claims.service_account()),
+        ];
+        for (map, name) in by_name {
+            if let Some(list) = map.get(name) {
+                out.extend(list);
+            }
+        }
+        let by_label = [
+            (&self.pod_labels, &claims.labels),
+            (&self.namespace_labels, &claims.namespace_labels),
+        ];
+        let domain = claims.trust_domain();
+        for (map, labels) in by_label {
+            if map.is_empty() {
+                continue;
+            }
+            for (key, value) in labels {
+                if let Some(list) = map.get(key).and_then(|values| values.get(value)) {
+                    out.extend(list);
+                }
+            }
+            if known.is_narrowed(domain) {
+                // The value of such a key is unknown, so any could be it.
+                let unknown = map.iter().filter(|(key, _)| !known.carries(domain, key));
+                out.extend(unknown.flat_map(|(_, values)| values.values().flatten()));
+            }
+        }
+    }
+
+    /// Adds to `out` what could concern a peer without identity.
+    pub(crate) fn offer_always(&self, out: &mut Vec<u32>) {
+        out.extend(&self.always);
+    }
+}
+
+fn entry<'m, T: Default>(map: &'m mut BTreeMap<String, T>, key: &str) -> &'m mut T {
+    // Looked up first: `entry` alone would copy the key each time.
+    if !map.contains_key(key) {
+        map.insert(key.into(), T::default());
+    }
+    map.entry(key.into()).or_default()
+}
+
+/// Each choice is a complete set: a workload that fits the selector has one anchor of it, or a key
+/// of it is unknown.
+fn choices(selector: &WorkloadSelector) -> Vec<Vec<Anchor<'_>>> {
+    let mut out = Vec::new();
+    if let ClusterMatch::Listed(listed) = &selector.clusters {
+        out.push(listed.iter().map(|c| Anchor::Cluster(c.as_str())).collect());
+    }
+    match &selector.namespaces {
+        NamespaceMatch::Any => {}
+        NamespaceMatch::Names(names) => {
+            out.push(names.iter().map(|n| Anchor::Namespace(n)).collect());
+        }
+        NamespaceMatch::Labels(labels) => push_labels(&mut out, Whose::Namespace, labels),
+    }
+    push_labels(&mut out, Whose::Pod, &selector.pods);
+    if !selector.service_accounts.is_empty() {
+        let accounts = selector.service_accounts.iter();
+        out.push(accounts.map(|a| Anchor::ServiceAccount(a)).collect());
+    }
+    out
+}
+
+fn push_labels<'a>(out: &mut Vec<Vec<Anchor<'a>>>, whose: Whose, selector: &'a LabelSelector) {
+    for requirement in &selector.0 {
+        if let Operator::In(values) = &requirement.operator {
+            let anchor = |v: &'a String| Anchor::Label(whose, &requirement.key, v);
+            out.push(values.iter().map(anchor).collect());
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The question that `decide` answers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use identity::{Claims, TrustDomain};
+
+use crate::model::{Direction, Scope};
+
+/// May this connection be? A connection between two pods of one cluster is asked twice: egress of
+/// its source and ingress of its destination must both be allowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Seen from `subject`.
+    pub direction: Direction,
+    /// The pod of the cluster that owns the table.
+    pub subject: &'a Claims,
+    /// The other end.
+    pub peer: Peer<'a>,
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// The destination port as the destination pod gets it, after every translation; 0 for a
+    /// protocol without ports.
+    pub port: u16,
+    /// Which label keys the clusters carry.
+    pub known: &'a KnownKeys,
+}
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum Peer<'a> {
+    /// A workload that proved its identity. Only then does its address count for an `ipBlock`.
+    Identity {
+        /// What it proved.
+        claims: &'a Claims,
+        /// Its address as this cluster sees it, where the caller knows it.
+        address: Option<IpAddr>,
+    },
+    /// An address outside the identity networks. The caller has refused an address inside them
+    /// that proved nothing before it asks.
+    Address(IpAddr),
+    /// The node that the pod runs on: a local socket, never a source address seen on a wire.
+    Node,
+}
+
+impl Query<'_> {
+    /// Where the peer stands, seen from the cluster `own`.
+    #[must_use]
+    pub fn scope(&self, own: &TrustDomain) -> Scope {
+        match self.peer {
+            Peer::Identity { claims, .. } if claims.trust_domain() != own => Scope::Remote,
+            Peer::Identity { .. } | Peer::Address(_) | Peer::Node => Scope::Local,
+        }
+    }
+}
+
+/// Which label keys each cluster puts into its credentials. A key outside is *unknown*: neither
+/// its presence nor its absence in a credential says anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KnownKeys {
+    /// Only the clusters that carry less than everything.
+    narrowed: BTreeMap<TrustDomain, BTreeSet<String>>,
+}
+
+impl KnownKeys {
+    /// Every cluster carries every label.
+    #[must_use]
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// `domain` carries only `keys`, of pods and of namespaces.
+    pub fn narrow(&mut self, domain: TrustDomain, keys: impl IntoIterator<Item = String>) {
+        self.narrowed.insert(domain, keys.into_iter().collect());
+    }
+
+    /// Whether `domain` carries the label `key`.
+    #[must_use]
+    pub fn carries(&self, domain: &TrustDomain, key: &str) -> bool {
+        self.narrowed
+            .get(domain)
+            .is_none_or(|keys| keys.contains(key))
+    }
+
+    /// Whether `domain` carries less than every label.
+    #[must_use]
+    pub fn is_narrowed(&self, domain: &TrustDomain) -> bool {
+        self.narrowed.contains_key(domain)
+    }
+}

@@ -1,0 +1,297 @@
+//! Does an identity fit a selector, and if not, which requirement failed?
+//!
+//! Three answers, not two: a label key that a cluster does not carry is *unknown*, and what depends
+//! on it is [`Fit::Unknown`]. The logic is Kleene's: what another part excludes for certain is
+//! [`Fit::No`] whatever the unknown key may hold. Nothing here allocates.
+
+use std::net::IpAddr;
+
+use identity::{Assurance, Claims, TrustDomain};
+use ipnet::IpNet;
+
+use crate::{
+    KnownKeys, Peer, Query,
+    model::{
+        ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch, PortMatch,
+        PortSpec, Requirement, WorkloadSelector,
+    },
+};
+
+/// Whether something fits, with the requirement that stands in the way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fit<'a> {
+    Yes,
+    /// It depends on what is not carried.
+    Unknown(Mismatch<'a>),
+    No(Mismatch<'a>),
+}
+
+impl<'a> Fit<'a> {
+    /// Both must fit: no is stronger than unknown, unknown than yes.
+    pub(crate) fn and(self, other: impl FnOnce() -> Self) -> Self {
+        match self {
+            Fit::Yes => other(),
+            Fit::No(_) => self,
+            Fit::Unknown(_) => match other() {
+                no @ Fit::No(_) => no,
+                Fit::Yes | Fit::Unknown(_) => self,
+            },
+        }
+    }
+
+    /// Every one of `fits`.
+    fn all(fits: impl IntoIterator<Item = Self>) -> Self {
+        let mut unknown = Fit::Yes;
+        for fit in fits {
+            match (fit, unknown) {
+                (Fit::No(_), _) => return fit,
+                (Fit::Unknown(_), Fit::Yes) => unknown = fit,
+                _ => {}
+            }
+        }
+        unknown
+    }
+
+    /// Any of `fits`; `None` of them is `none`.
+    fn any(fits: impl IntoIterator<Item = Self>, none: Self) -> Self {
+        let mut best = none;
+        for fit in fits {
+            match (fit, best) {
+                (Fit::Yes, _) => return fit,
+                (Fit::Unknown(_), Fit::No(_)) | (Fit::No(_), Fit::No(_)) => best = fit,
+                _ => {}
+            }
+        }
+        best
+    }
+
+    fn of(fits: bool, mismatch: Mismatch<'a>) -> Self {
+        if fits { Fit::Yes } else { Fit::No(mismatch) }
+    }
+}
+
+/// The requirement that failed: what was found and what was wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mismatch<'a> {
+    Cluster {
+        found: &'a TrustDomain,
+        wanted: &'a ClusterMatch,
+    },
+    Namespace {
+        found: &'a str,
+        wanted: &'a [String],
+    },
+    ServiceAccount {
+        found: &'a str,
+        wanted: &'a [String],
+    },
+    Label {
+        whose: Whose,
+        key: &'a str,
+        found: Option<&'a str>,
+        wanted: &'a Operator,
+    },
+    NotCarried {
+        whose: Whose,
+        domain: &'a TrustDomain,
+        key: &'a str,
+    },
+    /// A workload is wanted and the peer is a plain address.
+    NotAWorkload,
+    /// An address is wanted and the caller does not know the workload's.
+    NoAddress,
+    Outside {
+        address: IpAddr,
+        cidr: IpNet,
+    },
+    Excepted {
+        address: IpAddr,
+        except: IpNet,
+    },
+    Ports {
+        protocol: u8,
+        port: u16,
+        wanted: &'a [PortMatch],
+        /// The pod whose names count.
+        destination: Option<&'a Claims>,
+    },
+    Assurance {
+        found: Assurance,
+        wanted: Assurance,
+    },
+}
+
+/// Whose label is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Whose {
+    Pod,
+    Namespace,
+}
+
+/// What every match depends on besides its two sides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context<'a> {
+    /// The cluster that owns the policy.
+    pub own: &'a TrustDomain,
+    pub known: &'a KnownKeys,
+}
+
+/// Does the workload fit the selector?
+pub(crate) fn workload<'a>(
+    selector: &'a WorkloadSelector,
+    claims: &'a Claims,
+    context: Context<'a>,
+) -> Fit<'a> {
+    cluster(&selector.clusters, claims.trust_domain(), context.own)
+        .and(|| namespace(&selector.namespaces, claims, context))
+        .and(|| labels(&selector.pods, Whose::Pod, claims, context))
+        .and(|| {
+            let (wanted, found) = (&selector.service_accounts, claims.service_account());
+            Fit::of(
+                wanted.is_empty() || contains(wanted, found),
+                Mismatch::ServiceAccount { found, wanted },
+            )
+        })
+}
+
+/// Does the other end fit? An address counts for a workload only because it proved its identity.
+pub(crate) fn peer<'a>(wanted: &'a PeerMatch, peer: Peer<'a>, context: Context<'a>) -> Fit<'a> {
+    match (wanted, peer) {
+        (PeerMatch::Workload(selector), Peer::Identity { claims, .. }) => {
+            workload(selector, claims, context)
+        }
+        (PeerMatch::Workload(_), Peer::Address(_) | Peer::Node) => Fit::No(Mismatch::NotAWorkload),
+        (PeerMatch::Net { cidr, except }, Peer::Address(address)) => net(*cidr, except, address),
+        (PeerMatch::Net { cidr, except }, Peer::Identity { address, .. }) => match address {
+            Some(address) => net(*cidr, except, address),
+            None => Fit::No(Mismatch::NoAddress),
+        },
+        (PeerMatch::Net { .. }, Peer::Node) => Fit::No(Mismatch::NoAddress),
+    }
+}
+
+/// Does the other end fit any of `wanted`? Nothing wanted is fitted by all.
+pub(crate) fn peers<'a>(wanted: &'a [PeerMatch], other: Peer<'a>, context: Context<'a>) -> Fit<'a> {
+    if wanted.is_empty() {
+        return Fit::Yes;
+    }
+    Fit::any(
+        wanted.iter().map(|one| peer(one, other, context)),
+        Fit::No(Mismatch::NotAWorkload),
+    )
+}
+
+/// Does the destination port fit any of `wanted`? A name means what the destination pod means by
+/// it: the subject on ingress, the peer on egress; a plain address has no names.
+pub(crate) fn ports<'a>(wanted: &'a [PortMatch], query: &Query<'a>) -> Fit<'a> {
+    let destination = match (query.direction, query.peer) {
+        (Direction::Ingress, _) => Some(query.subject),
+        (Direction::Egress, Peer::Identity { claims, .. }) => Some(claims),
+        (Direction::Egress, Peer::Address(_) | Peer::Node) => None,
+    };
+    let (protocol, port) = (query.protocol, query.port);
+    let fits = |wanted: &PortMatch| {
+        wanted.protocol == protocol
+            && match &wanted.port {
+                PortSpec::Any => true,
+                PortSpec::Range(first, last) => (*first..=*last).contains(&port),
+                PortSpec::Named(name) => destination.is_some_and(|pod| {
+                    pod.named_ports
+                        .iter()
+                        .any(|p| p.protocol == protocol && p.port == port && p.name == *name)
+                }),
+            }
+    };
+    Fit::of(
+        wanted.is_empty() || wanted.iter().any(fits),
+        Mismatch::Ports {
+            protocol,
+            port,
+            wanted,
+            destination,
+        },
+    )
+}
+
+fn cluster<'a>(wanted: &'a ClusterMatch, found: &'a TrustDomain, own: &TrustDomain) -> Fit<'a> {
+    let fits = match wanted {
+        ClusterMatch::Own => found == own,
+        ClusterMatch::Any => true,
+        ClusterMatch::Remote => found != own,
+        ClusterMatch::Listed(listed) => listed.contains(found),
+    };
+    Fit::of(fits, Mismatch::Cluster { found, wanted })
+}
+
+fn namespace<'a>(wanted: &'a NamespaceMatch, claims: &'a Claims, context: Context<'a>) -> Fit<'a> {
+    match wanted {
+        NamespaceMatch::Any => Fit::Yes,
+        NamespaceMatch::Names(wanted) => {
+            let found = claims.namespace();
+            Fit::of(
+                contains(wanted, found),
+                Mismatch::Namespace { found, wanted },
+            )
+        }
+        NamespaceMatch::Labels(selector) => labels(selector, Whose::Namespace, claims, context),
+    }
+}
+
+fn labels<'a>(
+    selector: &'a LabelSelector,
+    whose: Whose,
+    claims: &'a Claims,
+    context: Context<'a>,
+) -> Fit<'a> {
+    let requirements = selector.0.iter();
+    Fit::all(requirements.map(|r| requirement(r, whose, claims, context)))
+}
+
+fn requirement<'a>(
+    requirement: &'a Requirement,
+    whose: Whose,
+    claims: &'a Claims,
+    context: Context<'a>,
+) -> Fit<'a> {
+    let Requirement { key, operator } = requirement;
+    let domain = claims.trust_domain();
+    if !context.known.carries(domain, key) {
+        return Fit::Unknown(Mismatch::NotCarried { whose, domain, key });
+    }
+    let found = match whose {
+        Whose::Pod => claims.labels.value(key),
+        Whose::Namespace => claims.namespace_labels.value(key),
+    };
+    let fits = match operator {
+        Operator::In(values) => found.is_some_and(|value| contains(values, value)),
+        Operator::NotIn(values) => found.is_none_or(|value| !contains(values, value)),
+        Operator::Exists => found.is_some(),
+        Operator::DoesNotExist => found.is_none(),
+    };
+    Fit::of(
+        fits,
+        Mismatch::Label {
+            whose,
+            key,
+            found,
+            wanted: operator,
+        },
+    )
+}
+
+fn net<'a>(cidr: IpNet, except: &[IpNet], address: IpAddr) -> Fit<'a> {
+    if !cidr.contains(&address) {
+        return Fit::No(Mismatch::Outside { address, cidr });
+    }
+    match except.iter().find(|hole| hole.contains(&address)) {
+        Some(&except) => Fit::No(Mismatch::Excepted { address, except }),
+        None => Fit::Yes,
+    }
+}
+
+/// `sorted` is canonical (see `canonical.rs`), so a long list costs a binary search.
+fn contains(sorted: &[String], value: &str) -> bool {
+    sorted
+        .binary_search_by(|one| one.as_str().cmp(value))
+        .is_ok()
+}

@@ -1,0 +1,180 @@
+//! What was found and what was wanted, in words.
+
+use std::fmt;
+
+use identity::{Assurance, Claims};
+
+use crate::{
+    model::{ClusterMatch, Operator, PortMatch, PortSpec},
+    selector::{Mismatch, Whose},
+};
+
+impl Mismatch<'_> {
+    /// Whether it says something of the peer alone.
+    pub(crate) fn is_of_peer(&self) -> bool {
+        !matches!(self, Self::Ports { .. } | Self::Assurance { .. })
+    }
+}
+
+impl fmt::Display for Mismatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster { found, wanted } => {
+                write!(f, "cluster is {found}, wanted {}", Clusters(wanted))
+            }
+            Self::Namespace { found, wanted } => {
+                write!(f, "namespace is {found:?}, wanted {}", AnyOf(wanted))
+            }
+            Self::ServiceAccount { found, wanted } => {
+                write!(f, "service account is {found:?}, wanted {}", AnyOf(wanted))
+            }
+            Self::Label {
+                whose,
+                key,
+                found,
+                wanted,
+            } => {
+                write!(f, "{whose} label {key:?} is ")?;
+                match found {
+                    Some(value) => write!(f, "{value:?}")?,
+                    None => f.write_str("absent")?,
+                }
+                match wanted {
+                    Operator::In(values) => write!(f, ", wanted {}", AnyOf(values)),
+                    Operator::NotIn(values) => write!(f, ", wanted none of {}", List(values)),
+                    Operator::Exists => f.write_str(", wanted any value"),
+                    Operator::DoesNotExist => f.write_str(", wanted absent"),
+                }
+            }
+            Self::NotCarried { whose, domain, key } => {
+                write!(
+                    f,
+                    "{domain} does not carry {whose} label {key:?}, so its value is unknown"
+                )
+            }
+            Self::NotAWorkload => f.write_str("peer has no identity, wanted a workload"),
+            Self::NoAddress => f.write_str("the peer's address is not known here"),
+            Self::Outside { address, cidr } => write!(f, "{address} is outside {cidr}"),
+            Self::Excepted { address, except } => {
+                write!(f, "{address} is inside the exception {except}")
+            }
+            Self::Ports {
+                protocol,
+                port,
+                wanted,
+                destination,
+            } => ports(f, *protocol, *port, wanted, *destination),
+            Self::Assurance { found, wanted } => {
+                let name = |a: &Assurance| match a {
+                    Assurance::Gateway => "gateway",
+                    Assurance::Agent => "agent",
+                };
+                write!(f, "assurance is {}, wanted {}", name(found), name(wanted))
+            }
+        }
+    }
+}
+
+fn ports(
+    f: &mut fmt::Formatter<'_>,
+    protocol: u8,
+    port: u16,
+    wanted: &[PortMatch],
+    destination: Option<&Claims>,
+) -> fmt::Result {
+    write!(f, "port is {}, wanted ", protocol_name(protocol, port))?;
+    for (place, one) in wanted.iter().enumerate() {
+        if place > 0 {
+            f.write_str(" or ")?;
+        }
+        let name = Protocol(one.protocol);
+        match &one.port {
+            PortSpec::Any => write!(f, "any {name} port")?,
+            PortSpec::Range(first, last) if first == last => write!(f, "{name}/{first}")?,
+            PortSpec::Range(first, last) => write!(f, "{name}/{first}-{last}")?,
+            PortSpec::Named(port) => {
+                write!(f, "{name} port {port:?}")?;
+                let is = |p: &&identity::NamedPort| p.protocol == one.protocol && p.name == *port;
+                match destination.and_then(|pod| pod.named_ports.iter().find(is)) {
+                    Some(found) => write!(f, " (here {})", found.port)?,
+                    None => f.write_str(" (which the destination does not name)")?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `tcp/8080`, or `icmp` for a protocol without ports.
+pub(crate) fn protocol_name(protocol: u8, port: u16) -> String {
+    match protocol {
+        1 | 58 => Protocol(protocol).to_string(),
+        _ => format!("{}/{port}", Protocol(protocol)),
+    }
+}
+
+/// The protocol's name where it has a well-known one.
+struct Protocol(u8);
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            1 => f.write_str("icmp"),
+            6 => f.write_str("tcp"),
+            17 => f.write_str("udp"),
+            58 => f.write_str("icmpv6"),
+            132 => f.write_str("sctp"),
+            number => write!(f, "protocol {number}"),
+        }
+    }
+}
+
+struct Clusters<'a>(&'a ClusterMatch);
+
+impl fmt::Display for Clusters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ClusterMatch::Own => f.write_str("the own cluster"),
+            ClusterMatch::Any => f.write_str("any cluster"),
+            ClusterMatch::Remote => f.write_str("another cluster"),
+            ClusterMatch::Listed(listed) => {
+                let names: Vec<_> = listed.iter().map(ToString::to_string).collect();
+                write!(f, "{}", AnyOf(&names))
+            }
+        }
+    }
+}
+
+struct AnyOf<'a>(&'a [String]);
+
+impl fmt::Display for AnyOf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("one of an empty list"),
+            [one] => write!(f, "{one:?}"),
+            many => write!(f, "one of {}", List(many)),
+        }
+    }
+}
+
+/// Quoted, because what peers and users write must not forge a line.
+struct List<'a>(&'a [String]);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, one) in self.0.iter().enumerate() {
+            let separator = if place == 0 { "" } else { ", " };
+            write!(f, "{separator}{one:?}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pod => "pod",
+            Self::Namespace => "namespace",
+        })
+    }
+}
