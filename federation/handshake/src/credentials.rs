@@ -1,0 +1,227 @@
+//! Believing a credential: once by its signature, then by its hash, within a budget.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use identity::{
+    BundleStore, Claims, CredentialHash, Mono, Now, TrustDomain, VerifyError, verify_credential,
+};
+use policy::DropReason;
+
+use crate::bucket::Bucket;
+
+/// Signature checks a second for one upstream: a quarter of a core at 50 us each.
+const VERIFY_RATE: u32 = 5_000;
+/// How many of them may come at once.
+const VERIFY_BURST: u32 = 500;
+
+/// A credential whose signature held.
+#[derive(Clone, Debug)]
+pub struct Verified {
+    /// The credential as it came.
+    pub bytes: Arc<[u8]>,
+    /// What it says.
+    pub claims: Arc<Claims>,
+    /// The sequence of the bundle it was checked against: under another it is checked again.
+    pub bundle: u64,
+}
+
+/// Credentials by hash. The gateway shares one between its threads.
+pub trait CredentialCache: fmt::Debug + Send + Sync {
+    /// The credential of that hash, if it was verified before.
+    fn lookup(&self, hash: &CredentialHash) -> Option<Verified>;
+    /// Remembers a verified credential; may forget another.
+    fn remember(&self, hash: CredentialHash, verified: Verified);
+}
+
+/// A bounded [`CredentialCache`] for one thread: at the limit the oldest goes.
+#[derive(Debug)]
+pub struct SmallCache {
+    inner: Mutex<SmallCacheInner>,
+    capacity: usize,
+}
+
+#[derive(Debug, Default)]
+struct SmallCacheInner {
+    entries: BTreeMap<CredentialHash, Verified>,
+    order: VecDeque<CredentialHash>,
+}
+
+impl SmallCache {
+    /// An empty cache for `capacity` credentials (about 1.5 KiB each).
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            inner: Mutex::default(),
+            capacity,
+        }
+    }
+}
+
+impl CredentialCache for SmallCache {
+    fn lookup(&self, hash: &CredentialHash) -> Option<Verified> {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entries
+            .get(hash)
+            .cloned()
+    }
+
+    fn remember(&self, hash: CredentialHash, verified: Verified) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.entries.insert(hash, verified).is_none() {
+            inner.order.push_back(hash);
+        }
+        while inner.entries.len() > self.capacity {
+            let Some(oldest) = inner.order.pop_front() else {
+                break;
+            };
+            inner.entries.remove(&oldest);
+        }
+    }
+}
+
+/// What became of a pod since its credential was issued: from the signed records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PodState {
+    /// Its carried labels changed: these claims replace older ones.
+    Relabelled(Arc<Claims>),
+    /// It was deleted.
+    Gone,
+}
+
+/// The latest record of each pod that has one, by trust domain and pod UID.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodStates(BTreeMap<(TrustDomain, String), PodState>);
+
+impl PodStates {
+    /// Takes a record; the caller checked its signature and sequence.
+    pub fn insert(&mut self, trust_domain: TrustDomain, pod_uid: String, change: PodState) {
+        self.0.insert((trust_domain, pod_uid), change);
+    }
+
+    /// How many pods have a record.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether no pod has a record.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The newest claims of the pod that `claims` speak of; `None` when it is gone.
+    #[must_use]
+    pub fn newest(&self, claims: &Arc<Claims>) -> Option<Arc<Claims>> {
+        let key = (claims.trust_domain().clone(), claims.pod_uid.clone());
+        match self.0.get(&key) {
+            Some(PodState::Gone) => None,
+            Some(PodState::Relabelled(newer)) if newer.generation > claims.generation => {
+                Some(newer.clone())
+            }
+            _ => Some(claims.clone()),
+        }
+    }
+}
+
+/// Checks credentials, cheapest step first.
+#[derive(Debug)]
+pub struct Verifier {
+    cache: Arc<dyn CredentialCache>,
+    /// One per upstream: the own cluster, and each peer's gateway.
+    budgets: BTreeMap<TrustDomain, Bucket>,
+    /// Signature checks made so far.
+    checks: u64,
+}
+
+impl Verifier {
+    /// With `cache`, which may be shared.
+    #[must_use]
+    pub fn new(cache: Arc<dyn CredentialCache>) -> Self {
+        Self {
+            cache,
+            budgets: BTreeMap::new(),
+            checks: 0,
+        }
+    }
+
+    /// Signature checks made so far.
+    #[must_use]
+    pub fn signature_checks(&self) -> u64 {
+        self.checks
+    }
+
+    /// The claims of the credential `bytes`, which its message names by `hash`, issued by `issuer`
+    /// (the owner of the address that sent it) and sent here by `upstream`.
+    ///
+    /// # Errors
+    /// The reason to drop what carried it.
+    pub fn verify(
+        &mut self,
+        bytes: &[u8],
+        hash: &CredentialHash,
+        issuer: &TrustDomain,
+        upstream: &TrustDomain,
+        bundles: &BundleStore,
+        now: Now,
+    ) -> Result<Arc<Claims>, DropReason> {
+        let bundle = bundles.bundle(issuer).ok_or(DropReason::UnknownIssuer)?;
+        if bundle.expires_at <= now.unix {
+            return Err(DropReason::BundleExpired);
+        }
+        if let Some(known) = self.cache.lookup(hash)
+            && known.bundle == bundle.sequence
+            && known.claims.trust_domain() == issuer
+        {
+            // The hash was computed over the remembered bytes, so equal bytes have that hash.
+            return match (*known.bytes == *bytes, known.claims.expires_at > now.unix) {
+                (false, _) => Err(DropReason::TranscriptMismatch),
+                (true, false) => Err(DropReason::CredentialExpired),
+                (true, true) => Ok(known.claims),
+            };
+        }
+        if !self.budget(upstream, now.mono) {
+            return Err(DropReason::VerifyBudget);
+        }
+        if CredentialHash::of(bytes) != *hash {
+            return Err(DropReason::TranscriptMismatch);
+        }
+        self.checks += 1;
+        let claims = verify_credential(bytes, bundle, now.unix).map_err(|e| reason(&e))?;
+        let claims = Arc::new(claims);
+        let verified = Verified {
+            bytes: bytes.into(),
+            claims: claims.clone(),
+            bundle: bundle.sequence,
+        };
+        self.cache.remember(*hash, verified);
+        Ok(claims)
+    }
+
+    fn budget(&mut self, upstream: &TrustDomain, now: Mono) -> bool {
+        // Bounded: an upstream is the own cluster or a configured peer.
+        self.budgets
+            .entry(upstream.clone())
+            .or_insert_with(|| Bucket::new(VERIFY_RATE, VERIFY_BURST))
+            .take(now)
+    }
+}
+
+/// The word for a credential that is not believed.
+fn reason(error: &VerifyError) -> DropReason {
+    match error {
+        VerifyError::UnknownKey(_) => DropReason::UnknownIssuer,
+        VerifyError::Expired { .. } => DropReason::CredentialExpired,
+        VerifyError::BundleExpired(_) | VerifyError::BundleEmpty(_) => DropReason::BundleExpired,
+        VerifyError::WrongTrustDomain(_) => DropReason::WrongTrustDomain,
+        VerifyError::Malformed(_) | VerifyError::Signature(_) | VerifyError::NotYetValid { .. } => {
+            DropReason::BadCredential
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Established flows: what they were allowed by, and the decision anew when the snapshot changes.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use identity::{Claims, UnixMillis, verify_credential};
+use policy::{DropReason, Peer, RuleRef, model::Direction};
+use serde::{Deserialize, Serialize};
+use wire::flow::FlowKey;
+
+use super::{
+    decide::{decide, decide_local},
+    snapshot::NodeSnapshot,
+};
+use crate::keys::Tag;
+
+/// A flow as it is written to disk, so that a restarted agent can judge it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRecord {
+    /// From initiator to responder, as seen on this node.
+    pub key: FlowKey,
+    /// Which ends are pods of this node, and what the other end proved.
+    pub ends: Ends,
+    /// The rule that allowed it, in words; empty when a default did.
+    pub rule: String,
+    /// The epoch of the snapshot that decided.
+    pub epoch: u64,
+    /// When it was opened.
+    pub opened: UnixMillis,
+}
+
+/// Which ends of a flow are pods of this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ends {
+    /// The initiator is a pod of this node, with this UID.
+    Initiator {
+        /// The pod's UID.
+        pod_uid: String,
+        /// The other end.
+        remote: RemoteEnd,
+    },
+    /// The responder is a pod of this node, with this UID.
+    Responder {
+        /// The pod's UID.
+        pod_uid: String,
+        /// The other end.
+        remote: RemoteEnd,
+    },
+    /// Both are.
+    Both {
+        /// The initiator's UID.
+        initiator_uid: String,
+        /// The responder's UID.
+        responder_uid: String,
+    },
+}
+
+/// The end that is not on this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RemoteEnd {
+    /// It proved this credential.
+    Proven(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// An address without identity.
+    Address,
+    /// The node itself.
+    Node,
+}
+
+/// An established flow in memory.
+#[derive(Clone, Debug)]
+pub(super) struct Live {
+    pub record: FlowRecord,
+    /// What the remote end proved, if it did.
+    pub remote: Option<Arc<Claims>>,
+    /// The CONFIRM of the flow: an initiator attaches it, a responder takes it off, as long as the
+    /// initiator has not seen a segment of the responder.
+    pub confirm: Option<Tag>,
+    /// The initiator's initial sequence number, where a handshake was seen.
+    pub isn: Option<u32>,
+    /// Whether the kernel was told that the flow is established.
+    pub marked: bool,
+}
+
+/// The flows of this node, by their initiator-to-responder key.
+#[derive(Debug)]
+pub(super) struct LiveTable {
+    flows: BTreeMap<FlowKey, Live>,
+    capacity: usize,
+}
+
+impl LiveTable {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            flows: BTreeMap::new(),
+            capacity,
+        }
+    }
+
+    /// Adds or replaces a flow; an established flow is never evicted for a new one.
+    pub fn insert(&mut self, live: Live) -> Result<(), DropReason> {
+        let key = live.record.key;
+        if self.flows.len() >= self.capacity && !self.flows.contains_key(&key) {
+            return Err(DropReason::TableFull);
+        }
+        self.flows.insert(key, live);
+        Ok(())
+    }
+
+    pub fn flow(&self, key: &FlowKey) -> Option<&Live> {
+        self.flows.get(key)
+    }
+
+    pub fn flow_mut(&mut self, key: &FlowKey) -> Option<&mut Live> {
+        self.flows.get_mut(key)
+    }
+
+    pub fn restore(
+        &mut self,
+        record: FlowRecord,
+        snapshot: &NodeSnapshot,
+    ) -> Result<(), DropReason> {
+        let mut live = Live::restore(record, snapshot)?;
+        live.decide(snapshot)?;
+        self.insert(live)
+    }
+
+    pub fn remove(&mut self, key: &FlowKey) -> Option<Live> {
+        self.flows.remove(key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Live> {
+        self.flows.values()
+    }
+
+    /// Decides every flow by `snapshot`; returns those that may not go on, and why.
+    pub fn decide_again(&mut self, snapshot: &NodeSnapshot) -> Vec<(FlowKey, DropReason)> {
+        let mut cut = Vec::new();
+        self.flows.retain(|key, live| match live.decide(snapshot) {
+            Ok(rule) => {
+                live.record.rule = rule.map(|rule| rule.to_string()).unwrap_or_default();
+                live.record.epoch = snapshot.epoch;
+                true
+            }
+            Err(reason) => {
+                cut.push((*key, reason));
+                false
+            }
+        });
+        cut
+    }
+}
+
+impl Live {
+    /// Restores a flow from its record: the credential is judged by the time the flow was opened,
+    /// because the expiry of a credential ends no flow.
+    fn restore(record: FlowRecord, snapshot: &NodeSnapshot) -> Result<Self, DropReason> {
+        let remote = match &record.ends {
+            Ends::Initiator {
+                remote: RemoteEnd::Proven(bytes),
+                ..
+            } => Some((bytes, record.key.dst)),
+            Ends::Responder {
+                remote: RemoteEnd::Proven(bytes),
+                ..
+            } => Some((bytes, record.key.src)),
+            _ => None,
+        };
+        let remote = match remote {
+            None => None,
+            Some((bytes, address)) => {
+                let owner = snapshot
+                    .identity_owner(address)
+                    .ok_or(DropReason::NoIdentity)?;
+                let bundle = snapshot
+                    .bundles
+                    .bundle(owner)
+                    .ok_or(DropReason::UnknownIssuer)?;
+                let claims = verify_credential(bytes, bundle, record.opened)
+                    .map_err(|_| DropReason::BadCredential)?;
+                Some(Arc::new(claims))
+            }
+        };
+        Ok(Self {
+            record,
+            remote,
+            confirm: None,
+            isn: None,
+            marked: true,
+        })
+    }
+
+    /// Whether the flow may be, by `snapshot`; the rule that says so.
+    fn decide(&mut self, snapshot: &NodeSnapshot) -> Result<Option<RuleRef>, DropReason> {
+        if let Some(claims) = &self.remote {
+            if snapshot.bundles.bundle(claims.trust_domain()).is_none() {
+                return Err(DropReason::UnknownIssuer);
+            }
+            self.remote = Some(snapshot.changes.newest(claims).ok_or(DropReason::Revoked)?);
+        }
+        let key = self.record.key;
+        let local = |address: IpAddr, uid: &str| {
+            let pod = snapshot.pods.get(&address).filter(|pod| pod.uid == uid);
+            let pod = pod.ok_or(DropReason::Revoked)?;
+            pod.identity
+                .as_ref()
+                .map(|id| id.claims.clone())
+                .ok_or(DropReason::NoCredential)
+        };
+        let peer = |remote: &RemoteEnd, address: IpAddr| match (remote, &self.remote) {
+            (RemoteEnd::Proven(_), Some(claims)) => Ok(Peer::Identity {
+                claims,
+                address: Some(address),
+            }),
+            (RemoteEnd::Proven(_), None) => Err(DropReason::NoIdentity),
+            (RemoteEnd::Node, _) => Ok(Peer::Node),
+            // The address may have become part of an identity network since.
+            (RemoteEnd::Address, _) => match snapshot.identity_owner(address) {
+                None => Ok(Peer::Address(address)),
+                Some(_) => Err(DropReason::NoIdentity),
+            },
+        };
+        match &self.record.ends {
+            Ends::Initiator { pod_uid, remote } => {
+                let subject = local(key.src, pod_uid)?;
+                decide(
+                    snapshot,
+                    Direction::Egress,
+                    &subject,
+                    peer(remote, key.dst)?,
+                    &key,
+                )
+            }
+            Ends::Responder { pod_uid, remote } => {
+                let subject = local(key.dst, pod_uid)?;
+                decide(
+                    snapshot,
+                    Direction::Ingress,
+                    &subject,
+                    peer(remote, key.src)?,
+                    &key,
+                )
+            }
+            Ends::Both {
+                initiator_uid,
+                responder_uid,
+            } => {
+                let from = local(key.src, initiator_uid)?;
+                let to = local(key.dst, responder_uid)?;
+                decide_local(snapshot, &from, &to, &key)
+            }
+        }
+        .map_err(|refusal| refusal.reason)
+    }
+}

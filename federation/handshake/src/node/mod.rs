@@ -1,0 +1,447 @@
+//! The enforcer of one node: what the agent and the simulator ask about every packet of a pod.
+//!
+//! One contract, as for every state machine here: [`Node::handle_packet`] and its siblings take
+//! input and the time; afterwards [`Node::poll_transmit`] and [`Node::poll_event`] are drained, and
+//! [`Node::poll_timeout`] says when [`Node::handle_timeout`] is due. Nothing else moves it.
+//!
+//! A packet is judged in one pass and by one of four paths: it leaves a pod for the network, it
+//! came from the network for a pod, it stays between two pods of the node, or a local socket of
+//! the node sent it.
+
+mod decide;
+mod initiator;
+mod live;
+
+mod pairs;
+mod plain;
+mod responder;
+mod snapshot;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use identity::{Mono, Now};
+use policy::DropReason;
+use rand_core::CryptoRng;
+use wire::flow::FlowKey;
+
+pub use live::{Ends, FlowRecord, RemoteEnd};
+pub use snapshot::{LocalIdentity, LocalPod, NodeSnapshot};
+
+use crate::{
+    bucket::Bucket,
+    credentials::{SmallCache, Verifier},
+    half_open::HalfOpen,
+    packet::Parsed,
+    replay::ReplayCache,
+};
+use decide::Refusal;
+use initiator::Initiating;
+use live::{Live, LiveTable};
+
+use pairs::PairCache;
+use responder::Responding;
+
+/// How long a half-open connection is kept after its HELLO was made: as long as its nonce.
+const HALF_OPEN_LIFE: Duration = crate::replay::NONCE_LIFE;
+/// How many events and packets to send may wait; beyond it the oldest event goes, counted.
+const QUEUE: usize = 4096;
+
+/// Where a packet was taken from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// It leaves a pod of this node for the network; seen after address translation.
+    FromPod,
+    /// It came from the network for a pod of this node; seen before connection tracking.
+    ToPod,
+    /// It goes from one pod of this node to another.
+    Local,
+    /// It goes from a local socket of this node to a pod of this node, or back.
+    FromNode,
+}
+
+/// What is to be done with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Handled {
+    /// It goes on as it is.
+    Accept(Mark),
+    /// These bytes go on in its place.
+    Rewrite {
+        /// A whole IP packet with valid lengths and checksums.
+        packet: Vec<u8>,
+        /// As for [`Handled::Accept`].
+        mark: Mark,
+    },
+    /// It is dropped.
+    Drop(DropReason),
+}
+
+/// Whether the kernel may pass the rest of the flow by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// This packet only.
+    Once,
+    /// The flow: later packets without SYN and without our option skip the agent.
+    Established,
+}
+
+/// A packet that the enforcer sends of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// A whole IP packet.
+    pub packet: Vec<u8>,
+    /// True when it goes to a pod of this node, false when it goes to the network.
+    pub to_pod: bool,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A flow was established; its record is to be stored before the packet goes on.
+    FlowOpened(Box<FlowRecord>),
+    /// A flow may not go on: its kernel mark is to be cleared.
+    FlowCut {
+        /// From initiator to responder.
+        key: FlowKey,
+        /// Why.
+        reason: DropReason,
+    },
+    /// A connection was refused, for the flow log.
+    Refused {
+        /// From initiator to responder.
+        key: FlowKey,
+        /// Why.
+        reason: DropReason,
+        /// The rule, in words; empty when none decided.
+        rule: String,
+    },
+}
+
+/// What a node may hold at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeLimits {
+    /// Half-open connections in each direction.
+    pub half_open: usize,
+    /// Established flows.
+    pub flows: usize,
+    /// Nonces of believed HELLOs.
+    pub nonces: usize,
+    /// Verified credentials.
+    pub credentials: usize,
+    /// Pair keys.
+    pub pairs: usize,
+    /// HELLOs a second without a segment proof.
+    pub unproven_per_second: u32,
+    /// RSTs a second in answer to segments that fit no flow.
+    pub resets_per_second: u32,
+}
+
+impl Default for NodeLimits {
+    fn default() -> Self {
+        Self {
+            half_open: 16_384,
+            flows: 262_144,
+            nonces: 262_144,
+            credentials: 16_384,
+            pairs: 4_096,
+            unproven_per_second: 100,
+            resets_per_second: 100,
+        }
+    }
+}
+
+/// Packets by their fate: `received = forwarded + the sum of dropped`, always.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets handed in.
+    pub received: u64,
+    /// Packets that went on, changed or not.
+    pub forwarded: u64,
+    /// Packets dropped, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// Packets sent of our own.
+    pub originated: u64,
+    /// Events that nobody fetched in time.
+    pub events_lost: u64,
+}
+
+/// The enforcer of one node.
+pub struct Node {
+    snapshot: Arc<NodeSnapshot>,
+    rng: Box<dyn CryptoRng + Send>,
+    verifier: Verifier,
+    replay: ReplayCache,
+    pairs: PairCache,
+    unproven: Bucket,
+    resets: Bucket,
+    /// Ours, by initiator-to-responder key.
+    initiating: HalfOpen<Initiating>,
+    /// Theirs, by initiator-to-responder key.
+    responding: HalfOpen<Responding>,
+    live: LiveTable,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("epoch", &self.snapshot.epoch)
+            .field("live", &self.live.len())
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The fate of one packet; `Err` is a drop.
+type Fate = Result<Handled, DropReason>;
+
+const ONCE: Fate = Ok(Handled::Accept(Mark::Once));
+const ESTABLISHED: Fate = Ok(Handled::Accept(Mark::Established));
+
+impl Node {
+    /// A node without flows. `rng` makes nonces: it must be seeded from the system's randomness.
+    #[must_use]
+    pub fn new(
+        snapshot: Arc<NodeSnapshot>,
+        limits: NodeLimits,
+        rng: Box<dyn CryptoRng + Send>,
+    ) -> Self {
+        Self {
+            snapshot,
+            rng,
+            verifier: Verifier::new(Arc::new(SmallCache::new(limits.credentials))),
+            replay: ReplayCache::new(limits.nonces),
+            pairs: PairCache::new(limits.pairs),
+            unproven: Bucket::new(limits.unproven_per_second, limits.unproven_per_second),
+            resets: Bucket::new(limits.resets_per_second, limits.resets_per_second),
+            initiating: HalfOpen::new(limits.half_open),
+            responding: HalfOpen::new(limits.half_open),
+            live: LiveTable::new(limits.flows),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Decides by `snapshot` from now on, and decides every live flow again by it.
+    pub fn set_snapshot(&mut self, snapshot: Arc<NodeSnapshot>, _now: Now) {
+        let secrets = snapshot
+            .pods
+            .values()
+            .filter_map(|pod| pod.identity.as_ref());
+        self.pairs
+            .retain(&secrets.map(|identity| identity.secret.public()).collect());
+        for (key, reason) in self.live.decide_again(&snapshot) {
+            self.emit(Event::FlowCut { key, reason });
+        }
+        // A pod that is gone takes its half-open connections with it.
+        self.initiating
+            .retain(|key, _| snapshot.pods.contains_key(&key.src));
+        self.responding
+            .retain(|key, _| snapshot.pods.contains_key(&key.dst));
+        self.snapshot = snapshot;
+    }
+
+    /// Takes a flow that an earlier process recorded and that the kernel still marks.
+    ///
+    /// # Errors
+    /// Why it may not go on; the kernel mark is to be cleared.
+    pub fn restore_flow(&mut self, record: FlowRecord) -> Result<(), DropReason> {
+        self.live.restore(record, &self.snapshot)
+    }
+
+    /// Forgets a flow whose connection the kernel no longer tracks.
+    pub fn handle_flow_gone(&mut self, key: &FlowKey) {
+        if self.live.remove(key).is_none() {
+            self.live.remove(&key.reversed());
+        }
+    }
+
+    /// Judges one IP packet.
+    pub fn handle_packet(&mut self, path: Path, packet: &[u8], now: Now) -> Handled {
+        self.counters.received += 1;
+        let fate = Parsed::parse(packet).and_then(|parsed| match path {
+            Path::FromPod => self.leaves_pod(&parsed, now),
+            Path::ToPod => self.reaches_pod(&parsed, now),
+            Path::Local => self.between_pods(&parsed, now),
+            Path::FromNode => self.beside_node(&parsed, now),
+        });
+        match fate {
+            Ok(handled) => {
+                self.counters.forwarded += 1;
+                handled
+            }
+            Err(reason) => {
+                *self.counters.dropped.entry(reason).or_default() += 1;
+                Handled::Drop(reason)
+            }
+        }
+    }
+
+    /// The next packet to send.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Node::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        [
+            self.initiating.next_deadline(),
+            self.responding.next_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Forgets what is too old.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.initiating.expire(now.mono);
+        self.responding.expire(now.mono);
+        self.replay.expire(now.mono);
+    }
+
+    /// Packets by their fate.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The established flows.
+    pub fn flows(&self) -> impl Iterator<Item = &FlowRecord> {
+        self.live.iter().map(|live| &live.record)
+    }
+
+    /// Signature checks made so far.
+    #[must_use]
+    pub fn signature_checks(&self) -> u64 {
+        self.verifier.signature_checks()
+    }
+
+    /// Half-open connections: ours and theirs.
+    #[must_use]
+    pub fn half_open(&self) -> (usize, usize) {
+        (self.initiating.len(), self.responding.len())
+    }
+
+    /// A packet that leaves a pod for the network.
+    fn leaves_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        if p.has_our_option() {
+            return Err(DropReason::SpoofedIdentity);
+        }
+        if self.snapshot.identity_owner(p.key.dst).is_none() {
+            return self.plain_leaves_pod(p, now);
+        }
+        let Some(tcp) = &p.tcp else {
+            return self.other_protocol(p);
+        };
+        match (tcp.syn(), tcp.ack()) {
+            (true, false) => self.pod_syn(p, tcp, now),
+            (true, true) => self.pod_syn_ack(p, tcp, now),
+            (false, _) => self.pod_segment(p, tcp, now),
+        }
+    }
+
+    /// A packet from the network for a pod.
+    fn reaches_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        if self.snapshot.identity_owner(p.key.src).is_none() {
+            if p.has_our_option() {
+                return Err(DropReason::SpoofedIdentity);
+            }
+            return self.plain_reaches_pod(p, now);
+        }
+        let Some(tcp) = &p.tcp else {
+            return self.other_protocol(p);
+        };
+        match (tcp.syn(), tcp.ack()) {
+            (true, false) => self.network_syn(p, tcp, now),
+            (true, true) => self.network_syn_ack(p, tcp, now),
+            (false, _) => self.network_segment(p, tcp, now),
+        }
+    }
+
+    /// Between identity networks only TCP is carried, and ICMP errors of a live flow.
+    fn other_protocol(&self, p: &Parsed<'_>) -> Fate {
+        match p.icmp_error_flow() {
+            Some(key) if self.knows(&key) => ONCE,
+            Some(_) => Err(DropReason::UnknownFlow),
+            None => Err(DropReason::UnsupportedProtocol),
+        }
+    }
+
+    /// Whether `key`, in either direction, is a flow or a connection that is being opened.
+    fn knows(&self, key: &FlowKey) -> bool {
+        [*key, key.reversed()].iter().any(|key| {
+            self.live.flow(key).is_some()
+                || self.initiating.entry(key).is_some()
+                || self.responding.entry(key).is_some()
+        })
+    }
+
+    /// Adds an established flow and has its record stored.
+    fn open(&mut self, live: Live) -> Result<(), DropReason> {
+        let opened = live
+            .marked
+            .then(|| Event::FlowOpened(Box::new(live.record.clone())));
+        self.live.insert(live)?;
+        if let Some(event) = opened {
+            self.emit(event);
+        }
+        Ok(())
+    }
+
+    /// Notes a refusal for the flow log; returns its reason.
+    fn refuse(&mut self, key: FlowKey, refusal: &Refusal) -> DropReason {
+        let rule = refusal
+            .rule
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        self.emit(Event::Refused {
+            key,
+            reason: refusal.reason,
+            rule,
+        });
+        refusal.reason
+    }
+
+    /// A segment that fits no flow: its sender is told, within a rate.
+    fn unknown_flow(&mut self, p: &Parsed<'_>, to_pod: bool, now: Now) -> Fate {
+        if self.resets.take(now.mono)
+            && let Some(packet) = p.reset()
+        {
+            self.send(Transmit { packet, to_pod });
+        }
+        Err(DropReason::UnknownFlow)
+    }
+
+    fn send(&mut self, transmit: Transmit) {
+        // Every transmit answers a packet and is drained after it: the bound is never met unless
+        // the owner forgets to drain, and then a lost RST is the least harm.
+        if self.transmits.len() < QUEUE {
+            self.transmits.push_back(transmit);
+            self.counters.originated += 1;
+        }
+    }
+
+    fn emit(&mut self, event: Event) {
+        // A cut must never be lost: only the log line of a refusal may give way.
+        if self.events.len() >= QUEUE && matches!(event, Event::Refused { .. }) {
+            self.counters.events_lost += 1;
+            return;
+        }
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,174 @@
+//! Flows without a handshake on the wire: with addresses outside the identity networks, with the
+//! node itself, and between two pods of this node.
+
+use std::sync::Arc;
+
+use identity::{Claims, Now};
+use policy::{DropReason, Peer, RuleRef, model::Direction};
+
+use super::{
+    ESTABLISHED, Ends, Fate, FlowRecord, Node, ONCE, RemoteEnd, Transmit,
+    decide::{Refusal, decide, decide_local},
+    live::Live,
+};
+use crate::packet::Parsed;
+
+impl Node {
+    /// A pod talks to an address that proves nothing.
+    pub(super) fn plain_leaves_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        if self.snapshot.unprotected.contains(&p.key.src) {
+            return ESTABLISHED;
+        }
+        self.plain(p, Direction::Egress, RemoteEnd::Address, now)
+    }
+
+    /// An address that proves nothing talks to a pod.
+    pub(super) fn plain_reaches_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        if self.snapshot.unprotected.contains(&p.key.dst) {
+            return ESTABLISHED;
+        }
+        self.plain(p, Direction::Ingress, RemoteEnd::Address, now)
+    }
+
+    /// A local socket of this node talks to a pod, or a pod to it.
+    pub(super) fn beside_node(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        let direction = match self.snapshot.pods.contains_key(&p.key.dst) {
+            true => Direction::Ingress,
+            false => Direction::Egress,
+        };
+        self.plain(p, direction, RemoteEnd::Node, now)
+    }
+
+    /// A pod of this node talks to another: both halves are decided here, and no token is written,
+    /// because it would reach the socket.
+    pub(super) fn between_pods(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        if p.has_our_option() {
+            return Err(DropReason::SpoofedIdentity);
+        }
+        let unprotected = &self.snapshot.unprotected;
+        match (
+            unprotected.contains(&p.key.src),
+            unprotected.contains(&p.key.dst),
+        ) {
+            (true, true) => return ESTABLISHED,
+            (true, false) => return self.plain(p, Direction::Ingress, RemoteEnd::Address, now),
+            (false, true) => return self.plain(p, Direction::Egress, RemoteEnd::Address, now),
+            (false, false) => {}
+        }
+        if p.tcp.is_none() {
+            return self.other_protocol(p);
+        }
+        if let Some(fate) = self.continues(p, true, now) {
+            return fate;
+        }
+        let snapshot = self.snapshot.clone();
+        let local = |address| {
+            let pod = snapshot
+                .pods
+                .get(&address)
+                .ok_or(DropReason::SpoofedSource)?;
+            let identity = pod.identity.as_ref().ok_or(DropReason::NoCredential)?;
+            Ok((pod.uid.clone(), identity.claims.clone()))
+        };
+        let (initiator_uid, from) = local(p.key.src)?;
+        let (responder_uid, to) = local(p.key.dst)?;
+        match decide_local(&snapshot, &from, &to, &p.key) {
+            Ok(rule) => {
+                let ends = Ends::Both {
+                    initiator_uid,
+                    responder_uid,
+                };
+                self.open_plain(p, ends, rule, now)
+            }
+            Err(refusal) => Err(self.refuse_plain(p, &refusal, true)),
+        }
+    }
+
+    fn plain(&mut self, p: &Parsed<'_>, direction: Direction, end: RemoteEnd, now: Now) -> Fate {
+        let outgoing = direction == Direction::Egress;
+        if let Some(fate) = self.continues(p, outgoing, now) {
+            return fate;
+        }
+        let snapshot = self.snapshot.clone();
+        let (own, other) = match outgoing {
+            true => (p.key.src, p.key.dst),
+            false => (p.key.dst, p.key.src),
+        };
+        let pod = snapshot.pods.get(&own).ok_or(DropReason::SpoofedSource)?;
+        let subject: &Arc<Claims> = match &pod.identity {
+            Some(identity) => &identity.claims,
+            None => return Err(DropReason::NoCredential),
+        };
+        let peer = match end {
+            RemoteEnd::Node => Peer::Node,
+            _ => Peer::Address(other),
+        };
+        match decide(&snapshot, direction, subject, peer, &p.key) {
+            Ok(rule) => {
+                let pod_uid = pod.uid.clone();
+                let ends = match outgoing {
+                    true => Ends::Initiator {
+                        pod_uid,
+                        remote: end,
+                    },
+                    false => Ends::Responder {
+                        pod_uid,
+                        remote: end,
+                    },
+                };
+                self.open_plain(p, ends, rule, now)
+            }
+            Err(refusal) => Err(self.refuse_plain(p, &refusal, outgoing)),
+        }
+    }
+
+    /// The fate of a packet that does not begin a flow; `None` when it does.
+    fn continues(&mut self, p: &Parsed<'_>, from_pod: bool, now: Now) -> Option<Fate> {
+        if let Some(key) = p.icmp_error_flow() {
+            return Some(if self.knows(&key) {
+                ONCE
+            } else {
+                Err(DropReason::UnknownFlow)
+            });
+        }
+        let begins = p.tcp.as_ref().is_some_and(|tcp| tcp.syn() && !tcp.ack());
+        if begins {
+            return None;
+        }
+        let known = [p.key, p.key.reversed()]
+            .iter()
+            .any(|key| self.live.flow(key).is_some());
+        match (known, &p.tcp) {
+            (true, _) => Some(ESTABLISHED),
+            (false, Some(_)) => Some(self.unknown_flow(p, from_pod, now)),
+            (false, None) => None,
+        }
+    }
+
+    fn open_plain(&mut self, p: &Parsed<'_>, ends: Ends, rule: Option<RuleRef>, now: Now) -> Fate {
+        let record = FlowRecord {
+            key: p.key,
+            ends,
+            rule: rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            epoch: self.snapshot.epoch,
+            opened: now.unix,
+        };
+        self.open(Live {
+            record,
+            remote: None,
+            confirm: None,
+            isn: None,
+            marked: true,
+        })?;
+        ESTABLISHED
+    }
+
+    fn refuse_plain(&mut self, p: &Parsed<'_>, refusal: &Refusal, to_pod: bool) -> DropReason {
+        if refusal.reject
+            && let Some(packet) = p.reset()
+        {
+            self.send(Transmit { packet, to_pod });
+        }
+        self.refuse(p.key, refusal)
+    }
+}

@@ -1,0 +1,364 @@
+//! The responder's side: HELLO judged on the SYN, REPLY on the SYN-ACK, CONFIRM before the first
+//! ACK reaches the socket.
+
+use std::sync::Arc;
+
+use identity::{Claims, CredentialHash, Now};
+use policy::{DropReason, Peer, model::Direction};
+use wire::{
+    hello::{Hello, HelloHeader},
+    marker::MARKER,
+    reply::Reply,
+};
+
+use super::{
+    Ends, Fate, FlowRecord, HALF_OPEN_LIFE, Handled, Mark, Node, RemoteEnd, Transmit,
+    decide::decide, live::Live,
+};
+use crate::{
+    freshness,
+    keys::{ProofCheck, Role, Tag, tags_equal},
+    packet::{Parsed, Tcp},
+    replay::{Freshness, Seen},
+    transcript::Transcript,
+};
+
+/// A connection that is being opened to a pod of this node.
+#[derive(Debug)]
+pub(super) struct Responding {
+    header: HelloHeader,
+    /// What the initiator proves, once CONFIRM holds.
+    remote: Arc<Claims>,
+    credential: Vec<u8>,
+    /// One for each HELLO.
+    nonce: [u8; 16],
+    /// REPLY's MAC and the CONFIRM to expect, for the SYN-ACK's sequence number.
+    sent: Option<Sent>,
+    confirmed: bool,
+}
+
+#[derive(Debug)]
+struct Sent {
+    isn: u32,
+    responder: CredentialHash,
+    mac: Tag,
+    confirm: Tag,
+}
+
+impl Responding {
+    /// Whether CONFIRM was seen.
+    pub fn confirmed(&self) -> bool {
+        self.confirmed
+    }
+
+    /// Whether a RST from our pod refuses this connection (a closed port).
+    pub fn refused_by(&self, tcp: &Tcp<'_>) -> bool {
+        !self.confirmed && tcp.ack_number() == self.header.isn.wrapping_add(1)
+    }
+}
+
+impl Node {
+    /// A SYN from an identity network for a pod of this node.
+    pub(super) fn network_syn(&mut self, p: &Parsed<'_>, tcp: &Tcp<'_>, now: Now) -> Fate {
+        let snapshot = self.snapshot.clone();
+        let owner = snapshot
+            .identity_owner(p.key.src)
+            .ok_or(DropReason::NoIdentity)?;
+        let pod = snapshot.pods.get(&p.key.dst).ok_or(DropReason::NoRoute)?;
+        let identity = pod.identity.as_ref().ok_or(DropReason::NoCredential)?;
+        if !tcp.has_marker() {
+            return Err(DropReason::NoIdentity);
+        }
+        let hello = Hello::parse(tcp.payload()).map_err(|_| DropReason::NoIdentity)?;
+        let header = hello.header;
+        let destination = p.destination(&snapshot.networks, p.key.dst, p.key.dport)?;
+        if header.isn != tcp.seq() || header.destination != destination {
+            return Err(DropReason::TranscriptMismatch);
+        }
+        // Cheapest first: one MAC, then freshness and replay, then the credential.
+        let proof = &hello.proof;
+        let proven =
+            match snapshot
+                .segment_keys
+                .check(hello.header_bytes, &proof.key_id, &proof.mac)
+            {
+                ProofCheck::Holds => true,
+                ProofCheck::Broken => return Err(DropReason::BadProof),
+                ProofCheck::Unknown if self.unproven.take(now.mono) => false,
+                ProofCheck::Unknown => return Err(DropReason::RateLimited),
+            };
+        freshness::check(header.timestamp, now.unix)?;
+        if self.initiating.entry(&p.key.reversed()).is_some()
+            && self.live.flow(&p.key.reversed()).is_none()
+        {
+            return Err(DropReason::SimultaneousOpen);
+        }
+        let seen = Seen {
+            key: p.key,
+            isn: header.isn,
+        };
+        match (
+            self.replay.lookup(&header.nonce, seen, now.mono),
+            self.responding.entry(&p.key),
+        ) {
+            (Freshness::Replay, _) => return Err(DropReason::Replay),
+            (Freshness::Again, Some(half)) if half.header == header && !half.confirmed => {
+                return strip(p);
+            }
+            // The connection that used this nonce is over or has gone on.
+            (Freshness::Again, _) => return Err(DropReason::Superseded),
+            (Freshness::New, Some(half)) if half.header.isn == header.isn => {
+                if header.timestamp < half.header.timestamp {
+                    return Err(DropReason::Superseded);
+                }
+            }
+            (Freshness::New, Some(half)) if !half.confirmed && !proven => {
+                return Err(DropReason::BadProof);
+            }
+            (Freshness::New, _) => {}
+        }
+        let hash = CredentialHash(header.credential_hash);
+        let claims = self.verifier.verify(
+            hello.credential,
+            &hash,
+            owner,
+            owner,
+            &snapshot.bundles,
+            now,
+        )?;
+        let remote = snapshot
+            .changes
+            .newest(&claims)
+            .ok_or(DropReason::Revoked)?;
+        let peer = Peer::Identity {
+            claims: &remote,
+            address: Some(p.key.src),
+        };
+        if let Err(refusal) = decide(
+            &snapshot,
+            Direction::Ingress,
+            &identity.claims,
+            peer,
+            &p.key,
+        ) {
+            if refusal.reject
+                && let Some(packet) = p.reset()
+            {
+                self.send(Transmit {
+                    packet,
+                    to_pod: false,
+                });
+            }
+            return Err(self.refuse(p.key, &refusal));
+        }
+        let packet = strip(p)?;
+        if !self.replay.remember(header.nonce, seen, now.mono) {
+            return Err(DropReason::TableFull);
+        }
+        let mut nonce = [0; 16];
+        self.rng.fill_bytes(&mut nonce);
+        let credential = hello.credential.to_vec();
+        // The claims of the credential itself: its key makes the MAC.
+        let half = Responding {
+            header,
+            remote: claims,
+            credential,
+            nonce,
+            sent: None,
+            confirmed: false,
+        };
+        self.responding
+            .insert(p.key, half, now.mono.after(HALF_OPEN_LIFE));
+        Ok(packet)
+    }
+
+    /// Our pod accepts: the SYN-ACK carries its proof.
+    pub(super) fn pod_syn_ack(&mut self, p: &Parsed<'_>, tcp: &Tcp<'_>, now: Now) -> Fate {
+        let key = p.key.reversed();
+        let snapshot = self.snapshot.clone();
+        let identity = snapshot
+            .pods
+            .get(&key.dst)
+            .and_then(|pod| pod.identity.as_ref());
+        let identity = identity.ok_or(DropReason::NoCredential)?;
+        let half = self.responding.entry_mut(&key);
+        let half = half.filter(|half| tcp.ack_number() == half.header.isn.wrapping_add(1));
+        let Some(half) = half else {
+            return self.unknown_flow(p, true, now);
+        };
+        let responder = identity.credential.hash();
+        let reuse = half
+            .sent
+            .as_ref()
+            .filter(|s| s.isn == tcp.seq() && s.responder == responder);
+        let mac = match reuse {
+            Some(sent) => sent.mac,
+            None => {
+                let keys =
+                    self.pairs
+                        .keys(&identity.secret, Role::Responder, &half.remote.agent_key);
+                let keys = keys.ok_or(DropReason::BadCredential)?;
+                let transcript = Transcript {
+                    protocol: key.protocol,
+                    hello: half.header.to_bytes(),
+                    responder,
+                    nonce: half.nonce,
+                    isn: tcp.seq(),
+                };
+                let mac = transcript.tag(&keys, Role::Responder);
+                let confirm = transcript.tag(&keys, Role::Initiator);
+                half.sent = Some(Sent {
+                    isn: tcp.seq(),
+                    responder,
+                    mac,
+                    confirm,
+                });
+                mac
+            }
+        };
+        let credential = identity.credential.bytes();
+        let reply = Reply {
+            nonce: half.nonce,
+            credential,
+            mac,
+        }
+        .encode();
+        let edit = p.syn_edit()?.add_option(&MARKER).payload(&reply);
+        let packet = edit.finish().map_err(|_| DropReason::NoOptionSpace)?;
+        Ok(Handled::Rewrite {
+            packet,
+            mark: Mark::Once,
+        })
+    }
+
+    /// A segment without SYN from an identity network for a pod of this node.
+    pub(super) fn network_segment(&mut self, p: &Parsed<'_>, tcp: &Tcp<'_>, now: Now) -> Fate {
+        if let Some(confirm) = tcp.confirm() {
+            return self.confirmed_segment(p, tcp, &confirm, now);
+        }
+        if let Some(fate) = self.server_segment(p, tcp) {
+            return fate;
+        }
+        if self.live.flow(&p.key).is_some() {
+            return super::ESTABLISHED;
+        }
+        if self.responding.entry(&p.key).is_some() {
+            return Err(DropReason::NoIdentity);
+        }
+        self.unknown_flow(p, false, now)
+    }
+
+    /// A client's segment with CONFIRM.
+    fn confirmed_segment(
+        &mut self,
+        p: &Parsed<'_>,
+        tcp: &Tcp<'_>,
+        confirm: &Tag,
+        now: Now,
+    ) -> Fate {
+        let half = self.responding.entry(&p.key);
+        if let Some((half, sent)) = half.and_then(|half| Some((half, half.sent.as_ref()?)))
+            && !half.confirmed
+        {
+            if !tags_equal(&sent.confirm, confirm) {
+                return Err(DropReason::BadMac);
+            }
+            if tcp.rst() {
+                // The initiator's policy refused what our REPLY proved.
+                self.responding.remove(&p.key);
+                return strip(p);
+            }
+            return self.establish(p, now);
+        }
+        match self.live.flow(&p.key) {
+            // The client has not heard our pod yet, and goes on proving itself.
+            Some(Live {
+                confirm: Some(expected),
+                ..
+            }) if tags_equal(expected, confirm) => strip_established(p),
+            Some(_) => Err(DropReason::BadMac),
+            None => self.unknown_flow(p, false, now),
+        }
+    }
+
+    /// CONFIRM holds: both ends are proven.
+    fn establish(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        let snapshot = self.snapshot.clone();
+        let packet = strip_established(p)?;
+        let pod = snapshot.pods.get(&p.key.dst).ok_or(DropReason::NoRoute)?;
+        let identity = pod.identity.as_ref().ok_or(DropReason::NoCredential)?;
+        let half = self
+            .responding
+            .entry_mut(&p.key)
+            .ok_or(DropReason::UnknownFlow)?;
+        // Policy or labels may have changed since the SYN: the newest decide.
+        let remote = snapshot
+            .changes
+            .newest(&half.remote)
+            .ok_or(DropReason::Revoked)?;
+        let confirm = half.sent.as_ref().map(|sent| sent.confirm);
+        let (isn, credential) = (half.header.isn, half.credential.clone());
+        let peer = Peer::Identity {
+            claims: &remote,
+            address: Some(p.key.src),
+        };
+        let rule = match decide(
+            &snapshot,
+            Direction::Ingress,
+            &identity.claims,
+            peer,
+            &p.key,
+        ) {
+            Ok(rule) => rule,
+            Err(refusal) => {
+                self.responding.remove(&p.key);
+                return Err(self.refuse(p.key, &refusal));
+            }
+        };
+        let record = FlowRecord {
+            key: p.key,
+            ends: Ends::Responder {
+                pod_uid: pod.uid.clone(),
+                remote: RemoteEnd::Proven(credential),
+            },
+            rule: rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            epoch: snapshot.epoch,
+            opened: now.unix,
+        };
+        let live = Live {
+            record,
+            remote: Some(remote),
+            confirm,
+            isn: Some(isn),
+            marked: true,
+        };
+        self.open(live)?;
+        if let Some(half) = self.responding.entry_mut(&p.key) {
+            half.confirmed = true;
+        }
+        Ok(packet)
+    }
+}
+
+/// The SYN or RST as the pod's socket may see it: without our option and payload.
+fn strip(p: &Parsed<'_>) -> Fate {
+    let packet = p.edit()?.remove_exid().payload(&[]).finish();
+    let packet = packet.map_err(|_| DropReason::Malformed)?;
+    Ok(Handled::Rewrite {
+        packet,
+        mark: Mark::Once,
+    })
+}
+
+/// The segment without our option; its payload is the client's.
+fn strip_established(p: &Parsed<'_>) -> Fate {
+    let packet = p
+        .edit()?
+        .remove_exid()
+        .finish()
+        .map_err(|_| DropReason::Malformed)?;
+    Ok(Handled::Rewrite {
+        packet,
+        mark: Mark::Established,
+    })
+}

@@ -1,0 +1,163 @@
+//! A packet, parsed once, with what the enforcer asks of it.
+
+use std::net::IpAddr;
+
+use identity::IdentityNetworks;
+use policy::DropReason;
+use wire::{
+    ParseError,
+    edit::{self, TcpEdit},
+    flow::FlowKey,
+    hello::Destination,
+    icmp, ip,
+    marker::OurOption,
+    tcp::{Segment, options},
+    udp,
+};
+
+use crate::keys::Tag;
+
+/// One IP packet.
+#[derive(Debug)]
+pub(crate) struct Parsed<'a> {
+    ip: ip::Packet<'a>,
+    /// Ports are 0 for protocols without them.
+    pub key: FlowKey,
+    pub tcp: Option<Tcp<'a>>,
+}
+
+/// Its TCP segment.
+#[derive(Debug)]
+pub(crate) struct Tcp<'a>(Segment<'a>);
+
+impl<'a> Parsed<'a> {
+    /// Checks lengths and headers.
+    ///
+    /// # Errors
+    /// [`DropReason::Malformed`], or [`DropReason::Fragment`]: the kernel reassembles before us, so
+    /// a fragment here cannot be judged.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, DropReason> {
+        let ip = ip::Packet::parse(bytes).map_err(|_| DropReason::Malformed)?;
+        if ip.fragment().is_some() {
+            return Err(DropReason::Fragment);
+        }
+        let malformed = |_: ParseError| DropReason::Malformed;
+        let (tcp, sport, dport) = match ip.protocol() {
+            ip::TCP => {
+                let segment = Segment::of(&ip).map_err(malformed)?;
+                let ports = (segment.sport(), segment.dport());
+                (Some(Tcp(segment)), ports.0, ports.1)
+            }
+            ip::UDP => {
+                let datagram = udp::Datagram::of(&ip).map_err(malformed)?;
+                (None, datagram.sport(), datagram.dport())
+            }
+            _ => (None, 0, 0),
+        };
+        let (src, dst) = (ip.src(), ip.dst());
+        let key = FlowKey {
+            protocol: ip.protocol(),
+            src,
+            dst,
+            sport,
+            dport,
+        };
+        Ok(Self { ip, key, tcp })
+    }
+
+    /// Whether an option of ours, of any form, is on it.
+    pub fn has_our_option(&self) -> bool {
+        self.tcp
+            .as_ref()
+            .is_some_and(|tcp| tcp.0.our_option() != OurOption::Absent)
+    }
+
+    /// The flow that an ICMP error speaks of, in the direction of the packet it quotes.
+    pub fn icmp_error_flow(&self) -> Option<FlowKey> {
+        Some(icmp::IcmpError::of(&self.ip).ok()?.about)
+    }
+
+    /// `address` and `port` in the form that the transcript binds.
+    pub fn destination(
+        &self,
+        networks: &IdentityNetworks,
+        address: IpAddr,
+        port: u16,
+    ) -> Result<Destination, DropReason> {
+        let range = networks.lookup(address).ok_or(DropReason::NoIdentity)?;
+        Ok(Destination {
+            trust_domain: range.trust_domain.hash16(),
+            range_id: range.range_id,
+            offset: range.offset,
+            port,
+        })
+    }
+
+    /// An edit of the segment.
+    pub fn edit(&self) -> Result<TcpEdit<'a>, DropReason> {
+        TcpEdit::new(&self.ip).map_err(|_| DropReason::Malformed)
+    }
+
+    /// An edit of a SYN or SYN-ACK towards an identity network: what could carry data past us or
+    /// open a second subflow is gone, and what cannot be combined with us is refused.
+    pub fn syn_edit(&self) -> Result<TcpEdit<'a>, DropReason> {
+        let tcp = self.tcp.as_ref().ok_or(DropReason::Malformed)?;
+        if [options::MD5, options::AO]
+            .iter()
+            .any(|kind| tcp.0.option(*kind).is_some())
+        {
+            return Err(DropReason::NoOptionSpace);
+        }
+        Ok(self.edit()?.remove_fast_open().remove_kind(options::MPTCP))
+    }
+
+    /// The RST that answers this segment (RFC 9293 section 3.10.7.1); none answers a RST.
+    pub fn reset(&self) -> Option<Vec<u8>> {
+        edit::reset_for(&self.ip).ok().flatten()
+    }
+
+    /// Seen on a SYN-ACK: the RST|ACK with which the server would have refused the connection.
+    pub fn refusal(&self) -> Option<Vec<u8>> {
+        let tcp = self.tcp.as_ref()?;
+        edit::reset(&self.key, 0, Some(tcp.ack_number()))
+    }
+}
+
+impl<'a> Tcp<'a> {
+    pub fn syn(&self) -> bool {
+        self.0.flags().syn()
+    }
+
+    pub fn ack(&self) -> bool {
+        self.0.flags().ack()
+    }
+
+    pub fn rst(&self) -> bool {
+        self.0.flags().rst()
+    }
+
+    pub fn seq(&self) -> u32 {
+        self.0.seq()
+    }
+
+    pub fn ack_number(&self) -> u32 {
+        self.0.ack()
+    }
+
+    pub fn payload(&self) -> &'a [u8] {
+        self.0.payload()
+    }
+
+    /// Whether it announces a HELLO or REPLY.
+    pub fn has_marker(&self) -> bool {
+        self.0.our_option() == OurOption::Marker
+    }
+
+    /// The MAC of its CONFIRM.
+    pub fn confirm(&self) -> Option<Tag> {
+        match self.0.our_option() {
+            OurOption::Confirm(mac) => Some(*mac),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What the MACs of REPLY and CONFIRM cover.
+//!
+//! HELLO's fixed header already holds version, initiator nonce, time, initiator ISN, destination
+//! and the initiator's credential hash; the responder's half is added to it. Every part has a
+//! fixed length, so the concatenation is unambiguous.
+
+use identity::CredentialHash;
+
+use crate::keys::{PairKeys, Role, Tag};
+
+/// Separates these MACs from any other use of the keys.
+const DOMAIN: &[u8] = b"landbridge transcript 1";
+
+/// Both halves of one handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transcript {
+    /// The IP protocol number.
+    pub protocol: u8,
+    /// HELLO's fixed header, byte for byte.
+    pub hello: [u8; wire::hello::HEADER_LEN],
+    /// The responder's credential.
+    pub responder: CredentialHash,
+    /// The responder's nonce.
+    pub nonce: [u8; 16],
+    /// The responder's initial sequence number.
+    pub isn: u32,
+}
+
+impl Transcript {
+    /// The MAC that `role` sends: the responder's in REPLY, the initiator's in CONFIRM.
+    #[must_use]
+    pub fn tag(&self, keys: &PairKeys, role: Role) -> Tag {
+        let (key, role_byte) = match role {
+            Role::Initiator => (&keys.initiator, 1),
+            Role::Responder => (&keys.responder, 2),
+        };
+        key.tag(&[
+            DOMAIN,
+            &[self.protocol, role_byte],
+            &self.hello,
+            &self.responder.0,
+            &self.nonce,
+            &self.isn.to_be_bytes(),
+        ])
+    }
+}
