@@ -1,1 +1,18 @@
-//! placeholder
+//! Where configuration comes from: a folder of YAML manifests (and, later, a Kubernetes API server).
+//! The only crate that names Kubernetes types; what leaves it are `identity` and `policy` values.
+//!
+//! It reads and translates, and decides nothing. An object that cannot be read is refused alone: a
+//! [`Problem`] says what, where and what was expected, its last accepted version stays in force, and
+//! every other object goes on.
+
+mod allot;
+mod federation;
+mod folder;
+mod problem;
+mod world;
+
+pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
+pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
+pub use folder::{FolderSource, LoadError, load_once};
+pub use problem::{Effect, Problem};
+pub use world::{ContainerPort, FederationPeerConfig, PodSpec, World};

@@ -1,0 +1,82 @@
+//! What one cluster's part of a federation looks like at one moment: the output of every source.
+
+use std::net::IpAddr;
+
+use identity::{TrustDomain, Workload};
+use policy::model::PolicySet;
+use serde::{Deserialize, Serialize};
+
+use crate::{ClusterConfig, FederationConfig, Problem};
+
+/// Everything a gateway, an agent or the command line needs to know of one cluster. It is complete:
+/// whoever gets a new one forgets the old one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// All clusters.
+    pub federation: FederationConfig,
+    /// The cluster that this is the world of.
+    pub cluster: ClusterConfig,
+    /// Its pods that have, or will have, an identity or live in an unprotected namespace; sorted by
+    /// namespace and name. Pods of the host network and pods that ended are not among them.
+    pub workloads: Vec<Workload>,
+    /// The same pods in the same order, with what only the demo needs.
+    pub pods: Vec<PodSpec>,
+    /// What it enforces.
+    pub policies: PolicySet,
+    /// The clusters it speaks with, sorted by name.
+    pub peers: Vec<FederationPeerConfig>,
+    /// Objects that were refused, and what became of them; sorted by file and line.
+    pub problems: Vec<Problem>,
+}
+
+impl World {
+    /// The declared pod `name` of `namespace`.
+    #[must_use]
+    pub fn workload(&self, namespace: &str, name: &str) -> Option<&Workload> {
+        self.workloads
+            .iter()
+            .find(|w| w.namespace == namespace && w.pod == name)
+    }
+}
+
+/// A pod with its place, its ports and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodSpec {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// The node it runs on, declared or allotted.
+    pub node: String,
+    /// Its address, declared or allotted.
+    pub address: IpAddr,
+    /// The ports that its containers declare, in their order.
+    pub ports: Vec<ContainerPort>,
+    /// Annotation `landbridge.io/command`: what the demo runs in the pod, for a shell.
+    pub command: Option<String>,
+}
+
+/// A port that a container declares.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerPort {
+    /// The name that policies may use.
+    pub name: Option<String>,
+    /// The IP protocol number: 6, 17 or 132.
+    pub protocol: u8,
+    /// The port.
+    pub port: u16,
+}
+
+/// Another cluster, as a FederationPeer object describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FederationPeerConfig {
+    /// The cluster's name in the Federation.
+    pub cluster: String,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where its gateways listen for QUIC, `address:port`; may be empty when only they dial.
+    pub endpoints: Vec<String>,
+    /// `sha256:` and 64 hex digits over the DER of its root certificate, believed until its bundle
+    /// is stored.
+    pub root_pin: Option<String>,
+}
