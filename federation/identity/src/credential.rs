@@ -258,3 +258,6 @@ fn largest_labels(claims: &Claims) -> Vec<String> {
         .map(|(size, kind, key)| format!("{kind}{key} ({size} bytes)"))
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

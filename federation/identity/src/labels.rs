@@ -121,3 +121,113 @@ fn is_subdomain(s: &str) -> bool {
                     .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
         })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn take(key: &str, value: &str) -> Result<Labels, LabelError> {
+        Labels::try_from(BTreeMap::from([(key.into(), value.into())]))
+    }
+
+    /// Kubernetes, "Labels and Selectors", section "Syntax and character set".
+    #[test]
+    fn keys_are_those_of_kubernetes() {
+        let sixty_three = "k".repeat(63);
+        let subdomain = |len: usize| {
+            [
+                "p".repeat(63),
+                "q".repeat(63),
+                "r".repeat(63),
+                "s".repeat(len - 192),
+            ]
+            .join(".")
+        };
+        assert_eq!(subdomain(253).len(), 253);
+        for key in [
+            "a",
+            "A",
+            "0",
+            "app",
+            "app.kubernetes.io/name",
+            "a.b_c-D.9",
+            "x/y",
+            &sixty_three,
+            &format!("example.com/{sixty_three}"),
+            &format!("{}/k", subdomain(253)),
+        ] {
+            assert!(take(key, "v").is_ok(), "{key:?}");
+        }
+        for key in [
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a/b/c",
+            "-a",
+            "a-",
+            ".a",
+            "a.",
+            "_a",
+            "a b",
+            "a\n",
+            "\u{e4}",
+            "example..com/a",
+            "-example.com/a",
+            "example-.com/a",
+            "Example.com/a",
+            "exa_mple.com/a",
+            ".example.com/a",
+            "example.com./a",
+            &"k".repeat(64),
+            &format!("example.com/{}", "k".repeat(64)),
+            &format!("{}/k", subdomain(254)),
+        ] {
+            assert_eq!(take(key, "v"), Err(LabelError::Key(key.into())), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn values_are_those_of_kubernetes() {
+        for value in ["", "a", "0", "A.b_c-9", &"v".repeat(63)] {
+            assert!(take("k", value).is_ok(), "{value:?}");
+        }
+        for value in [
+            "-",
+            "a-",
+            ".a",
+            "_",
+            "a b",
+            "a/b",
+            "a\n",
+            "\u{e4}",
+            &"v".repeat(64),
+        ] {
+            assert!(take("k", value).is_err(), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn serde_checks_too() {
+        let labels: Labels = serde_json::from_str(r#"{"b": "2", "a": "1"}"#).unwrap();
+        assert_eq!(
+            serde_json::to_string(&labels).unwrap(),
+            r#"{"a":"1","b":"2"}"#
+        );
+        assert_eq!(labels.value("a"), Some("1"));
+        assert_eq!(labels.value("c"), None);
+        assert_eq!((labels.len(), labels.is_empty()), (2, false));
+        assert!(serde_json::from_str::<Labels>(r#"{"-": "2"}"#).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_never_panics(key: String, value: String) {
+            let _ = take(&key, &value);
+        }
+    }
+}

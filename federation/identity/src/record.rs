@@ -183,3 +183,144 @@ fn read(payload: &[u8]) -> Result<Read<'_>, Bad> {
         credential,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{NOW, bundle, claims, domain, key};
+
+    fn relabelled() -> PodRecord {
+        let claims = claims();
+        PodRecord {
+            pod_uid: claims.pod_uid.clone(),
+            generation: claims.generation,
+            change: PodChange::Relabelled(key(1).issue(&claims).unwrap()),
+        }
+    }
+
+    fn gone() -> PodRecord {
+        PodRecord {
+            change: PodChange::Gone,
+            ..relabelled()
+        }
+    }
+
+    fn east() -> TrustBundle {
+        bundle("east.example", &[&key(1)])
+    }
+
+    fn sign(record: &PodRecord) -> SignedRecord {
+        key(1).sign_record(&domain("east.example"), 17, record)
+    }
+
+    #[test]
+    fn a_record_is_what_was_signed() {
+        for (record, claims) in [(relabelled(), Some(claims())), (gone(), None)] {
+            let verified = sign(&record).verify(&east(), NOW);
+            assert_eq!(
+                verified,
+                Ok(VerifiedRecord {
+                    trust_domain: domain("east.example"),
+                    sequence: 17,
+                    record,
+                    claims,
+                })
+            );
+        }
+    }
+
+    #[test]
+    fn a_late_record_still_says_which_labels_the_pod_has() {
+        let late = NOW.after(Duration::from_hours(2));
+        let verified = sign(&relabelled()).verify(&east(), late).unwrap();
+        assert_eq!(verified.claims, Some(claims()));
+    }
+
+    /// Threat row 18.
+    #[test]
+    fn a_record_speaks_for_its_own_trust_domain_only() {
+        let west = bundle("west.example", &[&key(1)]);
+        let wrong = Err(VerifyError::WrongTrustDomain(domain("west.example")));
+        assert_eq!(sign(&gone()).verify(&west, NOW), wrong);
+        // A credential of east in a record that says it is of west.
+        let mixed = key(1).sign_record(&domain("west.example"), 1, &relabelled());
+        assert_eq!(mixed.verify(&west, NOW), wrong);
+    }
+
+    #[test]
+    fn the_credential_is_of_the_pod_and_generation_of_the_record() {
+        let mut other_pod = relabelled();
+        other_pod.pod_uid = "other".into();
+        let mut other_generation = relabelled();
+        other_generation.generation += 1;
+        for record in [other_pod, other_generation] {
+            assert!(matches!(
+                sign(&record).verify(&east(), NOW),
+                Err(VerifyError::Malformed(_))
+            ));
+        }
+        let mut forged = relabelled();
+        forged.change = PodChange::Relabelled(key(2).issue(&claims()).unwrap());
+        assert_eq!(
+            sign(&forged).verify(&east(), NOW),
+            Err(VerifyError::UnknownKey(key(2).public().id()))
+        );
+    }
+
+    #[test]
+    fn every_flipped_bit_is_refused() {
+        let bundle = east();
+        let mut bytes = sign(&relabelled()).bytes().to_vec();
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                bytes[at] ^= 1 << bit;
+                let record = SignedRecord::from_bytes(&bytes).unwrap();
+                assert!(record.verify(&bundle, NOW).is_err(), "byte {at} bit {bit}");
+                bytes[at] ^= 1 << bit;
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_credential_fits_and_more_does_not() {
+        let mut large = claims();
+        let mut bytes = 0;
+        for n in 0.. {
+            let mut longer = large.clone();
+            let map = (0..n).map(|n| (format!("label-{n}"), "v".repeat(20)));
+            longer.labels =
+                crate::Labels::try_from(map.collect::<std::collections::BTreeMap<_, _>>()).unwrap();
+            let Ok(credential) = key(1).issue(&longer) else {
+                break;
+            };
+            bytes = credential.bytes().len();
+            large = longer;
+        }
+        assert!(bytes > credential::MAX_CREDENTIAL - 40, "{bytes}");
+        let record = PodRecord {
+            change: PodChange::Relabelled(key(1).issue(&large).unwrap()),
+            ..relabelled()
+        };
+        let longest = domain(&"d".repeat(255));
+        let signed = key(1).sign_record(&longest, u64::MAX, &record);
+        assert!(signed.bytes().len() <= MAX_RECORD);
+        assert!(SignedRecord::from_bytes(&vec![0; MAX_RECORD + 1]).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes: Vec<u8>) {
+            if let Some(record) = SignedRecord::from_bytes(&bytes) {
+                let _ = record.verify(&east(), NOW);
+            }
+            let signed = SignedRecord { bytes: key(1).sign(CONTEXT, &bytes) };
+            let _ = signed.verify(&east(), NOW);
+        }
+    }
+}

@@ -205,3 +205,155 @@ impl fmt::Debug for SpiffeId {
         fmt::Display::fmt(self, f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The examples that SPIFFE-ID, section 2, gives.
+    #[test]
+    fn the_examples_of_the_standard_are_ids() {
+        for (id, domain, path) in [
+            (
+                "spiffe://trust-domain-name/path",
+                "trust-domain-name",
+                "/path",
+            ),
+            (
+                "spiffe://staging.example.com/payments/mysql",
+                "staging.example.com",
+                "/payments/mysql",
+            ),
+            (
+                "spiffe://staging.example.com/payments/web-fe",
+                "staging.example.com",
+                "/payments/web-fe",
+            ),
+            (
+                "spiffe://k8s-west.example.com/ns/staging/sa/default",
+                "k8s-west.example.com",
+                "/ns/staging/sa/default",
+            ),
+            (
+                "spiffe://example.com/9eebccd2-12bf-40a6-b262-65fe0487d453",
+                "example.com",
+                "/9eebccd2-12bf-40a6-b262-65fe0487d453",
+            ),
+            ("spiffe://example.com", "example.com", ""),
+            ("spiffe://1.2.3.4/a", "1.2.3.4", "/a"),
+            ("spiffe://a_b/A.B_C-9", "a_b", "/A.B_C-9"),
+            ("spiffe://a/...", "a", "/..."),
+        ] {
+            let parsed: SpiffeId = id.parse().unwrap();
+            assert_eq!(parsed.trust_domain().as_str(), domain);
+            assert_eq!(parsed.path(), path);
+            assert_eq!(parsed.to_string(), id);
+        }
+    }
+
+    /// SPIFFE-ID, sections 2 to 2.2: no user, port, query, fragment or percent-encoding, no empty
+    /// or relative segment, no trailing slash, lower case up to the path.
+    #[test]
+    fn what_the_standard_forbids_is_refused() {
+        for id in [
+            "",
+            "spiffe",
+            "spiffe:/example.com",
+            "SPIFFE://example.com",
+            "Spiffe://example.com/a",
+            "http://example.com/a",
+            " spiffe://example.com",
+            "spiffe://",
+            "spiffe:///path",
+            "spiffe://Example.com",
+            "spiffe://example.com:8080/a",
+            "spiffe://user@example.com/a",
+            "spiffe://[::1]/a",
+            "spiffe://exa%6dple.com/a",
+            "spiffe://ex\u{e4}mple.com/a",
+            "spiffe://example.com/",
+            "spiffe://example.com/a/",
+            "spiffe://example.com//a",
+            "spiffe://example.com/a//b",
+            "spiffe://example.com/.",
+            "spiffe://example.com/a/./b",
+            "spiffe://example.com/..",
+            "spiffe://example.com/a/../b",
+            "spiffe://example.com/a%2fb",
+            "spiffe://example.com/a?query",
+            "spiffe://example.com/a#fragment",
+            "spiffe://example.com?query",
+            "spiffe://example.com#fragment",
+            "spiffe://example.com/a b",
+            "spiffe://example.com/a\n",
+            "spiffe://example.com/\u{fc}",
+            "spiffe://example.com/a\0",
+        ] {
+            assert!(id.parse::<SpiffeId>().is_err(), "{id:?}");
+        }
+    }
+
+    /// SPIFFE-ID, sections 2.1 and 2.3.
+    #[test]
+    fn lengths_are_those_of_the_standard() {
+        assert!(TrustDomain::new(&"d".repeat(255)).is_ok());
+        assert!(TrustDomain::new(&"d".repeat(256)).is_err());
+        assert!(TrustDomain::new("").is_err());
+        let path = |len: usize| format!("spiffe://d/{}", "p".repeat(len - 11));
+        assert_eq!(path(2048).len(), 2048);
+        assert!(path(2048).parse::<SpiffeId>().is_ok());
+        assert_eq!(
+            path(2049).parse::<SpiffeId>(),
+            Err(SpiffeError::TooLong(2049))
+        );
+    }
+
+    #[test]
+    fn a_workload_id_cannot_be_steered_by_its_names() {
+        let domain = TrustDomain::new("east").unwrap();
+        let id = SpiffeId::workload(&domain, "shop", "api").unwrap();
+        assert_eq!(id.to_string(), "spiffe://east/ns/shop/sa/api");
+        assert_eq!(id.namespace_and_account(), Some(("shop", "api")));
+        for name in ["", ".", "..", "a/sa/b", "a%2f", "a b", "a/"] {
+            assert!(
+                SpiffeId::workload(&domain, name, "api").is_err(),
+                "{name:?}"
+            );
+            assert!(
+                SpiffeId::workload(&domain, "shop", name).is_err(),
+                "{name:?}"
+            );
+        }
+        for other in [
+            "spiffe://east",
+            "spiffe://east/ns/shop",
+            "spiffe://east/ns/shop/sa/api/x",
+            "spiffe://east/sa/api/ns/shop",
+            "spiffe://east/x/ns/shop/sa/api",
+            "spiffe://east/NS/shop/sa/api",
+        ] {
+            let id: SpiffeId = other.parse().unwrap();
+            assert_eq!(id.namespace_and_account(), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn serde_checks_too() {
+        assert!(serde_json::from_str::<SpiffeId>("\"spiffe://a/b\"").is_ok());
+        assert!(serde_json::from_str::<SpiffeId>("\"spiffe://a/b/\"").is_err());
+        assert!(serde_json::from_str::<TrustDomain>("\"A\"").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_never_panics_and_what_parses_comes_back(text in "\\PC{0,60}|spiffe://[a-z./%A-Z?#:@-]{0,40}") {
+            if let Ok(id) = text.parse::<SpiffeId>() {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+    }
+}
