@@ -1,0 +1,53 @@
+# The commands of this project; `make help` lists them. Each leaves the work tree as it was.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
+LANDBRIDGE := $(TARGET)/debug/landbridge
+PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
+        landbridge-peering landbridge-gateway-core
+
+.PHONY: help setup build demo test bench fmt lint doc deny fences unit
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what is missing on a Debian machine (root)
+	@scripts/setup
+
+build: ## all programs, optimised enough for packets and with overflow checks
+	$(CARGO) build --locked --workspace --bins
+
+demo: setup build ## two clusters on this machine: up, check every fact twice, down (root)
+	$(LANDBRIDGE) demo up
+	$(LANDBRIDGE) demo check --full || { $(LANDBRIDGE) demo down; exit 1; }
+	$(LANDBRIDGE) demo down
+
+test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part needs root)
+
+bench: ## measurements of the parts
+	$(CARGO) bench --locked --workspace
+
+fmt: ## formatting
+	$(CARGO) fmt --all --check
+
+fences: ## what the crates may reach, and that the check can say no
+	scripts/purity
+	scripts/test-fences
+
+lint: ## clippy, with all warnings as errors
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked $(PURE:%=-p %) -- -D warnings -D clippy::iter_over_hash_type
+
+doc: ## documentation, with all warnings as errors
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+
+deny: ## bans, licences, sources; advisories where they can be reached
+	scripts/deny
+
+unit: build ## all tests
+	$(CARGO) test --locked --workspace
