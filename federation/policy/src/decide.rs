@@ -100,6 +100,7 @@ impl Table {
             },
             logs: Vec::new(),
             near_miss: None,
+            provisional: None,
             trace,
         };
         let (decision, rule) = walk.verdict(offered, isolations);
@@ -120,6 +121,9 @@ struct Walk<'t, 'q, T> {
     logs: Vec<RuleRef>,
     /// Why the first Allow that nearly matched did not: the reason of a drop that follows.
     near_miss: Option<DropReason>,
+    /// An Allow that stands only if the tiers after it allow too, because a Pass before it may have
+    /// matched.
+    provisional: Option<&'t RuleRef>,
     trace: &'q mut T,
 }
 
@@ -134,31 +138,23 @@ impl<'t, T: Trace> Walk<'t, '_, T> {
             self.trace.settled(Settled::Node);
             return (Decision::Allow, None);
         }
-        // An Allow that stands only if the tiers after it allow too, because a Pass before it may
-        // have matched.
-        let mut provisional = None;
         for tier in [Tier::Admin, Tier::Application, Tier::Baseline] {
             let mut doubtful = false;
             match self.tier(tier, offered, isolations, &mut doubtful) {
                 Outcome::Drop(rule, reason, reject) => return (dropped(reason, reject), rule),
                 Outcome::Allow(rule) if doubtful => {
-                    provisional.get_or_insert(rule);
+                    self.provisional.get_or_insert(rule);
                 }
                 Outcome::Allow(rule) => {
-                    return (Decision::Allow, Some(provisional.unwrap_or(rule)));
+                    return (Decision::Allow, Some(self.provisional.unwrap_or(rule)));
                 }
                 Outcome::Next => {}
             }
         }
         self.trace.settled(Settled::Default(self.scope));
         match self.scope {
-            Scope::Local => (Decision::Allow, provisional),
-            Scope::Remote => {
-                if provisional.is_some() {
-                    self.near_miss.get_or_insert(DropReason::LabelNotCarried);
-                }
-                (dropped(self.default_reason(), false), None)
-            }
+            Scope::Local => (Decision::Allow, self.provisional),
+            Scope::Remote => (dropped(self.default_reason(), false), None),
         }
     }
 
@@ -271,7 +267,11 @@ impl<'t, T: Trace> Walk<'t, '_, T> {
 
     /// Why nothing allowed it.
     fn default_reason(&self) -> DropReason {
-        self.near_miss.unwrap_or(DropReason::DeniedByDefault)
+        match (self.near_miss, self.provisional) {
+            (Some(reason), _) => reason,
+            (None, Some(_)) => DropReason::LabelNotCarried,
+            (None, None) => DropReason::DeniedByDefault,
+        }
     }
 }
 

@@ -163,7 +163,10 @@ fn choices(selector: &WorkloadSelector) -> Vec<Vec<Anchor<'_>>> {
 
 fn push_labels<'a>(out: &mut Vec<Vec<Anchor<'a>>>, whose: Whose, selector: &'a LabelSelector) {
     for requirement in &selector.0 {
-        if let Operator::In(values) = &requirement.operator {
+        // Nothing hangs on an empty list, yet an unknown key must still be asked for.
+        if let Operator::In(values) = &requirement.operator
+            && !values.is_empty()
+        {
             let anchor = |v: &'a String| Anchor::Label(whose, &requirement.key, v);
             out.push(values.iter().map(anchor).collect());
         }

@@ -1,6 +1,8 @@
 //! Short ways to write identities and policies in tests.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod generate;
+
 use std::collections::BTreeMap;
 
 use identity::{Assurance, Claims, Labels, NamedPort, SpiffeId, TrustDomain, UnixMillis};

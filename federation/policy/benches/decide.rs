@@ -1,0 +1,153 @@
+//! How long one decision takes with 10, 1,000 and 10,000 rules.
+//!
+//! `services`: five rules for each service, as clusters have them; the index finds the few that
+//! concern the pod. `hub`: one service that names every client. `networks`: one policy of address
+//! blocks only, which nothing can index; each block is looked at.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use landbridge_policy::{KnownKeys, Peer, Query, compile, model::*};
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use common::*;
+
+const SIZES: [u16; 3] = [10, 1_000, 10_000];
+
+fn bench(c: &mut Criterion) {
+    let shapes: [(&str, fn(u16) -> Vec<Policy>); 3] =
+        [("services", services), ("hub", hub), ("networks", networks)];
+    for (shape, policies) in shapes {
+        let mut group = c.benchmark_group(shape);
+        for rules in SIZES {
+            let set = set("west", policies(rules));
+            let table = compile(&set).unwrap();
+            assert_eq!(table.rule_count(), usize::from(rules));
+            let known = KnownKeys::all();
+            let service = rules / 10;
+            let subject = pod(
+                &format!("west/ns{}/pod", service % 50),
+                &format!("app=s{service}"),
+            );
+            let client = pod(
+                "east/shop/client",
+                &format!("app=c{service} tier=front env=prod"),
+            );
+            let query = Query {
+                direction: Direction::Ingress,
+                subject: &subject,
+                peer: Peer::Identity {
+                    claims: &client,
+                    address: Some("10.9.9.9".parse().unwrap()),
+                },
+                protocol: TCP,
+                port: 8080,
+                known: &known,
+            };
+            group.bench_with_input(BenchmarkId::new("decide", rules), &query, |b, q| {
+                b.iter(|| table.decide(black_box(q)));
+            });
+            group.bench_with_input(
+                BenchmarkId::new("may_admit", rules),
+                &client,
+                |b, client| {
+                    b.iter(|| table.may_admit(black_box(client), TCP, 8080));
+                },
+            );
+            group.bench_with_input(BenchmarkId::new("compile", rules), &set, |b, set| {
+                b.iter(|| compile(black_box(set)).unwrap());
+            });
+        }
+    }
+}
+
+/// Services in 50 namespaces; each allows five kinds of clients.
+fn services(rules: u16) -> Vec<Policy> {
+    let service = |number: u16| {
+        let allow = |client: u16| Rule {
+            peers: vec![PeerMatch::Workload(remote(
+                "east",
+                "shop",
+                &format!("app=c{} tier=front", number + client),
+            ))],
+            scopes: vec![Scope::Remote],
+            ports: vec![tcp(8080)],
+            ..rule(
+                &format!("ingress[{client}]"),
+                Direction::Ingress,
+                Action::Allow,
+            )
+        };
+        let namespace = format!("ns{}", number % 50);
+        Policy {
+            subject: own(&namespace, &format!("app=s{number}")),
+            isolates: vec![(Direction::Ingress, Scope::Remote)],
+            ..federation_policy(
+                &namespace,
+                &format!("p{number}"),
+                1000,
+                (0..5).map(allow).collect(),
+            )
+        }
+    };
+    (0..rules / 5).map(service).collect()
+}
+
+/// Every pod of one namespace, one rule for each of many clients.
+fn hub(rules: u16) -> Vec<Policy> {
+    let allow = |client: u16| Rule {
+        peers: vec![PeerMatch::Workload(remote(
+            "east",
+            "shop",
+            &format!("app=c{client}"),
+        ))],
+        scopes: vec![Scope::Remote],
+        ..rule(
+            &format!("ingress[{client}]"),
+            Direction::Ingress,
+            Action::Allow,
+        )
+    };
+    let namespace = format!("ns{}", rules / 10 % 50);
+    vec![federation_policy(
+        &namespace,
+        "hub",
+        1000,
+        (0..rules).map(allow).collect(),
+    )]
+}
+
+/// Address blocks that do not hold the client's address.
+fn networks(rules: u16) -> Vec<Policy> {
+    let allow = |number: u16| Rule {
+        peers: vec![PeerMatch::Net {
+            cidr: format!("172.{}.{}.0/24", number / 256, number % 256)
+                .parse()
+                .unwrap(),
+            except: Vec::new(),
+        }],
+        scopes: vec![Scope::Remote],
+        ..rule(
+            &format!("ingress[{number}]"),
+            Direction::Ingress,
+            Action::Allow,
+        )
+    };
+    let namespace = format!("ns{}", rules / 10 % 50);
+    vec![federation_policy(
+        &namespace,
+        "blocks",
+        1000,
+        (0..rules).map(allow).collect(),
+    )]
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20);
+    targets = bench
+}
+criterion_main!(benches);
