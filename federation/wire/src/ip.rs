@@ -3,7 +3,7 @@
 mod v4;
 mod v6;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::{ParseError, checksum::Sum};
 
@@ -136,30 +136,59 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// A packet from `src` to `dst` with a plain header: time to live 64, don't fragment. `None` when
-/// the families differ or `payload` is too long.
+/// An IPv4 header without options: time to live 64, don't fragment. `tos` is DSCP and ECN. `None`
+/// when `payload_len` is too long.
+#[must_use]
+pub fn v4_header(
+    (src, dst): (Ipv4Addr, Ipv4Addr),
+    protocol: u8,
+    tos: u8,
+    payload_len: usize,
+) -> Option<[u8; V4_HEADER_LEN]> {
+    let total = u16::try_from(payload_len.checked_add(V4_HEADER_LEN)?).ok()?;
+    let mut header = [0; V4_HEADER_LEN];
+    (header[0], header[1], header[6], header[8], header[9]) = (0x45, tos, 0x40, 64, protocol);
+    header[2..4].copy_from_slice(&total.to_be_bytes());
+    header[12..16].copy_from_slice(&src.octets());
+    header[16..20].copy_from_slice(&dst.octets());
+    let checksum = Sum::default().bytes(&header).checksum();
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    Some(header)
+}
+
+/// An IPv6 header: hop limit 64, no flow label. `class` is DSCP and ECN. `None` when `payload_len`
+/// is too long.
+#[must_use]
+pub fn v6_header(
+    (src, dst): (Ipv6Addr, Ipv6Addr),
+    protocol: u8,
+    class: u8,
+    payload_len: usize,
+) -> Option<[u8; V6_HEADER_LEN]> {
+    let payload_len = u16::try_from(payload_len).ok()?;
+    let mut header = [0; V6_HEADER_LEN];
+    (header[0], header[1]) = (0x60 | class >> 4, class << 4);
+    (header[6], header[7]) = (protocol, 64);
+    header[4..6].copy_from_slice(&payload_len.to_be_bytes());
+    header[8..24].copy_from_slice(&src.octets());
+    header[24..40].copy_from_slice(&dst.octets());
+    Some(header)
+}
+
+/// A packet from `src` to `dst` with such a header. `None` when the families differ or `payload`
+/// is too long.
 #[must_use]
 pub fn with_header(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]) -> Option<Vec<u8>> {
-    let (mut bytes, header_len) = match (src, dst) {
+    let length = payload.len();
+    match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            let mut header = [0; V4_HEADER_LEN];
-            (header[0], header[6], header[8], header[9]) = (0x45, 0x40, 64, protocol);
-            header[12..16].copy_from_slice(&src.octets());
-            header[16..20].copy_from_slice(&dst.octets());
-            (header.to_vec(), V4_HEADER_LEN)
+            Some([&v4_header((src, dst), protocol, 0, length)?, payload].concat())
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
-            let mut header = [0; V6_HEADER_LEN];
-            (header[0], header[6], header[7]) = (0x60, protocol, 64);
-            header[8..24].copy_from_slice(&src.octets());
-            header[24..40].copy_from_slice(&dst.octets());
-            (header.to_vec(), V6_HEADER_LEN)
+            Some([&v6_header((src, dst), protocol, 0, length)?, payload].concat())
         }
-        _ => return None,
-    };
-    bytes.extend_from_slice(payload);
-    write_length(&mut bytes, header_len)?;
-    Some(bytes)
+        _ => None,
+    }
 }
 
 /// Writes the length of `packet` into its header, and the IPv4 header checksum. `header_len`

@@ -12,13 +12,17 @@ pub mod checksum;
 pub mod confirm;
 pub mod edit;
 mod error;
+pub mod ethernet;
 pub mod flow;
 pub mod hello;
 pub mod icmp;
+pub mod inplace;
 pub mod ip;
 pub mod marker;
+pub mod psp;
 pub mod reply;
 pub mod tcp;
 pub mod udp;
+pub mod vxlan;
 
 pub use error::ParseError;

@@ -80,7 +80,7 @@ pub(crate) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(options: &'a [u8]) -> Self {
+    pub(crate) fn new(options: &'a [u8]) -> Self {
         Self { rest: options }
     }
 }
