@@ -7,7 +7,8 @@ use std::{
 };
 
 use identity::{
-    BundleStore, Claims, CredentialHash, Mono, Now, TrustDomain, VerifyError, verify_credential,
+    BundleStore, Claims, CredentialHash, Mono, Now, TrustDomain, VerifyError, claimed_issuer,
+    verify_credential,
 };
 use policy::DropReason;
 
@@ -193,7 +194,12 @@ impl Verifier {
             return Err(DropReason::TranscriptMismatch);
         }
         self.checks += 1;
-        let claims = verify_credential(bytes, bundle, now.unix).map_err(|e| reason(&e))?;
+        let claims = verify_credential(bytes, bundle, now.unix).map_err(|error| {
+            match claimed_issuer(bytes) {
+                Ok(claimed) if claimed != *issuer => DropReason::WrongTrustDomain,
+                _ => reason(&error),
+            }
+        })?;
         let claims = Arc::new(claims);
         let verified = Verified {
             bytes: bytes.into(),

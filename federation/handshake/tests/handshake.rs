@@ -61,7 +61,7 @@ fn a_connection_opens_and_the_sockets_see_only_their_own_bytes() {
         a.handle_packet(Path::ToPod, &response, at(9)),
         Handled::Accept(Mark::Established)
     );
-    let next = conn.from_client("P", 1_006, Some(9_004), b"more");
+    let next = conn.client_sends("P", 1_006, Some(9_004), b"more");
     assert_eq!(
         a.handle_packet(Path::FromPod, &next, at(10)),
         Handled::Accept(Mark::Established)
@@ -210,7 +210,7 @@ fn a_closed_port_refuses_at_once() {
     let conn = Conn::new(FRONTEND, API);
     let syn = out(&mut a, &conn.syn(), at(0));
     into(&mut b, &syn, at(1));
-    let reset = conn.from_server("R", 0, Some(1_001), b"");
+    let reset = conn.server_sends("R", 0, Some(1_001), b"");
     out(&mut b, &reset, at(2));
     into(&mut a, &reset, at(3));
     assert_eq!((a.half_open().0, b.half_open().1), (0, 0));

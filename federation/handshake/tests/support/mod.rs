@@ -338,7 +338,7 @@ impl Conn {
         }
     }
 
-    pub fn from_client(
+    pub fn client_sends(
         &self,
         flags: &'static str,
         seq: u32,
@@ -358,7 +358,7 @@ impl Conn {
         .build()
     }
 
-    pub fn from_server(
+    pub fn server_sends(
         &self,
         flags: &'static str,
         seq: u32,
@@ -379,23 +379,23 @@ impl Conn {
     }
 
     pub fn syn(&self) -> Vec<u8> {
-        self.from_client("S", self.cisn, None, b"")
+        self.client_sends("S", self.cisn, None, b"")
     }
 
     pub fn syn_ack(&self) -> Vec<u8> {
-        self.from_server("S", self.sisn, Some(self.cisn + 1), b"")
+        self.server_sends("S", self.sisn, Some(self.cisn + 1), b"")
     }
 
     pub fn ack(&self) -> Vec<u8> {
-        self.from_client("", self.cisn + 1, Some(self.sisn + 1), b"")
+        self.client_sends("", self.cisn + 1, Some(self.sisn + 1), b"")
     }
 
     pub fn request(&self, data: &[u8]) -> Vec<u8> {
-        self.from_client("P", self.cisn + 1, Some(self.sisn + 1), data)
+        self.client_sends("P", self.cisn + 1, Some(self.sisn + 1), data)
     }
 
     pub fn response(&self, data: &[u8]) -> Vec<u8> {
-        self.from_server("P", self.sisn + 1, Some(self.cisn + 1), data)
+        self.server_sends("P", self.sisn + 1, Some(self.cisn + 1), data)
     }
 }
 
