@@ -1,2 +1,45 @@
-//! placeholder
-fn main() {}
+//! `landbridge`: what an operator types. It asks running gateways and agents, or computes from a
+//! configuration folder, and builds the demo; it enforces nothing itself.
+
+mod admin;
+mod demo;
+mod oracle;
+mod say;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::say::complain;
+
+/// Joins clusters into a federation whose policy is decided on proven identities
+#[derive(Debug, Parser)]
+#[command(name = "landbridge", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Whole clusters on this machine, in network namespaces
+    #[command(subcommand)]
+    Demo(demo::DemoCommand),
+    /// The server in every pod of the demo
+    #[command(hide = true)]
+    DemoServer(demo::server::ServerArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(command) => demo::run(&command),
+        Command::DemoServer(args) => demo::server::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            complain!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

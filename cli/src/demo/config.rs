@@ -1,0 +1,115 @@
+//! From the folder of manifests to what the network needs to know of it.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    net::{IpAddr, Ipv4Addr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Result, bail};
+use ipnet::{IpNet, Ipv4Net};
+use sources::World;
+
+use super::plan::{Declared, DeclaredCluster, DeclaredNode, DeclaredPod};
+use crate::oracle::Oracle;
+
+/// The example that `demo up` starts from, below the folder of the sources.
+const EXAMPLE: &str = "deploy/examples/three-tier";
+/// The protocol number of TCP (RFC 9293).
+const TCP: u8 = 6;
+
+/// The example: below the current folder, or below one that holds this program.
+///
+/// # Errors
+/// When it is not there.
+pub fn default_folder() -> Result<PathBuf> {
+    let own = env::current_exe().unwrap_or_default();
+    let here = env::current_dir().ok();
+    let found = here
+        .iter()
+        .map(PathBuf::as_path)
+        .chain(own.ancestors())
+        .map(|dir| dir.join(EXAMPLE))
+        .find(|folder| folder.join("federation.yaml").is_file());
+    match found {
+        Some(folder) => Ok(folder),
+        None => bail!("{EXAMPLE} is not here; name a configuration folder with --config"),
+    }
+}
+
+/// What `folder` declares.
+///
+/// # Errors
+/// When it cannot be read, an object in it is refused, or it asks for what the demo has not.
+pub fn declared(folder: &Path) -> Result<Declared> {
+    let oracle = Oracle::load(folder)?;
+    let clusters = oracle.worlds().map(cluster).collect::<Result<_>>()?;
+    Ok(Declared { clusters })
+}
+
+fn cluster(world: &World) -> Result<DeclaredCluster> {
+    let config = &world.cluster;
+    let ranges = config
+        .pod_ranges
+        .iter()
+        .map(|range| v4_net(range.cidr, &config.name))
+        .collect::<Result<_>>()?;
+    let nodes = config
+        .nodes
+        .iter()
+        .map(|name| {
+            let serves = sources::node_prefix(config, name);
+            let serves = serves.map(|net| v4_net(net, &config.name)).transpose()?;
+            Ok(DeclaredNode {
+                name: name.clone(),
+                serves,
+            })
+        })
+        .collect::<Result<_>>()?;
+    let pods = world
+        .pods
+        .iter()
+        .map(|pod| {
+            let who = format!("{}/{}/{}", config.name, pod.namespace, pod.name);
+            Ok(DeclaredPod {
+                namespace: pod.namespace.clone(),
+                name: pod.name.clone(),
+                node: pod.node.clone(),
+                address: v4(pod.address, &who)?,
+                ports: pod
+                    .ports
+                    .iter()
+                    .filter(|port| port.protocol == TCP)
+                    .map(|port| port.port)
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
+                command: pod.command.clone(),
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok(DeclaredCluster {
+        name: config.name.clone(),
+        trust_domain: config.trust_domain.to_string(),
+        ranges,
+        nodes,
+        pods,
+    })
+}
+
+fn v4_net(net: IpNet, who: &str) -> Result<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Ok(net),
+        IpNet::V6(net) => bail!("{who} has pod range {net}; the demo builds IPv4 networks only"),
+    }
+}
+
+fn v4(address: IpAddr, who: &str) -> Result<Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Ok(address),
+        IpAddr::V6(address) => {
+            bail!("{who} has address {address}; the demo builds IPv4 networks only")
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What the demo made, written down before it is made, so that `down`, Ctrl-C in the middle of
+//! `up` and the next `up` after a crash find all of it.
+//!
+//! One JSON object per line. A line that a crash cut short is ignored: what it announced was not
+//! made yet.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{ErrorKind, Write},
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::process::ProcessId;
+
+/// One thing that `down` has to undo.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "made", rename_all = "kebab-case")]
+pub enum Entry {
+    /// The state directory; it is removed only if we made it.
+    StateDir {
+        /// It did not exist before.
+        ours: bool,
+    },
+    /// A network namespace; its links, addresses, routes and firewall rules go with it.
+    Netns {
+        /// Its name under /run/netns.
+        name: String,
+    },
+    /// A process is about to be started in a namespace; found by its environment if no
+    /// [`Entry::Process`] follows.
+    Starting {
+        /// What it does.
+        role: String,
+    },
+    /// A process that was started.
+    Process {
+        /// What it does.
+        role: String,
+        /// Which one.
+        #[serde(flatten)]
+        id: ProcessId,
+    },
+    /// Everything is up.
+    Ready {
+        /// Gateways and agents run.
+        enforcement: bool,
+    },
+}
+
+/// The open journal of a demo.
+pub struct Journal(Mutex<File>);
+
+impl Journal {
+    /// Opens `path`, or makes it.
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("cannot open the journal {}", path.display()))?;
+        Ok(Self(Mutex::new(file)))
+    }
+
+    /// Writes `entry` durably.
+    pub fn record(&self, entry: &Entry) -> Result<()> {
+        let mut line = serde_json::to_string(entry)?;
+        line.push('\n');
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .context("cannot write the journal")
+    }
+}
+
+/// All entries of the journal at `path`; `None` when there is none.
+pub fn read(path: &Path) -> Result<Option<Vec<Entry>>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(parse(&text))),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("cannot read the journal {}", path.display())),
+    }
+}
+
+fn parse(text: &str) -> Vec<Entry> {
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_was_recorded_is_read_and_a_torn_line_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        assert_eq!(read(&path).unwrap(), None);
+        let entries = [
+            Entry::StateDir { ours: true },
+            Entry::Netns {
+                name: "lb-wan".into(),
+            },
+            Entry::Process {
+                role: "pod".into(),
+                id: ProcessId { pid: 7, start: 99 },
+            },
+            Entry::Ready { enforcement: true },
+        ];
+        let journal = Journal::open(&path).unwrap();
+        for entry in &entries {
+            journal.record(entry).unwrap();
+        }
+        assert_eq!(read(&path).unwrap().unwrap(), entries);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(parse(&whole[..whole.len() - 3]), entries[..3]);
+    }
+}

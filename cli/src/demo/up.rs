@@ -1,0 +1,191 @@
+//! `demo up`: looks first, then builds and starts everything, and undoes all of it when any part
+//! fails or Ctrl-C comes.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Result, bail};
+
+use super::{
+    StateArg, config, daemons,
+    down::{self, Keep},
+    interrupt::Interrupts,
+    journal::{self, Entry, Journal},
+    net,
+    plan::Plan,
+    pods,
+    preflight::{self, Binaries},
+    state::{self, State},
+};
+use crate::say::{complain, say};
+
+/// Arguments of `demo up`.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// Folder with federation.yaml and one folder of manifests per cluster
+    #[arg(long, value_name = "DIR")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    state: StateArg,
+    /// What the names of the network namespaces start with
+    #[arg(long, default_value = "lb", hide = true)]
+    prefix: String,
+    /// Build network and servers only: the kernels route, and nothing is refused or encrypted
+    #[arg(long, hide = true)]
+    no_enforcement: bool,
+}
+
+/// Runs `demo up`.
+pub fn run(args: &UpArgs) -> Result<()> {
+    let begin = Instant::now();
+    let interrupts = Interrupts::handle()?;
+    let folder = match &args.config {
+        Some(folder) => folder.clone(),
+        None => config::default_folder()?,
+    };
+    let plan = Plan::new(&args.prefix, &config::declared(&folder)?)?;
+    let state = State::new(&args.state.state)?;
+    state.check_socket_paths(&plan)?;
+    let enforcement = !args.no_enforcement;
+    let binaries = preflight::check(enforcement)?;
+    let lock = state.lock()?;
+    clean_up_after_a_crash(&state)?;
+    preflight::check_names(&plan)?;
+
+    match bring_up(&plan, &state, &folder, &binaries, enforcement, &interrupts) {
+        Ok(()) => {
+            describe(&plan, &state, enforcement);
+            say!("\nup after {:.1} s", begin.elapsed().as_secs_f32());
+            Ok(())
+        }
+        Err(e) => {
+            let interrupted = interrupts.came();
+            let keep = if interrupted {
+                Keep::Nothing
+            } else {
+                Keep::Logs
+            };
+            complain!("undoing what was made");
+            if let Err(left) = down::down(&state, keep) {
+                complain!("{left:#}");
+            } else if !interrupted {
+                complain!("the logs stay in {}/logs", state.dir().display());
+            }
+            if interrupted {
+                lock.release();
+            }
+            Err(e)
+        }
+    }
+}
+
+/// A demo that is up stays; what a crashed one left is removed.
+fn clean_up_after_a_crash(state: &State) -> Result<()> {
+    let Some(entries) = journal::read(&state.journal())? else {
+        return Ok(());
+    };
+    let complete = entries.iter().any(|e| matches!(e, Entry::Ready { .. }));
+    let all_alive = entries.iter().all(|e| match e {
+        Entry::Process { id, .. } => id.is_alive(),
+        _ => true,
+    });
+    if complete && all_alive {
+        bail!(
+            "a demo is up already in {}: look with `landbridge status`, end it with \
+             `landbridge demo down`, or name another directory with --state",
+            state.dir().display()
+        );
+    }
+    say!(
+        "removing what an earlier demo left in {}",
+        state.dir().display()
+    );
+    down::down(state, Keep::Nothing)?;
+    Ok(())
+}
+
+fn bring_up(
+    plan: &Plan,
+    state: &State,
+    folder: &std::path::Path,
+    binaries: &Binaries,
+    enforcement: bool,
+    interrupts: &Interrupts,
+) -> Result<()> {
+    let ours = state.create()?;
+    let journal = Journal::open(&state.journal())?;
+    journal.record(&Entry::StateDir { ours })?;
+    state::copy_folder(folder, &state.config())?;
+    state.write_plan(plan)?;
+
+    say!("building the network: {}", size(plan));
+    net::build(plan, &journal, &|| interrupts.check())?;
+    interrupts.check()?;
+    say!("starting the servers in the pods");
+    pods::start_all(plan, state, &binaries.own, &journal)?;
+    interrupts.check()?;
+    if enforcement {
+        say!("starting gateways and agents");
+        let started = daemons::start(plan, state, binaries, &journal, interrupts)?;
+        daemons::wait_ready(&started, state, interrupts)?;
+    }
+    interrupts.check()?;
+    journal.record(&Entry::Ready { enforcement })
+}
+
+fn size(plan: &Plan) -> String {
+    let nodes: usize = plan.clusters.iter().map(|c| c.nodes.len()).sum();
+    format!(
+        "{} clusters, {nodes} nodes, {} pods",
+        plan.clusters.len(),
+        plan.pods().count()
+    )
+}
+
+fn describe(plan: &Plan, state: &State, enforcement: bool) {
+    let dir = state.dir().display();
+    say!("");
+    for cluster in &plan.clusters {
+        say!(
+            "cluster {} (trust domain {})",
+            cluster.name,
+            cluster.trust_domain
+        );
+        say!(
+            "  {:<28} gateway {}",
+            cluster.gateway.netns,
+            cluster.gateway.wan
+        );
+        for node in &cluster.nodes {
+            say!("  {:<28} node {}", node.netns, node.address);
+            for pod in cluster.pods.iter().filter(|p| p.node == node.name) {
+                let ports: Vec<_> = pod.ports.iter().map(u16::to_string).collect();
+                let ports = if ports.is_empty() {
+                    String::new()
+                } else {
+                    format!(" TCP {}", ports.join(","))
+                };
+                say!(
+                    "    {:<26} pod {}/{} {}{ports}",
+                    pod.netns,
+                    pod.namespace,
+                    pod.name,
+                    pod.address
+                );
+            }
+        }
+    }
+    if !enforcement {
+        say!("\nWITHOUT ENFORCEMENT: nothing is refused, nothing is encrypted.");
+    }
+    say!("\nenter one with   nsenter --net=/run/netns/NAME");
+    say!("edit and save    {dir}/config");
+    say!("read             {dir}/logs");
+    let option = if dir.to_string() == super::DEFAULT_STATE {
+        String::new()
+    } else {
+        format!(" --state {dir}")
+    };
+    say!("then             landbridge demo check{option}");
+    say!("                 landbridge status{option}");
+    say!("                 landbridge demo down{option}");
+}

@@ -1,0 +1,20 @@
+//! Printing for people. A reader who went away (`landbridge status | head`) ends no command in the
+//! middle of its work, as `println!` would.
+
+/// A line on standard output.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($part)*);
+    }};
+}
+
+/// A line on standard error, under the program's name.
+macro_rules! complain {
+    ($($part:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "landbridge: {}", format_args!($($part)*));
+    }};
+}
+
+pub(crate) use {complain, say};
