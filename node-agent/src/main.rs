@@ -1,2 +1,2 @@
-//! placeholder
+//! The node agent.
 fn main() {}
