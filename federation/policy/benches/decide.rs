@@ -17,9 +17,11 @@ use common::*;
 
 const SIZES: [u16; 3] = [10, 1_000, 10_000];
 
+/// Makes a number of rules.
+type Shape = fn(u16) -> Vec<Policy>;
+
 fn bench(c: &mut Criterion) {
-    let shapes: [(&str, fn(u16) -> Vec<Policy>); 3] =
-        [("services", services), ("hub", hub), ("networks", networks)];
+    let shapes: [(&str, Shape); 3] = [("services", services), ("hub", hub), ("networks", networks)];
     for (shape, policies) in shapes {
         let mut group = c.benchmark_group(shape);
         for rules in SIZES {

@@ -9,8 +9,8 @@ use crate::{
     Decision, Peer, Query, RuleRef, Table, Verdict,
     compile::Entry,
     decide::{Asked, Settled, Trace},
-    model::{Action, Direction, PeerMatch, Policy, Rule, Scope, Tier},
-    selector::{self, Context, Fit},
+    model::{Action, Direction, Policy, Rule, Scope, Tier},
+    selector::{self, Context, Fit, Mismatch},
     words::protocol_name,
 };
 
@@ -52,8 +52,8 @@ pub struct Step {
     pub action: Option<Action>,
     /// Whether it had its effect.
     pub outcome: Outcome,
-    /// Which requirement failed, what was found and what was wanted.
-    pub why: String,
+    /// Which requirements failed, what was found and what was wanted; or what holds.
+    pub why: Vec<String>,
 }
 
 /// What came of asking.
@@ -133,13 +133,9 @@ impl Trace for Account<'_> {
             } => Outcome::NotMatched,
             Asked { .. } => Outcome::Unknown,
         };
-        let why = match asked.fit {
-            Fit::Yes => "all requirements hold".into(),
-            Fit::Unknown(mismatch) => format!("{mismatch}"),
-            Fit::No(mismatch) if mismatch.is_of_peer() && rule.peers.len() > 1 => {
-                self.every_peer(&rule.peers)
-            }
-            Fit::No(mismatch) => mismatch.to_string(),
+        let why = match asked.subject {
+            Fit::No(mismatch) => vec![format!("does not select {}: {mismatch}", self.subject())],
+            Fit::Yes | Fit::Unknown(_) => self.requirements(rule, asked),
         };
         self.steps.push(Step {
             tier: policy.tier,
@@ -147,10 +143,7 @@ impl Trace for Account<'_> {
             rule: entry.name.clone(),
             action: Some(rule.action),
             outcome,
-            why: match outcome {
-                Outcome::NotSelected => format!("does not select {}: {why}", self.subject()),
-                Outcome::Matched | Outcome::NotMatched | Outcome::Unknown => why,
-            },
+            why,
         });
     }
 
@@ -178,7 +171,7 @@ impl Trace for Account<'_> {
             },
             action: None,
             outcome,
-            why,
+            why: vec![why],
         });
     }
 
@@ -192,15 +185,35 @@ impl Account<'_> {
         self.query.subject.display_name()
     }
 
-    /// A rule with several peers failed on each of them.
-    fn every_peer(&self, peers: &[PeerMatch]) -> String {
-        let mut out = String::new();
-        for (place, wanted) in peers.iter().enumerate() {
-            let fit = selector::peer(wanted, self.query.peer, self.context);
-            if let Fit::No(mismatch) | Fit::Unknown(mismatch) = fit {
-                let separator = if place == 0 { "" } else { "; " };
-                out += &format!("{separator}peer {place}: {mismatch}");
+    /// Every requirement of a rule that fails or is unknown, or that all hold.
+    fn requirements(&self, rule: &Rule, asked: Asked<'_>) -> Vec<String> {
+        let mut out = Vec::new();
+        if let Fit::Unknown(mismatch) = asked.subject {
+            out.push(format!("may select {}: {mismatch}", self.subject()));
+        }
+        if let Fit::No(mismatch) | Fit::Unknown(mismatch) = selector::ports(&rule.ports, self.query)
+        {
+            out.push(mismatch.to_string());
+        }
+        match selector::peers(&rule.peers, self.query.peer, self.context) {
+            Fit::Yes => {}
+            Fit::No(mismatch) | Fit::Unknown(mismatch) if rule.peers.len() == 1 => {
+                out.push(mismatch.to_string());
             }
+            Fit::No(_) | Fit::Unknown(_) => {
+                for (wanted, place) in rule.peers.iter().zip(0..) {
+                    let fit = selector::peer(wanted, self.query.peer, self.context);
+                    if let Fit::No(mismatch) | Fit::Unknown(mismatch) = fit {
+                        out.push(format!("peer {place}: {mismatch}"));
+                    }
+                }
+            }
+        }
+        if let Fit::No(mismatch @ Mismatch::Assurance { .. }) = asked.fit {
+            out.push(mismatch.to_string());
+        }
+        if out.is_empty() {
+            out.push("every requirement holds".into());
         }
         out
     }
@@ -337,7 +350,11 @@ impl fmt::Display for Step {
             Outcome::NotSelected | Outcome::NotMatched => "no match",
             Outcome::Unknown => "unknown, so no match",
         };
-        let (order, rule, why) = (self.order, &self.rule, &self.why);
-        write!(f, "{tier} {order} {rule}{action}: {outcome}: {why}")
+        write!(f, "{tier} {} {}: ", self.order, self.rule.cluster)?;
+        match self.action {
+            Some(_) => write!(f, "{} rule {}{action}", self.policy_name(), self.rule.rule)?,
+            None => write!(f, "{} isolation", self.policy_name())?,
+        }
+        write!(f, ": {outcome}: {}", self.why.join("; "))
     }
 }

@@ -9,13 +9,6 @@ use crate::{
     selector::{Mismatch, Whose},
 };
 
-impl Mismatch<'_> {
-    /// Whether it says something of the peer alone.
-    pub(crate) fn is_of_peer(&self) -> bool {
-        !matches!(self, Self::Ports { .. } | Self::Assurance { .. })
-    }
-}
-
 impl fmt::Display for Mismatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

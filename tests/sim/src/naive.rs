@@ -130,7 +130,7 @@ impl Oracle {
         let (dropped, rule) = if matches!(other, Other::Node) {
             (None, None)
         } else {
-            question.from_tier(0, policies, &mut notes).1
+            question.tiers(0, policies, &mut notes).1
         };
         Judgement {
             dropped,
@@ -144,7 +144,7 @@ type Answer = (Option<(DropReason, bool)>, Option<String>);
 
 impl Question<'_> {
     /// What the tiers from number `from` on say, and the number of the tier that said it.
-    fn from_tier(&self, from: usize, policies: &[Policy], notes: &mut Notes) -> (usize, Answer) {
+    fn tiers(&self, from: usize, policies: &[Policy], notes: &mut Notes) -> (usize, Answer) {
         let Some(&tier) = TIERS.get(from) else {
             let local = self.scope() == Scope::Local;
             let answer = if local {
@@ -170,7 +170,7 @@ impl Question<'_> {
                     );
                 }
                 Action::Pass if fits == Some(true) => {
-                    return self.from_tier(from + 1, policies, notes);
+                    return self.tiers(from + 1, policies, notes);
                 }
                 Action::Pass if fits.is_none() => unsure_pass = true,
                 Action::Allow if fits == Some(true) && !self.too_weak(rule) => {
@@ -178,7 +178,7 @@ impl Question<'_> {
                         return (from, (None, name));
                     }
                     // Perhaps the Pass before it matched: then the later tiers decide.
-                    return match self.from_tier(from + 1, policies, notes) {
+                    return match self.tiers(from + 1, policies, notes) {
                         (_, (None, _)) => (from, (None, name)),
                         (at, (Some((DropReason::DeniedByDefault, reject)), rule)) => {
                             (at, (Some((DropReason::LabelNotCarried, reject)), rule))
@@ -213,7 +213,7 @@ impl Question<'_> {
                 return (from, (Some((because(notes), false)), None));
             }
         }
-        self.from_tier(from + 1, policies, notes)
+        self.tiers(from + 1, policies, notes)
     }
 
     /// Lower order first; at equal order logs, then deny, pass, allow; then by object and by place
