@@ -3,11 +3,18 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use tokio::sync::watch;
 
-use crate::{Problem, World};
+use crate::{
+    Effect, FederationConfig, Problem, World,
+    decode::one_of,
+    files::{self, Files, Signature},
+    store::{self, NoWorld, Store},
+    watcher::FolderWatcher,
+};
 
 /// Watches a folder.
 #[derive(Debug)]
@@ -17,20 +24,14 @@ pub struct FolderSource;
 /// wrong is a [`Problem`] of a [`World`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The folder or its federation.yaml cannot be read.
-    #[error("{}: {error}", path.display())]
-    Unreadable {
-        /// What cannot be read.
-        path: PathBuf,
-        /// Why.
-        error: std::io::Error,
-    },
     /// The Federation was refused.
-    #[error("{}", lines(.0))]
+    #[error("there is no usable Federation\n{}", lines(.0))]
     Refused(Vec<Problem>),
     /// The Federation has no cluster of that name.
-    #[error("federation {federation} has no cluster {cluster:?}; it has {}", known.join(", "))]
+    #[error("{}: federation {federation} has no cluster {cluster:?}; it has {}", folder.display(), known.join(", "))]
     NoSuchCluster {
+        /// The folder.
+        folder: PathBuf,
         /// The Federation's name.
         federation: String,
         /// The cluster that was asked for.
@@ -55,8 +56,27 @@ impl FolderSource {
     /// # Errors
     /// When there is no usable Federation to begin with, or the folder cannot be watched.
     pub fn open(dir: &Path, cluster: &str) -> Result<watch::Receiver<Arc<World>>, LoadError> {
-        let _ = (dir, cluster);
-        Err(LoadError::Refused(Vec::new()))
+        // Before the first look, so that no change falls between the two.
+        let watcher = FolderWatcher::new(dir, cluster)?;
+        let mut store = Store::new(cluster);
+        let files = files::read(dir, cluster, &Files::default(), &|_| false);
+        let signature = files::signature(dir, cluster);
+        let world = store.load(&files).map_err(|e| no_world(dir, cluster, e))?;
+        let (sender, receiver) = watch::channel(Arc::new(world));
+        let follower = Follower {
+            store,
+            files,
+            signature,
+            sender,
+        };
+        thread::Builder::new()
+            .name("landbridge-folder".into())
+            .spawn(move || follow(watcher, follower))
+            .map_err(|error| LoadError::Unwatchable {
+                path: dir.to_owned(),
+                error: error.to_string(),
+            })?;
+        Ok(receiver)
     }
 }
 
@@ -65,8 +85,118 @@ impl FolderSource {
 /// # Errors
 /// When there is no usable Federation.
 pub fn load_once(dir: &Path) -> Result<Vec<World>, LoadError> {
-    let _ = dir;
-    Err(LoadError::Refused(Vec::new()))
+    let federation = files::read(dir, "", &Files::default(), &|_| false).federation;
+    let federation = store::federation(federation.as_ref()).map_err(LoadError::Refused)?;
+    let load = |name: &String| {
+        let files = files::read(dir, name, &Files::default(), &|_| false);
+        let world = Store::new(name).load(&files);
+        world.map_err(|e| no_world(dir, name, e))
+    };
+    let names = federation.clusters.iter().map(|c| &c.name);
+    let mut worlds: Vec<World> = names.map(load).collect::<Result<_, _>>()?;
+    let strays = stray_folders(dir, &federation);
+    for world in &mut worlds {
+        world.problems.extend(strays.iter().cloned());
+        world.problems.sort();
+    }
+    Ok(worlds)
+}
+
+/// Keeps the world up to date.
+struct Follower {
+    store: Store,
+    files: Files,
+    signature: Signature,
+    sender: watch::Sender<Arc<World>>,
+}
+
+fn follow(mut watcher: FolderWatcher, mut follower: Follower) {
+    loop {
+        let changed = watcher.wait(&follower.signature);
+        if follower.sender.is_closed() {
+            return;
+        }
+        if changed {
+            follower.look(&watcher);
+        }
+    }
+}
+
+impl Follower {
+    fn look(&mut self, watcher: &FolderWatcher) {
+        // The signature first: what changes after it is seen again.
+        self.signature = watcher.signature();
+        let files = files::read(watcher.dir(), watcher.cluster(), &self.files, &|path| {
+            watcher.is_being_written(path)
+        });
+        if files == self.files {
+            return;
+        }
+        self.files = files;
+        match self.store.load(&self.files) {
+            Ok(world) => {
+                let world = Arc::new(world);
+                self.sender.send_if_modified(|old| {
+                    let differs = **old != *world;
+                    if differs {
+                        *old = world;
+                    }
+                    differs
+                });
+            }
+            Err(error) => {
+                let error = no_world(watcher.dir(), watcher.cluster(), error);
+                tracing::error!(%error, "the folder is refused; all stays as it was");
+            }
+        }
+    }
+}
+
+fn no_world(dir: &Path, cluster: &str, error: NoWorld) -> LoadError {
+    match error {
+        NoWorld::Refused(problems) => LoadError::Refused(problems),
+        NoWorld::NoSuchCluster(federation) => LoadError::NoSuchCluster {
+            folder: dir.to_owned(),
+            federation: federation.name,
+            cluster: cluster.to_owned(),
+            known: federation.clusters.into_iter().map(|c| c.name).collect(),
+        },
+    }
+}
+
+/// Folders with manifests that belong to no cluster: most likely a slip in a name.
+fn stray_folders(dir: &Path, federation: &FederationConfig) -> Vec<Problem> {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    let mut problems = Vec::new();
+    for path in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+            continue;
+        };
+        let inside = std::fs::read_dir(&path).into_iter().flatten().flatten();
+        let has_manifests = inside.map(|e| e.path()).any(|p| files::is_manifest(&p));
+        if has_manifests && federation.cluster(name).is_none() {
+            let known: Vec<&str> = federation
+                .clusters
+                .iter()
+                .map(|c| c.name.as_str())
+                .collect();
+            problems.push(Problem {
+                file: name.to_owned(),
+                line: None,
+                object: "the folder".into(),
+                field_path: String::new(),
+                message: format!(
+                    "holds manifests, but federation {} has no such cluster",
+                    federation.name
+                ),
+                expected: one_of(&known),
+                effect: Effect::NotInForce,
+            });
+        }
+    }
+    problems
 }
 
 fn lines(problems: &[Problem]) -> String {

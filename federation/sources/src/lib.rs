@@ -6,10 +6,21 @@
 //! every other object goes on.
 
 mod allot;
+mod assemble;
+pub mod crd;
+mod decode;
+mod fault;
 mod federation;
+mod files;
 mod folder;
+mod locate;
 mod problem;
+mod read;
+mod store;
+mod suggest;
+mod watcher;
 mod world;
+mod yaml;
 
 pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};

@@ -1,0 +1,262 @@
+//! Accepted objects -> a world: what only shows when all objects are seen together.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use identity::Workload;
+use policy::model::PolicySet;
+
+use crate::{
+    ClusterConfig, Effect, FederationConfig, PodSpec, Problem, Request, World, allotment,
+    read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_uid},
+    store::{Accepted, Store},
+};
+
+/// The node of a cluster that names none.
+const DEFAULT_NODE: &str = "node1";
+
+/// The world of `cluster`; `None` when the federation has no such cluster.
+pub(crate) fn world(
+    mut federation: FederationConfig,
+    cluster: &str,
+    store: &mut Store,
+    mut problems: Vec<Problem>,
+) -> Option<World> {
+    let config = federation.clusters.iter_mut().find(|c| c.name == cluster)?;
+    let pods = placed_pods(store, &mut problems);
+    fill_nodes(config, &pods);
+    let config = config.clone();
+    let (workloads, pods) = workloads(&config, &pods, store, &mut problems);
+    store.addresses = pods.iter().map(|p| (p.address, pod_key(p))).collect();
+    let policies = store.objects().values().filter_map(|a| match &a.object {
+        Object::Policy(policy) | Object::ClosedPolicy(policy) => Some(policy.clone()),
+        _ => None,
+    });
+    let policies = PolicySet {
+        cluster: config.trust_domain.clone(),
+        policies: policies.collect(),
+    };
+    let peers = peers(store, &mut problems);
+    problems.sort();
+    problems.dedup();
+    Some(World {
+        federation,
+        cluster: config,
+        workloads,
+        pods,
+        policies,
+        peers,
+        problems,
+    })
+}
+
+type PlacedPod = (ObjectKey, PodObject, Accepted);
+
+/// The pods that have an identity or could have one, by namespace and name.
+fn placed_pods(store: &Store, problems: &mut Vec<Problem>) -> Vec<PlacedPod> {
+    let objects = store.objects();
+    let key = |kind, namespace: &str, name: &str| ObjectKey {
+        kind,
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+    };
+    let mut pods = Vec::new();
+    let mut holders = BTreeMap::new();
+    for (pod_key, accepted) in objects {
+        let Object::Pod(pod) = &accepted.object else {
+            continue;
+        };
+        let namespace = objects.get(&key(Kind::Namespace, "", &pod.namespace));
+        if pod.without_identity || namespace.is_some_and(|n| n.object == Object::ClosedNamespace) {
+            continue;
+        }
+        let account = key(Kind::ServiceAccount, &pod.namespace, &pod.service_account);
+        if pod.service_account != "default" && !objects.contains_key(&account) {
+            let message = format!(
+                "namespace {} has no ServiceAccount {:?}",
+                pod.namespace, pod.service_account
+            );
+            let expected = "an account that is declared, or none for \"default\"";
+            problems.push(problem(
+                pod_key,
+                accepted,
+                "spec.serviceAccountName",
+                message,
+                expected,
+                Effect::Warning,
+            ));
+        }
+        if let Some(address) = pod.address {
+            // Whoever had the address keeps it; else the first by name.
+            let incumbent = store.addresses.get(&address) == Some(pod_key);
+            let holder = holders.entry(address).or_insert_with(|| pod_key.clone());
+            if incumbent {
+                *holder = pod_key.clone();
+            }
+        }
+        pods.push((pod_key.clone(), pod.as_ref().clone(), accepted.clone()));
+    }
+    pods.retain(|(pod_key, pod, accepted)| {
+        let holder = pod.address.and_then(|a| holders.get(&a));
+        let Some(holder) = holder.filter(|h| *h != pod_key) else {
+            return true;
+        };
+        let message = format!("{holder} has the address already");
+        problems.push(problem(
+            pod_key,
+            accepted,
+            "status.podIP",
+            message,
+            "an address of its own",
+            Effect::NotInForce,
+        ));
+        false
+    });
+    pods
+}
+
+/// Nodes that a Federation does not list are those that pods name.
+fn fill_nodes(config: &mut ClusterConfig, pods: &[PlacedPod]) {
+    if !config.nodes.is_empty() {
+        return;
+    }
+    let named: BTreeSet<String> = pods.iter().filter_map(|(_, p, _)| p.node.clone()).collect();
+    config.nodes = named.into_iter().collect();
+    if config.nodes.is_empty() {
+        config.nodes.push(DEFAULT_NODE.into());
+    }
+}
+
+fn workloads(
+    config: &ClusterConfig,
+    pods: &[PlacedPod],
+    store: &Store,
+    problems: &mut Vec<Problem>,
+) -> (Vec<Workload>, Vec<PodSpec>) {
+    let requests: Vec<Request<'_>> = pods
+        .iter()
+        .map(|(_, pod, _)| Request {
+            namespace: &pod.namespace,
+            name: &pod.name,
+            node: pod.node.as_deref(),
+            address: pod.address,
+        })
+        .collect();
+    let places = allotment(config, &requests);
+    let mut workloads = Vec::new();
+    let mut specs = Vec::new();
+    for ((key, pod, accepted), place) in pods.iter().zip(places) {
+        let Some(address) = place.address else {
+            let message = format!(
+                "node {} has no free address in {}",
+                place.node,
+                ranges(config)
+            );
+            problems.push(problem(
+                key,
+                accepted,
+                "status.podIP",
+                message,
+                "an address",
+                Effect::NotInForce,
+            ));
+            continue;
+        };
+        let namespace = namespace(store, &pod.namespace);
+        let uid = || default_uid(&config.trust_domain, &pod.namespace, &pod.name);
+        workloads.push(Workload {
+            namespace: pod.namespace.clone(),
+            pod: pod.name.clone(),
+            uid: pod.uid.clone().unwrap_or_else(uid),
+            service_account: pod.service_account.clone(),
+            labels: pod.labels.clone(),
+            namespace_labels: namespace.labels,
+            zone: pod.zone.clone(),
+            named_ports: pod.named_ports(),
+            node: place.node.clone(),
+            address: Some(address),
+            unprotected: namespace.unprotected,
+        });
+        specs.push(PodSpec {
+            namespace: pod.namespace.clone(),
+            name: pod.name.clone(),
+            node: place.node,
+            address,
+            ports: pod.ports.clone(),
+            command: pod.command.clone(),
+        });
+    }
+    (workloads, specs)
+}
+
+fn namespace(store: &Store, name: &str) -> NamespaceObject {
+    let key = ObjectKey {
+        kind: Kind::Namespace,
+        namespace: String::new(),
+        name: name.to_owned(),
+    };
+    match store.objects().get(&key).map(|a| &a.object) {
+        Some(Object::Namespace(namespace)) => namespace.clone(),
+        _ => NamespaceObject::implied(name),
+    }
+}
+
+/// One peer per cluster: the first by the object's name.
+fn peers(store: &Store, problems: &mut Vec<Problem>) -> Vec<crate::FederationPeerConfig> {
+    let mut peers = BTreeMap::new();
+    for (key, accepted) in store.objects() {
+        let Object::Peer(peer) = &accepted.object else {
+            continue;
+        };
+        let (first, _) = peers
+            .entry(peer.cluster.clone())
+            .or_insert_with(|| (key.clone(), peer.clone()));
+        if first != key {
+            let message = format!("{first} describes cluster {} already", peer.cluster);
+            problems.push(problem(
+                key,
+                accepted,
+                "spec.cluster",
+                message,
+                "each cluster once",
+                Effect::NotInForce,
+            ));
+        }
+    }
+    peers.into_values().map(|(_, peer)| peer).collect()
+}
+
+fn pod_key(pod: &PodSpec) -> ObjectKey {
+    ObjectKey {
+        kind: Kind::Pod,
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+    }
+}
+
+fn ranges(config: &ClusterConfig) -> String {
+    let ranges: Vec<String> = config
+        .pod_ranges
+        .iter()
+        .map(|r| r.cidr.to_string())
+        .collect();
+    ranges.join(", ")
+}
+
+fn problem(
+    key: &ObjectKey,
+    accepted: &Accepted,
+    field_path: &str,
+    message: String,
+    expected: &str,
+    effect: Effect,
+) -> Problem {
+    Problem {
+        file: accepted.file.clone(),
+        line: Some(accepted.line),
+        object: key.to_string(),
+        field_path: field_path.to_owned(),
+        message,
+        expected: expected.to_owned(),
+        effect,
+    }
+}

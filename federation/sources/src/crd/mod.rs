@@ -1,0 +1,35 @@
+//! The objects of `landbridge.io/v1alpha1`, as people write them. Their comments are the
+//! descriptions of the published CRDs; translation into the internal model is elsewhere.
+
+mod federation;
+mod peer;
+mod policy;
+mod schema;
+
+pub use federation::{ClusterSpec, Federation, FederationSpec, GatewaySpec, PodRangeSpec};
+pub use peer::{FederationPeer, FederationPeerSpec};
+pub use policy::{
+    ClusterFederationPolicy, ClusterFederationPolicySpec, ClusterSubject, FederationPolicy,
+    FederationPolicySpec, PolicyPeer, PolicyRule, RequiredAssurance, RuleAction, ScopeWord,
+    Subject, TierWord,
+};
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+/// The API group and version of all of them.
+pub const API_VERSION: &str = "landbridge.io/v1alpha1";
+
+/// The definitions to install in a cluster, by the file name that they are published under.
+#[must_use]
+pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
+    vec![
+        (
+            "clusterfederationpolicies.yaml",
+            ClusterFederationPolicy::crd(),
+        ),
+        ("federationpeers.yaml", FederationPeer::crd()),
+        ("federationpolicies.yaml", FederationPolicy::crd()),
+        ("federations.yaml", Federation::crd()),
+    ]
+}

@@ -1,0 +1,31 @@
+//! FederationPeer: a cluster that this cluster speaks with.
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Another cluster of the federation that this cluster speaks with. Deleting the object ends it.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "landbridge.io",
+    version = "v1alpha1",
+    kind = "FederationPeer",
+    derive = "PartialEq",
+    doc = "Another cluster of the federation that this cluster speaks with."
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FederationPeerSpec {
+    /// The cluster's name in the Federation.
+    #[schemars(length(min = 1, max = 63))]
+    pub cluster: String,
+    /// Its trust domain, as a check: it must be the one that the Federation gives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
+    /// Where its gateways listen, `address:port` or `name:port`. Empty when only they dial.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<String>,
+    /// `sha256:` and 64 hex digits over the DER of its root certificate: what the first session is
+    /// checked against. Later sessions are checked against its stored bundle.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_pin: Option<String>,
+}

@@ -1,0 +1,192 @@
+//! Federation -> all clusters with their defaults filled in.
+
+use identity::TrustDomain;
+use ipnet::IpNet;
+
+use super::common::cidr;
+use super::names::{check_label_name, check_names, check_subdomain};
+use crate::{
+    ClusterConfig, FederationConfig, GatewayConfig, PodRange,
+    crd::{ClusterSpec, FederationSpec},
+    fault::{Faults, FieldPath},
+};
+
+/// Most clusters of a federation.
+const MAX_CLUSTERS: usize = 1000;
+
+/// The federation that `spec` describes; nothing of it counts when `faults` refuse it.
+pub(crate) fn federation(
+    name: &str,
+    spec: &FederationSpec,
+    faults: &mut Faults,
+) -> FederationConfig {
+    let path = FieldPath::of(&["spec", "clusters"]);
+    if spec.clusters.is_empty() || spec.clusters.len() > MAX_CLUSTERS {
+        let message = format!("lists {} clusters", spec.clusters.len());
+        faults.add(path.clone(), message, "1-1000");
+    }
+    let mut clusters: Vec<ClusterConfig> = Vec::new();
+    for (index, spec) in spec.clusters.iter().enumerate().take(MAX_CLUSTERS) {
+        let path = path.index(index);
+        let Some(cluster) = cluster(spec, index, &path, faults) else {
+            continue;
+        };
+        check_unique(&cluster, spec, &clusters, &path, faults);
+        clusters.push(cluster);
+    }
+    FederationConfig {
+        name: name.to_owned(),
+        clusters,
+    }
+}
+
+fn cluster(
+    spec: &ClusterSpec,
+    index: usize,
+    path: &FieldPath,
+    faults: &mut Faults,
+) -> Option<ClusterConfig> {
+    check_label_name(&spec.name, path.key("name"), faults);
+    check_names(&spec.nodes, &path.key("nodes"), check_subdomain, faults);
+    Some(ClusterConfig {
+        name: spec.name.clone(),
+        trust_domain: trust_domain(spec, path, faults)?,
+        pod_ranges: pod_ranges(spec, index, path, faults),
+        nodes: spec.nodes.clone(),
+        gateways: gateways(spec, path, faults),
+    })
+}
+
+fn trust_domain(spec: &ClusterSpec, path: &FieldPath, faults: &mut Faults) -> Option<TrustDomain> {
+    let (name, at) = match &spec.trust_domain {
+        Some(name) => (name, "trustDomain"),
+        None => (&spec.name, "name"),
+    };
+    match TrustDomain::new(name) {
+        Ok(trust_domain) => Some(trust_domain),
+        Err(error) => {
+            faults.add(path.key(at), error.to_string(), "");
+            None
+        }
+    }
+}
+
+fn pod_ranges(
+    spec: &ClusterSpec,
+    index: usize,
+    path: &FieldPath,
+    faults: &mut Faults,
+) -> Vec<PodRange> {
+    let path = path.key("podRanges");
+    if spec.pod_ranges.is_empty() {
+        let cidr = format!("10.{}.0.0/16", index + 1).parse();
+        return match cidr {
+            Ok(cidr) => vec![PodRange { id: 1, cidr }],
+            Err(_) => {
+                let message = "there is no default range after the 255th cluster";
+                faults.add(path, message, "at least one range");
+                Vec::new()
+            }
+        };
+    }
+    let mut ranges: Vec<PodRange> = Vec::new();
+    for (index, range) in spec.pod_ranges.iter().enumerate() {
+        let path = path.index(index);
+        if ranges.iter().any(|r| r.id == range.id) {
+            let message = format!("{} numbers another range of the cluster too", range.id);
+            faults.add(path.key("id"), message, "each number once");
+        }
+        let Some(cidr) = cidr(&range.cidr, path.key("cidr"), faults) else {
+            continue;
+        };
+        if cidr != cidr.trunc() {
+            let message = format!("{cidr} has bits set after its prefix");
+            faults.add(path.key("cidr"), message, cidr.trunc().to_string());
+        }
+        check_range(cidr, &path.key("cidr"), faults);
+        ranges.push(PodRange { id: range.id, cidr });
+    }
+    ranges
+}
+
+/// A range of everything, of loopback or of multicast addresses would make the host unreachable.
+fn check_range(cidr: IpNet, path: &FieldPath, faults: &mut Faults) {
+    let network = cidr.network();
+    let unfit = cidr.prefix_len() < 4
+        || network.is_loopback()
+        || network.is_multicast()
+        || network.is_unspecified();
+    if unfit {
+        let expected = "a prefix of unicast addresses, /4 or longer";
+        faults.add(path.clone(), format!("{cidr} cannot hold pods"), expected);
+    }
+}
+
+fn gateways(spec: &ClusterSpec, path: &FieldPath, faults: &mut Faults) -> Vec<GatewayConfig> {
+    let path = path.key("gateways");
+    let mut gateways: Vec<GatewayConfig> = Vec::new();
+    for (index, gateway) in spec.gateways.iter().enumerate() {
+        let path = path.index(index).key("name");
+        check_label_name(&gateway.name, path.clone(), faults);
+        if gateways.iter().any(|g| g.name == gateway.name) {
+            let message = format!("{:?} names another gateway too", gateway.name);
+            faults.add(path, message, "each name once");
+        }
+        gateways.push(GatewayConfig {
+            name: gateway.name.clone(),
+            endpoint: gateway.endpoint,
+        });
+    }
+    gateways
+}
+
+/// What must be one cluster's alone: name, trust domain and addresses.
+fn check_unique(
+    cluster: &ClusterConfig,
+    spec: &ClusterSpec,
+    before: &[ClusterConfig],
+    path: &FieldPath,
+    faults: &mut Faults,
+) {
+    for other in before {
+        if other.name == cluster.name {
+            let message = format!("{:?} names another cluster too", cluster.name);
+            faults.add(path.key("name"), message, "each name once");
+        }
+        if other.trust_domain == cluster.trust_domain {
+            let at = if spec.trust_domain.is_some() {
+                "trustDomain"
+            } else {
+                "name"
+            };
+            let message = format!(
+                "cluster {} has the trust domain {} too",
+                other.name, cluster.trust_domain
+            );
+            faults.add(path.key(at), message, "a trust domain of its own");
+        }
+    }
+    let earlier = before
+        .iter()
+        .flat_map(|c| c.pod_ranges.iter().map(move |r| (&c.name, r.cidr)));
+    let earlier: Vec<_> = earlier.collect();
+    for (index, range) in cluster.pod_ranges.iter().enumerate() {
+        let own = cluster.pod_ranges.iter().take(index);
+        let own = own.map(|r| (&cluster.name, r.cidr));
+        let overlaps = |net: &IpNet| net.contains(&range.cidr) || range.cidr.contains(net);
+        let found = earlier
+            .iter()
+            .copied()
+            .chain(own)
+            .find(|(_, net)| overlaps(net));
+        if let Some((owner, net)) = found {
+            let at = if spec.pod_ranges.is_empty() {
+                path.key("podRanges")
+            } else {
+                path.key("podRanges").index(index).key("cidr")
+            };
+            let message = format!("{} overlaps {net} of cluster {owner}", range.cidr);
+            faults.add(at, message, "ranges that do not overlap");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! Objects -> values of `identity` and `policy`, checked as an API server would check them.
+
+mod common;
+mod federation;
+mod federation_policy;
+mod names;
+mod namespace;
+mod network_policy;
+mod object;
+mod peer;
+mod pod;
+mod scope;
+mod selector;
+
+pub(crate) use federation::federation;
+pub(crate) use namespace::NamespaceObject;
+pub(crate) use object::{Kind, Object, ObjectKey, closed, guess, is_foreign, read};
+pub(crate) use pod::{PodObject, default_uid};

@@ -1,0 +1,413 @@
+//! One document -> one object: which kind it is, what it is called, and what it says.
+
+use std::fmt;
+
+use identity::Assurance;
+use k8s_openapi::api::{
+    core::v1::{Namespace, Pod, ServiceAccount},
+    networking::v1::NetworkPolicy,
+};
+use policy::model::{
+    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Policy, PolicyKind, Rule,
+    Scope, Tier, WorkloadSelector,
+};
+use serde_json::Value;
+
+use super::{
+    federation_policy::{Context, cluster_federation_policy, federation_policy},
+    names::{LABEL, SUBDOMAIN, is_dns_label, is_dns_subdomain},
+    namespace::{NamespaceObject, namespace},
+    network_policy::network_policy,
+    peer::peer,
+    pod::{PodObject, pod},
+    scope::check_annotations,
+};
+use crate::{
+    FederationConfig, FederationPeerConfig,
+    crd::{API_VERSION, ClusterFederationPolicy, Federation, FederationPeer, FederationPolicy},
+    decode::{decode, one_of},
+    fault::{Faults, FieldPath},
+    suggest::nearest,
+};
+
+/// The kinds that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Namespace,
+    ServiceAccount,
+    Pod,
+    NetworkPolicy,
+    FederationPolicy,
+    ClusterFederationPolicy,
+    FederationPeer,
+    Federation,
+}
+
+impl Kind {
+    pub const ALL: [Self; 8] = [
+        Self::Namespace,
+        Self::ServiceAccount,
+        Self::Pod,
+        Self::NetworkPolicy,
+        Self::FederationPolicy,
+        Self::ClusterFederationPolicy,
+        Self::FederationPeer,
+        Self::Federation,
+    ];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Pod => "Pod",
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::FederationPolicy => "FederationPolicy",
+            Self::ClusterFederationPolicy => "ClusterFederationPolicy",
+            Self::FederationPeer => "FederationPeer",
+            Self::Federation => "Federation",
+        }
+    }
+
+    fn api_version(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Pod => "v1",
+            Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::FederationPolicy
+            | Self::ClusterFederationPolicy
+            | Self::FederationPeer
+            | Self::Federation => API_VERSION,
+        }
+    }
+
+    fn is_namespaced(self) -> bool {
+        match self {
+            Self::ServiceAccount | Self::Pod | Self::NetworkPolicy | Self::FederationPolicy => true,
+            Self::Namespace
+            | Self::ClusterFederationPolicy
+            | Self::FederationPeer
+            | Self::Federation => false,
+        }
+    }
+
+    /// As what a policy appears in verdicts.
+    fn policy(self) -> Option<PolicyKind> {
+        match self {
+            Self::NetworkPolicy => Some(PolicyKind::NetworkPolicy),
+            Self::FederationPolicy => Some(PolicyKind::FederationPolicy),
+            Self::ClusterFederationPolicy => Some(PolicyKind::ClusterFederationPolicy),
+            Self::Namespace
+            | Self::ServiceAccount
+            | Self::Pod
+            | Self::FederationPeer
+            | Self::Federation => None,
+        }
+    }
+}
+
+/// What an object is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name {
+    /// Empty for an object of the whole cluster.
+    pub namespace: String,
+    pub name: String,
+}
+
+/// What tells an object from all others of its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ObjectKey {
+    pub kind: Kind,
+    /// Empty for an object of the whole cluster.
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.kind.word())?;
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
+    }
+}
+
+/// What an object says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    Namespace(NamespaceObject),
+    ServiceAccount,
+    Pod(Box<PodObject>),
+    Policy(Policy),
+    Peer(FederationPeerConfig),
+    Federation(FederationConfig),
+    /// A policy that could not be read at start; see [`closed`].
+    ClosedPolicy(Policy),
+    /// A namespace that could not be read at start: its pods wait.
+    ClosedNamespace,
+}
+
+impl Object {
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::ClosedPolicy(_) | Self::ClosedNamespace)
+    }
+}
+
+/// What came of one document.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    pub key: Option<ObjectKey>,
+    /// `None` when it is refused.
+    pub object: Option<Object>,
+    pub faults: Faults,
+}
+
+/// Reads `tree` as an object of the cluster `own`. Without a federation only a Federation is read.
+pub(crate) fn read(tree: &Value, federation: Option<&FederationConfig>, own: &str) -> Reading {
+    let mut faults = Faults::default();
+    let head = head(tree, &mut faults);
+    let object = head.as_ref().and_then(|(kind, name)| {
+        let object = object(*kind, name, tree, federation, own, &mut faults)?;
+        if let Object::Policy(policy) = &object
+            && let Some(cluster) = federation.and_then(|f| f.cluster(own))
+            && !faults.refused()
+            && let Err(error) = policy::check(policy, &cluster.trust_domain)
+        {
+            faults.add(FieldPath::default(), error.to_string(), "");
+        }
+        Some(object)
+    });
+    Reading {
+        key: head.map(|(kind, name)| ObjectKey {
+            kind,
+            namespace: name.namespace,
+            name: name.name,
+        }),
+        object: object.filter(|_| !faults.refused()),
+        faults,
+    }
+}
+
+/// Kind and name, as far as they can be told.
+fn head(tree: &Value, faults: &mut Faults) -> Option<(Kind, Name)> {
+    let root = FieldPath::default();
+    if !tree.is_object() {
+        faults.add(
+            root,
+            "is no object",
+            "a mapping with apiVersion, kind and metadata",
+        );
+        return None;
+    }
+    let kind = kind(tree, faults)?;
+    let metadata = root.key("metadata");
+    let text = |field: &str| tree.get("metadata")?.get(field)?.as_str();
+    let Some(name) = text("name").filter(|n| !n.is_empty()) else {
+        faults.add(metadata.key("name"), "the name is missing", "a string");
+        return None;
+    };
+    match kind {
+        Kind::Namespace if !is_dns_label(name) => {
+            faults.add(
+                metadata.key("name"),
+                format!("{name:?} is not a DNS label"),
+                LABEL,
+            );
+        }
+        _ if !is_dns_subdomain(name) => {
+            let message = format!("{name:?} is not a DNS subdomain");
+            faults.add(metadata.key("name"), message, SUBDOMAIN);
+        }
+        _ => {}
+    }
+    let namespace = match (kind.is_namespaced(), text("namespace")) {
+        (true, None | Some("")) => "default",
+        (true, Some(namespace)) => {
+            if !is_dns_label(namespace) {
+                let message = format!("{namespace:?} is not a DNS label");
+                faults.add(metadata.key("namespace"), message, LABEL);
+            }
+            namespace
+        }
+        (false, None | Some("")) => "",
+        (false, Some(_)) => {
+            let message = format!("a {} belongs to no namespace", kind.word());
+            faults.add(metadata.key("namespace"), message, "no namespace");
+            ""
+        }
+    };
+    Some((
+        kind,
+        Name {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+    ))
+}
+
+fn kind(tree: &Value, faults: &mut Faults) -> Option<Kind> {
+    let root = FieldPath::default();
+    let words: Vec<&str> = Kind::ALL.iter().map(|k| k.word()).collect();
+    let text = |field: &str| tree.get(field).and_then(Value::as_str);
+    let Some(word) = text("kind") else {
+        faults.add(root.key("kind"), "the kind is missing", one_of(&words));
+        return None;
+    };
+    let Some(kind) = Kind::ALL.into_iter().find(|k| k.word() == word) else {
+        let hint = nearest(word, &words);
+        let hint = hint.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+        faults.add(
+            root.key("kind"),
+            format!("{word:?} is not read here{hint}"),
+            one_of(&words),
+        );
+        return None;
+    };
+    if text("apiVersion") != Some(kind.api_version()) {
+        let message = match text("apiVersion") {
+            Some(found) => format!("{found:?} has no {word} that is read here"),
+            None => "the API version is missing".into(),
+        };
+        faults.add(root.key("apiVersion"), message, kind.api_version());
+    }
+    Some(kind)
+}
+
+/// Whether `tree` is an object of a kind that has nothing to do with us, rather than a slip.
+pub(crate) fn is_foreign(tree: &Value) -> bool {
+    let words: Vec<&str> = Kind::ALL.iter().map(|k| k.word()).collect();
+    let word = tree.get("kind").and_then(Value::as_str);
+    word.is_some_and(|w| !words.contains(&w) && nearest(w, &words).is_none())
+}
+
+fn object(
+    kind: Kind,
+    name: &Name,
+    tree: &Value,
+    federation: Option<&FederationConfig>,
+    own: &str,
+    faults: &mut Faults,
+) -> Option<Object> {
+    if tree.get("apiVersion").and_then(Value::as_str) != Some(kind.api_version()) {
+        return None;
+    }
+    if kind == Kind::Federation {
+        let object: Federation = decode(tree, faults)?;
+        let read = super::federation(&name.name, &object.spec, faults);
+        return Some(Object::Federation(read));
+    }
+    let federation = federation?;
+    let context = Context {
+        federation,
+        cluster: own,
+    };
+    let annotations = match kind {
+        Kind::Namespace => {
+            let object: Namespace = decode(tree, faults)?;
+            let read = Object::Namespace(namespace(&object, name, faults));
+            return Some(read);
+        }
+        Kind::Pod => {
+            let object: Pod = decode(tree, faults)?;
+            let read = pod(&object, name, federation.cluster(own)?, faults);
+            (object.metadata.annotations, Object::Pod(Box::new(read)))
+        }
+        Kind::ServiceAccount => {
+            let object: ServiceAccount = decode(tree, faults)?;
+            (object.metadata.annotations, Object::ServiceAccount)
+        }
+        Kind::NetworkPolicy => {
+            let object: NetworkPolicy = decode(tree, faults)?;
+            let read = Object::Policy(network_policy(&object, name, faults));
+            (object.metadata.annotations, read)
+        }
+        Kind::FederationPolicy => {
+            let object: FederationPolicy = decode(tree, faults)?;
+            let read = federation_policy(&object.spec, name, context, faults);
+            (object.metadata.annotations, Object::Policy(read))
+        }
+        Kind::ClusterFederationPolicy => {
+            let object: ClusterFederationPolicy = decode(tree, faults)?;
+            let read = cluster_federation_policy(&object.spec, name, context, faults);
+            (object.metadata.annotations, Object::Policy(read))
+        }
+        Kind::FederationPeer => {
+            let object: FederationPeer = decode(tree, faults)?;
+            let read = peer(&object.spec, federation, own, faults)?;
+            (object.metadata.annotations, Object::Peer(read))
+        }
+        Kind::Federation => return None,
+    };
+    let (annotations, object) = annotations;
+    check_annotations(&annotations.unwrap_or_default(), faults);
+    Some(object)
+}
+
+/// What stands for a policy or namespace that cannot be read at start and whose last accepted
+/// version nobody remembers: the pods that it may concern are cut off, because it may have been what
+/// forbids. `None` for kinds whose absence allows nothing.
+pub(crate) fn closed(key: &ObjectKey) -> Option<Object> {
+    if key.kind == Kind::Namespace {
+        return Some(Object::ClosedNamespace);
+    }
+    let kind = key.kind.policy()?;
+    let namespace = (!key.namespace.is_empty()).then(|| key.namespace.clone());
+    let deny = |direction| Rule {
+        name: "unreadable".into(),
+        direction,
+        action: Action::Deny,
+        reject: false,
+        scopes: vec![Scope::Local, Scope::Remote],
+        peers: Vec::new(),
+        ports: Vec::new(),
+        assurance: Assurance::default(),
+    };
+    Some(Object::ClosedPolicy(Policy {
+        kind,
+        name: key.name.clone(),
+        tier: Tier::Admin,
+        order: 0,
+        subject: WorkloadSelector {
+            clusters: ClusterMatch::Own,
+            namespaces: match &namespace {
+                Some(namespace) => NamespaceMatch::Names(vec![namespace.clone()]),
+                None => NamespaceMatch::Any,
+            },
+            pods: LabelSelector::default(),
+            service_accounts: Vec::new(),
+        },
+        namespace,
+        isolates: Vec::new(),
+        rules: vec![deny(Direction::Ingress), deny(Direction::Egress)],
+    }))
+}
+
+/// Which object a text that is no YAML was probably meant to be: the first lines that look like
+/// kind, name and namespace.
+pub(crate) fn guess(text: &str) -> Option<ObjectKey> {
+    let value = |line: &str, field: &str| {
+        let (_, rest) = line.split_once(field)?;
+        let rest = rest.trim_start().trim_start_matches(['"', '\'']);
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.')));
+        let word = rest.get(..end.unwrap_or(rest.len()))?;
+        (!word.is_empty()).then(|| word.to_owned())
+    };
+    let lines = || text.lines().take(1000);
+    let word = lines()
+        .filter(|l| l.starts_with("kind:"))
+        .find_map(|l| value(l, "kind:"))?;
+    let kind = Kind::ALL.into_iter().find(|k| k.word() == word)?;
+    let after_metadata = || lines().skip_while(|l| !l.starts_with("metadata:")).take(20);
+    let name = after_metadata().find_map(|l| value(l, "name:"))?;
+    let namespace = match (
+        kind.is_namespaced(),
+        after_metadata().find_map(|l| value(l, "namespace:")),
+    ) {
+        (true, found) => found.unwrap_or_else(|| "default".into()),
+        (false, _) => String::new(),
+    };
+    Some(ObjectKey {
+        kind,
+        namespace,
+        name,
+    })
+}

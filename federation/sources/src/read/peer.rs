@@ -1,0 +1,83 @@
+//! FederationPeer -> the cluster to speak with.
+
+use std::net::SocketAddr;
+
+use super::names::is_dns_subdomain;
+use crate::{
+    FederationConfig, FederationPeerConfig,
+    crd::FederationPeerSpec,
+    decode::one_of,
+    fault::{Faults, FieldPath},
+};
+
+/// The peer that `spec` describes for cluster `own`; `None` when its cluster is not known.
+pub(super) fn peer(
+    spec: &FederationPeerSpec,
+    federation: &FederationConfig,
+    own: &str,
+    faults: &mut Faults,
+) -> Option<FederationPeerConfig> {
+    let path = FieldPath::of(&["spec"]);
+    let others = federation.clusters.iter().filter(|c| c.name != own);
+    let others: Vec<&str> = others.map(|c| c.name.as_str()).collect();
+    let known = federation.cluster(&spec.cluster).filter(|c| c.name != own);
+    let Some(cluster) = known else {
+        let message = if spec.cluster == own {
+            format!("{own:?} is this cluster itself")
+        } else {
+            format!(
+                "federation {} has no cluster {:?}",
+                federation.name, spec.cluster
+            )
+        };
+        faults.add(path.key("cluster"), message, one_of(&others));
+        return None;
+    };
+    if let Some(td) = &spec.trust_domain
+        && td != cluster.trust_domain.as_str()
+    {
+        let message = format!("{td:?} is not the trust domain of cluster {}", cluster.name);
+        faults.add(
+            path.key("trustDomain"),
+            message,
+            cluster.trust_domain.as_str(),
+        );
+    }
+    for (index, endpoint) in spec.endpoints.iter().enumerate() {
+        if !is_endpoint(endpoint) {
+            let message = format!("{endpoint:?} is no endpoint");
+            let expected = "address:port or name:port, such as 192.0.2.2:4433";
+            faults.add(path.key("endpoints").index(index), message, expected);
+        }
+    }
+    if let Some(pin) = &spec.root_pin
+        && !is_pin(pin)
+    {
+        let expected = "\"sha256:\" and 64 hex digits in lower case";
+        faults.add(path.key("rootPin"), format!("{pin:?} is no pin"), expected);
+    }
+    Some(FederationPeerConfig {
+        cluster: cluster.name.clone(),
+        trust_domain: cluster.trust_domain.clone(),
+        endpoints: spec.endpoints.clone(),
+        root_pin: spec.root_pin.clone(),
+    })
+}
+
+fn is_endpoint(endpoint: &str) -> bool {
+    if let Ok(address) = endpoint.parse::<SocketAddr>() {
+        return address.port() != 0;
+    }
+    endpoint.rsplit_once(':').is_some_and(|(host, port)| {
+        let is_number = port.parse::<u16>().is_ok_and(|p| p != 0);
+        // A last part of digits only would be an address that failed to parse.
+        let last = host.rsplit('.').next().unwrap_or(host);
+        is_number && is_dns_subdomain(host) && !last.bytes().all(|b| b.is_ascii_digit())
+    })
+}
+
+fn is_pin(pin: &str) -> bool {
+    pin.strip_prefix("sha256:").is_some_and(|hex| {
+        hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}

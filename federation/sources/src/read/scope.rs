@@ -1,0 +1,74 @@
+//! In which scope a policy speaks: the annotation of a NetworkPolicy and the words of a
+//! FederationPolicy mean the same.
+
+use std::collections::BTreeMap;
+
+use policy::model::{ClusterMatch, Scope};
+
+use crate::{
+    crd::ScopeWord,
+    decode::one_of,
+    fault::{Faults, FieldPath},
+    suggest::nearest,
+};
+
+/// The annotation that lets a NetworkPolicy speak of peers of the federation.
+pub(super) const SCOPE_ANNOTATION: &str = "landbridge.io/scope";
+/// The annotation that says what the demo runs in a pod.
+pub(super) const COMMAND_ANNOTATION: &str = "landbridge.io/command";
+/// Ours; another one in `landbridge.io/` is a slip.
+const ANNOTATIONS: [&str; 2] = [SCOPE_ANNOTATION, COMMAND_ANNOTATION];
+
+/// The scope that the annotations of a NetworkPolicy give it.
+pub(super) fn annotated(annotations: &BTreeMap<String, String>, faults: &mut Faults) -> ScopeWord {
+    let path = FieldPath::of(&["metadata", "annotations", SCOPE_ANNOTATION]);
+    match annotations.get(SCOPE_ANNOTATION).map(String::as_str) {
+        None | Some("local") => ScopeWord::Local,
+        Some("remote") => ScopeWord::Remote,
+        Some("all") => ScopeWord::All,
+        Some(other) => {
+            faults.add(
+                path,
+                format!("{other:?} is no scope"),
+                "one of local, remote, all",
+            );
+            ScopeWord::Local
+        }
+    }
+}
+
+/// Warns of annotations under our prefix that mean nothing.
+pub(super) fn check_annotations(annotations: &BTreeMap<String, String>, faults: &mut Faults) {
+    let ours = |key: &&String| key.starts_with("landbridge.io/");
+    for key in annotations.keys().filter(ours) {
+        if ANNOTATIONS.contains(&key.as_str()) {
+            continue;
+        }
+        let hint = nearest(key, &ANNOTATIONS);
+        let hint = hint.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+        let path = FieldPath::of(&["metadata", "annotations", key]);
+        faults.warn(
+            path,
+            format!("the annotation means nothing{hint}"),
+            one_of(&ANNOTATIONS),
+        );
+    }
+}
+
+pub(super) fn scopes(word: ScopeWord) -> Vec<Scope> {
+    match word {
+        ScopeWord::Local => vec![Scope::Local],
+        ScopeWord::Remote => vec![Scope::Remote],
+        ScopeWord::All => vec![Scope::Local, Scope::Remote],
+        ScopeWord::None => Vec::new(),
+    }
+}
+
+/// The clusters that a scope looks at.
+pub(super) fn clusters(word: ScopeWord) -> ClusterMatch {
+    match word {
+        ScopeWord::Local | ScopeWord::None => ClusterMatch::Own,
+        ScopeWord::Remote => ClusterMatch::Remote,
+        ScopeWord::All => ClusterMatch::Any,
+    }
+}
