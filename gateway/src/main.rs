@@ -1,2 +1,2 @@
-//! placeholder
+//! The gateway of a cluster.
 fn main() {}

@@ -1,0 +1,33 @@
+//! The only place of the gateway that reads clocks.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use identity::{Mono, Now, UnixMillis};
+
+/// Both clocks of this process. Copies agree.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock whose monotonic time begins now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    /// The time on both clocks.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        // A clock before 1970 makes every credential "not yet valid": closed.
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix = unix.unwrap_or(Duration::ZERO).as_millis();
+        Now {
+            mono: Mono(self.start.elapsed()),
+            unix: UnixMillis(u64::try_from(unix).unwrap_or(u64::MAX)),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The configuration file: strict YAML. An unknown field is an error that names its path.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use gateway_xdp::AttachMode;
+use serde::{Deserialize, Deserializer, de};
+
+/// The whole file. See `docs/` for an annotated example.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// The own cluster's name in the federation.
+    pub cluster: String,
+    /// This gateway's name in the cluster.
+    pub name: String,
+    /// Where pods and policies come from.
+    pub source: Source,
+    /// Keys, bundles, sequences, the pins of the attachment and the admin socket. Mode 0700.
+    pub state_dir: PathBuf,
+    /// The interface towards other gateways.
+    pub wan: Wan,
+    /// The interface towards the nodes. It may be the same as `wan`.
+    pub lan: Lan,
+    /// Where /metrics, /healthz and /readyz are served.
+    pub metrics: SocketAddr,
+    /// Other clusters.
+    #[serde(default)]
+    pub peers: Vec<Peer>,
+    /// The nodes of this cluster.
+    #[serde(default)]
+    pub nodes: Vec<Node>,
+    /// Where the steering program runs: `driver`, or `skb` for NICs without XDP.
+    #[serde(default, deserialize_with = "xdp_mode")]
+    pub xdp_mode: AttachMode,
+}
+
+/// Where pods and policies come from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Source {
+    /// A folder with `federation.yaml` and one folder per cluster.
+    pub folder: PathBuf,
+}
+
+/// The side of the other gateways.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wan {
+    /// The interface's name.
+    pub interface: String,
+    /// The address that tunnels end at and QUIC listens on.
+    pub address: IpAddr,
+    /// The UDP port of QUIC towards peers.
+    #[serde(default = "quic_port")]
+    pub quic_port: u16,
+    /// The UDP port of PSP.
+    #[serde(default = "psp_port")]
+    pub psp_port: u16,
+}
+
+/// The side of the nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Lan {
+    /// The interface's name.
+    pub interface: String,
+    /// The gateway's address there.
+    pub address: IpAddr,
+    /// The UDP port of QUIC towards agents.
+    #[serde(default = "node_port")]
+    pub node_port: u16,
+}
+
+/// Another cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peer {
+    /// Its name in the federation.
+    pub cluster: String,
+    /// Where its gateway listens for QUIC.
+    pub endpoint: SocketAddr,
+    /// `sha256:` and 64 hex digits: its root certificate, believed until its bundle is stored.
+    pub root_pin: String,
+}
+
+/// A node of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    /// Its name.
+    pub name: String,
+    /// Its address on the side of the nodes.
+    pub address: IpAddr,
+    /// `sha256:` and 64 hex digits: the one-time secret that its agent enrols with.
+    pub enrol_secret_hash: Option<String>,
+}
+
+impl Config {
+    /// Reads and checks `path`.
+    ///
+    /// # Errors
+    /// Names the file, the field's path and what was expected.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut unknown = Vec::new();
+        let document = serde_norway::Deserializer::from_str(text);
+        let config: Self =
+            serde_ignored::deserialize(document, |path| unknown.push(path.to_string()))?;
+        if !unknown.is_empty() {
+            bail!("unknown field {}", unknown.join(", "));
+        }
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether both sides are one interface.
+    #[must_use]
+    pub fn one_interface(&self) -> bool {
+        self.wan.interface == self.lan.interface
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for (field, value) in [("cluster", &self.cluster), ("name", &self.name)] {
+            if value.is_empty() {
+                bail!("{field}: must not be empty");
+            }
+        }
+        if self.wan.quic_port == self.lan.node_port && self.wan.address == self.lan.address {
+            bail!(
+                "lan.nodePort: {} is wan.quicPort already",
+                self.lan.node_port
+            );
+        }
+        if self.wan.quic_port == self.wan.psp_port {
+            bail!("wan.pspPort: {} is wan.quicPort already", self.wan.psp_port);
+        }
+        let peers = self.peers.iter().map(|p| p.cluster.as_str());
+        twice("peers", "cluster", peers.chain([self.cluster.as_str()]))?;
+        twice("nodes", "name", self.nodes.iter().map(|n| n.name.as_str()))?;
+        let addresses: Vec<String> = self.nodes.iter().map(|n| n.address.to_string()).collect();
+        twice("nodes", "address", addresses.iter().map(String::as_str))
+    }
+}
+
+fn twice<'a>(list: &str, field: &str, values: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for value in values {
+        if !seen.insert(value) {
+            bail!("{list}: two have the {field} {value:?}, or it is this cluster's own");
+        }
+    }
+    Ok(())
+}
+
+fn quic_port() -> u16 {
+    4433
+}
+
+fn psp_port() -> u16 {
+    1000
+}
+
+fn node_port() -> u16 {
+    4434
+}
+
+fn xdp_mode<'de, D: Deserializer<'de>>(d: D) -> Result<AttachMode, D::Error> {
+    match String::deserialize(d)?.as_str() {
+        "driver" => Ok(AttachMode::Driver),
+        "skb" => Ok(AttachMode::Skb),
+        other => Err(de::Error::unknown_variant(other, &["driver", "skb"])),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const FULL: &str = r#"
+cluster: east
+name: gw1
+source: {folder: /etc/landbridge}
+stateDir: /var/lib/landbridge
+wan: {interface: wan0, address: 192.0.2.1, quicPort: 4433, pspPort: 1000}
+lan: {interface: lan0, address: 172.16.1.1, nodePort: 4434}
+metrics: 127.0.0.1:9464
+peers: [{cluster: west, endpoint: "192.0.2.2:4433", rootPin: "sha256:00"}]
+nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
+"#;
+
+    fn error(text: &str) -> String {
+        format!("{:#}", Config::parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn the_whole_file_is_read_and_defaults_are_filled_in() {
+        let config = Config::parse(FULL).unwrap();
+        assert_eq!(config.xdp_mode, AttachMode::Driver);
+        assert_eq!(config.peers[0].endpoint.port(), 4433);
+        let short = FULL.replace(", quicPort: 4433, pspPort: 1000", "");
+        assert_eq!(Config::parse(&short).unwrap(), config);
+        let skb = Config::parse(&format!("{FULL}\nxdpMode: skb")).unwrap();
+        assert_eq!(skb.xdp_mode, AttachMode::Skb);
+        assert!(!config.one_interface());
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let unknown = FULL.replace("pspPort", "pspport");
+        assert!(error(&unknown).contains("unknown field wan.pspport"));
+        let deep = FULL.replace("rootPin:", "pin: x, rootPin:");
+        assert!(
+            error(&deep).contains("unknown field peers.0.pin"),
+            "{}",
+            error(&deep)
+        );
+        let kind = FULL.replace("quicPort: 4433", "quicPort: many");
+        assert!(error(&kind).contains("wan.quicPort"), "{}", error(&kind));
+        let missing = FULL.replace("name: gw1\n", "");
+        assert!(error(&missing).contains("`name`"), "{}", error(&missing));
+        assert!(error(&format!("{FULL}xdpMode: fast")).contains("fast"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let own = FULL.replace("cluster: west", "cluster: east");
+        assert!(error(&own).contains("peers: two have the cluster \"east\""));
+        let port = FULL.replace("pspPort: 1000", "pspPort: 4433");
+        assert!(error(&port).contains("wan.pspPort"));
+        let nodes = FULL.replace("nodes: [", "nodes: [{name: node2, address: 172.16.1.11}, ");
+        assert!(error(&nodes).contains("nodes: two have the address"));
+    }
+}
