@@ -139,16 +139,25 @@ pub struct Verifier {
     budgets: BTreeMap<TrustDomain, Bucket>,
     /// Signature checks made so far.
     checks: u64,
+    /// Among how many verifiers a budget is divided.
+    shares: u32,
 }
 
 impl Verifier {
     /// With `cache`, which may be shared.
     #[must_use]
     pub fn new(cache: Arc<dyn CredentialCache>) -> Self {
+        Self::one_of(1, cache)
+    }
+
+    /// One of `shares` verifiers that have a budget together.
+    #[must_use]
+    pub fn one_of(shares: u32, cache: Arc<dyn CredentialCache>) -> Self {
         Self {
             cache,
             budgets: BTreeMap::new(),
             checks: 0,
+            shares: shares.max(1),
         }
     }
 
@@ -214,7 +223,7 @@ impl Verifier {
         // Bounded: an upstream is the own cluster or a configured peer.
         self.budgets
             .entry(upstream.clone())
-            .or_insert_with(|| Bucket::new(VERIFY_RATE, VERIFY_BURST))
+            .or_insert_with(|| Bucket::new(VERIFY_RATE / self.shares, VERIFY_BURST / self.shares))
             .take(now)
     }
 }
