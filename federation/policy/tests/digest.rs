@@ -218,7 +218,8 @@ fn a_source_is_refused_early_only_when_no_rule_could_admit_it() {
 #[test]
 fn what_cannot_be_meant_is_refused_by_name() {
     let long = "x".repeat(254);
-    let cases: &[(fn(&mut Policy), Problem)] = &[
+    type Change = fn(&mut Policy);
+    let cases: &[(Change, Problem)] = &[
         (|p| p.name.clear(), Problem::Name(String::new())),
         (|p| p.name = "a\nb".into(), Problem::Name("a\nb".into())),
         (
