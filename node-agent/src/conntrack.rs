@@ -23,6 +23,7 @@ const MSG_DELETE: u8 = 2;
 
 const TUPLE_ORIGINAL: u16 = 1;
 const TUPLE_REPLY: u16 = 2;
+const PROTOCOL_INFO: u16 = 4;
 const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
@@ -33,6 +34,12 @@ const TUPLE_PROTOCOL: u16 = 2;
 const PROTOCOL_NUMBER: u16 = 1;
 const PROTOCOL_SOURCE_PORT: u16 = 2;
 const PROTOCOL_DESTINATION_PORT: u16 = 3;
+
+/// `CTA_PROTOINFO_TCP`, and `CTA_PROTOINFO_TCP_STATE` inside it.
+const TCP_INFO: u16 = 1;
+const TCP_STATE: u16 = 1;
+/// `TCP_CONNTRACK_TIME_WAIT` and `TCP_CONNTRACK_CLOSE`: nothing more is to come.
+const ENDED: [u8; 2] = [7, 8];
 
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
@@ -64,6 +71,8 @@ pub struct Tracked {
     pub from_responder: FlowKey,
     /// The whole mark.
     pub mark: u32,
+    /// Both ends closed it, or one reset it; the kernel keeps the entry for late segments.
+    pub ended: bool,
 }
 
 impl Tracked {
@@ -102,6 +111,7 @@ impl Tracked {
             from_initiator: NO_KEY,
             from_responder: NO_KEY,
             mark: 0,
+            ended: false,
         };
         let (mut original, mut reply) = (None, None);
         for (kind, value) in Attributes::of_message(body) {
@@ -111,6 +121,9 @@ impl Tracked {
                     original = key(value);
                 }
                 TUPLE_REPLY => reply = key(value),
+                PROTOCOL_INFO => {
+                    tracked.ended = tcp_state(value).is_some_and(|s| ENDED.contains(&s))
+                }
                 MARK => tracked.mark = be32(value)?,
                 ID => tracked.id = Some(value.to_vec()),
                 ZONE => tracked.zone = Some(value.to_vec()),
@@ -238,6 +251,18 @@ fn tuple(key: &FlowKey) -> Attribute {
         .nested(TUPLE_PROTOCOL, &protocol)
 }
 
+fn tcp_state(protocol_info: &[u8]) -> Option<u8> {
+    let find = |bytes, wanted| {
+        let mut attributes = Attributes::nested(bytes);
+        attributes
+            .find(|(kind, _)| *kind == wanted)
+            .map(|(_, value)| value)
+    };
+    find(find(protocol_info, TCP_INFO)?, TCP_STATE)?
+        .first()
+        .copied()
+}
+
 fn key(tuple: &[u8]) -> Option<FlowKey> {
     let mut key = NO_KEY;
     let (mut src, mut dst) = (None, None);
@@ -330,6 +355,7 @@ mod tests {
             from_initiator: flow("10.1.1.10:4000>10.96.0.1:80"),
             from_responder: flow("10.2.1.10:8080>10.1.1.10:4000"),
             mark: FLOW_ALLOWED,
+            ended: false,
         };
         assert_eq!(tracked.flow(), flow("10.1.1.10:4000>10.2.1.10:8080"));
         assert!(!tracked.is_source_translated());

@@ -36,7 +36,9 @@ const MAX_RECORD: usize = SLOT - 8;
 #[derive(Debug)]
 pub struct Records {
     file: File,
-    used: BTreeMap<FlowKey, u32>,
+    /// The slot of each flow, and the number of its last `put`.
+    used: BTreeMap<FlowKey, (u32, u64)>,
+    puts: u64,
     /// The free slots, the next one last.
     free: Vec<u32>,
     written_to: u32,
@@ -89,6 +91,7 @@ impl Records {
         let mut records = Self {
             file,
             used: BTreeMap::new(),
+            puts: 0,
             free: Vec::new(),
             written_to: 0,
             slots,
@@ -125,7 +128,8 @@ impl Records {
         bytes[..4].copy_from_slice(&crc.to_le_bytes());
         let slot = self.slot_for(&record.key)?;
         self.file.write_all_at(&bytes, offset(slot))?;
-        self.used.insert(record.key, slot);
+        self.puts += 1;
+        self.used.insert(record.key, (slot, self.puts));
         Ok(())
     }
 
@@ -134,16 +138,23 @@ impl Records {
     /// # Errors
     /// When the file cannot be written.
     pub fn remove(&mut self, key: &FlowKey) -> io::Result<()> {
-        let Some(slot) = self.used.remove(key) else {
+        let Some((slot, _)) = self.used.remove(key) else {
             return Ok(());
         };
         self.free.push(slot);
         self.file.write_all_at(&[0; 8], offset(slot))
     }
 
-    /// The flows that have a record, sorted.
-    pub fn keys(&self) -> impl Iterator<Item = &FlowKey> {
-        self.used.keys()
+    /// How often a record was stored: the age of what is stored now.
+    #[must_use]
+    pub fn age(&self) -> u64 {
+        self.puts
+    }
+
+    /// The flows whose record is not younger than `age`, sorted.
+    pub fn not_after(&self, age: u64) -> impl Iterator<Item = &FlowKey> {
+        let old = self.used.iter().filter(move |(_, (_, put))| *put <= age);
+        old.map(|(key, _)| key)
     }
 
     /// Whether `key` has a record.
@@ -165,7 +176,7 @@ impl Records {
     }
 
     fn slot_for(&mut self, key: &FlowKey) -> Result<u32, RecordError> {
-        if let Some(slot) = self.used.get(key) {
+        if let Some((slot, _)) = self.used.get(key) {
             return Ok(*slot);
         }
         if let Some(slot) = self.free.pop() {
@@ -200,7 +211,7 @@ impl Records {
             };
             match record {
                 Some(record) => {
-                    self.used.insert(record.key, slot);
+                    self.used.insert(record.key, (slot, 0));
                     recovered.records.push(*record);
                 }
                 None => self.free.push(slot),
@@ -328,6 +339,19 @@ mod tests {
         drop(records);
         assert_eq!(std::fs::metadata(&path).unwrap().len() / SLOT as u64, 5);
         assert_eq!(reopen(&path).1.records.len(), 4);
+    }
+
+    #[test]
+    fn a_record_that_is_stored_again_is_young_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut records, _) = reopen(&dir.path().join("flows"));
+        records.put(&record(1)).unwrap();
+        records.put(&record(2)).unwrap();
+        let age = records.age();
+        records.put(&record(1)).unwrap();
+        records.put(&record(3)).unwrap();
+        let old: Vec<_> = records.not_after(age).map(|key| key.sport).collect();
+        assert_eq!(old, [2]);
     }
 
     #[test]

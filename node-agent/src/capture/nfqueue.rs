@@ -20,6 +20,8 @@ use crate::{
 };
 
 const SUBSYSTEM: u8 = 3;
+/// `NLMSG_ERROR`: a verdict came too late, its packet was flushed with its interface.
+const MSG_ERROR: u16 = 2;
 const MSG_PACKET: u16 = 0x0300;
 const MSG_VERDICT: u8 = 1;
 const MSG_CONFIG: u8 = 2;
@@ -239,8 +241,15 @@ impl Queue {
         while judged < BATCH {
             match self.socket.try_receive() {
                 Ok(Some(messages)) => {
-                    for message in messages.filter(|message| message.kind == MSG_PACKET) {
-                        judged += 1;
+                    for message in messages {
+                        match message.kind {
+                            MSG_PACKET => judged += 1,
+                            MSG_ERROR => {
+                                losses.refused += 1;
+                                continue;
+                            }
+                            _ => continue,
+                        }
                         let Some(packet) = Packet::parse(message.body) else {
                             losses.malformed += 1;
                             continue;

@@ -1,0 +1,33 @@
+//! The two clocks of the machine.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use identity::{Mono, Now, UnixMillis};
+
+/// Reads both clocks; monotonic time begins with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    /// Begins now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self {
+            start: Instant::now(),
+        }
+    }
+
+    /// Reads both clocks. A wall clock before 1970 reads as 1970.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Now {
+            mono: Mono(self.start.elapsed()),
+            unix: UnixMillis(u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What happens around the judgement of one packet: records are stored before a packet goes on,
+//! marks are taken back, our own packets are sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+};
+
+use handshake::node::{Event, FlowRecord, Handled, Path};
+use identity::Now;
+use policy::DropReason;
+use wire::flow::FlowKey;
+
+use crate::{
+    conntrack::Conntrack,
+    enforcer::Enforcer,
+    records::{RecordError, Records},
+    sender::Sender,
+    tally::Judged,
+};
+
+/// Lines for the flow log that wait; beyond it the oldest goes, counted.
+const LOG: usize = 1024;
+
+/// A line for the flow log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FlowLine {
+    /// A flow was established by this rule.
+    Opened(FlowKey, String),
+    /// A flow may not go on.
+    Cut(FlowKey, DropReason),
+    /// A connection was refused, by this rule.
+    Refused(FlowKey, DropReason, String),
+}
+
+/// What a new snapshot changes for flows that this process did not see begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Nothing they were allowed by: a credential was renewed, a key came.
+    Nothing,
+    /// These pods.
+    Pods(BTreeSet<IpAddr>),
+    /// The policy, or the trust in a cluster.
+    All,
+}
+
+impl Touched {
+    fn touches(&self, key: &FlowKey) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Pods(pods) => pods.contains(&key.src) || pods.contains(&key.dst),
+            Self::All => true,
+        }
+    }
+}
+
+/// Trouble that does not stop packets but must be seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trouble {
+    /// Flows without a record, because the file is full or cannot be written: they would be cut
+    /// after a restart.
+    pub unrecorded: u64,
+    /// Marks that could not be taken back; tried again at each pass over the connection table.
+    pub uncleared: u64,
+    /// Packets of our own that could not be sent.
+    pub unsent: u64,
+    /// Lines of the flow log that nobody fetched in time.
+    pub log_lost: u64,
+}
+
+/// The enforcer and what it acts on.
+#[derive(Debug)]
+pub struct Judge<E> {
+    pub(crate) enforcer: E,
+    conntrack: Conntrack,
+    records: Records,
+    sender: Sender,
+    /// Flows of an earlier process that the kernel still passes and the enforcer does not know yet.
+    inherited: BTreeMap<FlowKey, FlowRecord>,
+    /// Flows that the kernel passes and that have no record: cut at the first change.
+    orphans: BTreeSet<FlowKey>,
+    /// Flows whose mark is still to be taken.
+    uncleared: BTreeSet<FlowKey>,
+    log: VecDeque<FlowLine>,
+    judged: Judged,
+    trouble: Trouble,
+}
+
+impl<E: Enforcer> Judge<E> {
+    /// Begins with what an earlier process left: `recovered` records, and the flows that the kernel
+    /// still passes.
+    ///
+    /// # Errors
+    /// When the connection table cannot be read.
+    pub fn new(
+        enforcer: E,
+        mut conntrack: Conntrack,
+        mut records: Records,
+        sender: Sender,
+        recovered: Vec<FlowRecord>,
+    ) -> std::io::Result<Self> {
+        let mut orphans: BTreeSet<_> = conntrack.marked()?.iter().map(|t| t.flow()).collect();
+        let mut inherited = BTreeMap::new();
+        for record in recovered {
+            if orphans.remove(&record.key) {
+                inherited.insert(record.key, record);
+            } else {
+                records.remove(&record.key)?;
+            }
+        }
+        Ok(Self {
+            enforcer,
+            conntrack,
+            records,
+            sender,
+            inherited,
+            orphans,
+            uncleared: BTreeSet::new(),
+            log: VecDeque::new(),
+            judged: Judged::default(),
+            trouble: Trouble::default(),
+        })
+    }
+
+    /// Judges one packet. Its record is stored before this returns, and so before it goes on.
+    pub fn judge(&mut self, path: Path, packet: &[u8], now: Now) -> Handled {
+        self.judged.received += 1;
+        let handled = self.enforcer.handle_packet(path, packet, now);
+        match &handled {
+            Handled::Drop(reason) => *self.judged.dropped.entry(*reason).or_default() += 1,
+            Handled::Accept(_) | Handled::Rewrite { .. } => self.judged.forwarded += 1,
+        }
+        self.drain();
+        handled
+    }
+
+    /// Decides by `snapshot` from now on. A flow that may not go on is cut before this returns:
+    /// this thread also gives the verdicts, so none can set the mark anew in between.
+    pub fn set_snapshot(&mut self, snapshot: E::Snapshot, touched: &Touched, now: Now) {
+        self.enforcer.set_snapshot(snapshot, now);
+        self.drain();
+        self.take_over(touched);
+        let cut: Vec<_> = self
+            .orphans
+            .extract_if(.., |key| touched.touches(key))
+            .collect();
+        for key in cut {
+            self.cut(&key, DropReason::UnknownFlow);
+        }
+    }
+
+    /// Removes every connection of a pod that is gone, before its address can be served again.
+    ///
+    /// # Errors
+    /// When the connection table cannot be changed.
+    pub fn remove_pod(&mut self, address: IpAddr) -> std::io::Result<usize> {
+        let removed = self.conntrack.remove_all_of(address)?;
+        let of_pod = |key: &FlowKey| key.src == address || key.dst == address;
+        self.orphans.retain(|key| !of_pod(key));
+        self.inherited.retain(|key, _| !of_pod(key));
+        let gone: Vec<_> = self
+            .records
+            .not_after(u64::MAX)
+            .filter(|k| of_pod(k))
+            .copied()
+            .collect();
+        for key in gone {
+            self.forget(&key);
+        }
+        Ok(removed)
+    }
+
+    /// Forgets the flows that were recorded at `age` or before and that the kernel no longer
+    /// passes. `tracked` is what it passes.
+    pub fn reconcile(&mut self, age: u64, tracked: &BTreeSet<FlowKey>) {
+        let gone: Vec<_> = self
+            .records
+            .not_after(age)
+            .filter(|key| !tracked.contains(key))
+            .copied()
+            .collect();
+        for key in gone {
+            self.inherited.remove(&key);
+            self.forget(&key);
+        }
+        self.orphans.retain(|key| tracked.contains(key));
+        for key in std::mem::take(&mut self.uncleared) {
+            self.clear_mark(&key);
+        }
+    }
+
+    /// What the records' age is now, for [`Judge::reconcile`].
+    #[must_use]
+    pub fn age(&self) -> u64 {
+        self.records.age()
+    }
+
+    /// Forgets what is too old, if its time has come.
+    pub fn handle_timeout(&mut self, now: Now) {
+        if self
+            .enforcer
+            .poll_timeout()
+            .is_some_and(|due| due <= now.mono)
+        {
+            self.enforcer.handle_timeout(now);
+            self.drain();
+        }
+    }
+
+    /// The flow log since the last call.
+    pub fn take_log(&mut self) -> Vec<FlowLine> {
+        self.log.drain(..).collect()
+    }
+
+    /// Flows that the kernel passes and the enforcer does not know: with a record, and without.
+    #[must_use]
+    pub fn unknown_to_enforcer(&self) -> (usize, usize) {
+        (self.inherited.len(), self.orphans.len())
+    }
+
+    /// The enforcer, to look at.
+    #[must_use]
+    pub fn enforcer(&self) -> &E {
+        &self.enforcer
+    }
+
+    /// Packets by their fate.
+    #[must_use]
+    pub fn judged(&self) -> &Judged {
+        &self.judged
+    }
+
+    /// Trouble so far.
+    #[must_use]
+    pub fn trouble(&self) -> &Trouble {
+        &self.trouble
+    }
+
+    /// The number of records.
+    #[must_use]
+    pub fn recorded(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Hands inherited flows to the enforcer. One whose pod has no credential yet waits, unless
+    /// what allowed it has changed: then it is cut.
+    fn take_over(&mut self, touched: &Touched) {
+        for (key, record) in std::mem::take(&mut self.inherited) {
+            match self.enforcer.restore_flow(record.clone()) {
+                Ok(()) => {}
+                Err(
+                    DropReason::NoCredential | DropReason::UnknownIssuer | DropReason::NotReady,
+                ) if !touched.touches(&key) => {
+                    self.inherited.insert(key, record);
+                }
+                Err(reason) => self.cut(&key, reason),
+            }
+        }
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(event) = self.enforcer.poll_event() {
+            match event {
+                Event::FlowOpened(record) => self.record(&record),
+                Event::FlowCut { key, reason } => self.cut(&key, reason),
+                Event::Refused { key, reason, rule } => {
+                    self.note(FlowLine::Refused(key, reason, rule));
+                }
+            }
+        }
+        while let Some(transmit) = self.enforcer.poll_transmit() {
+            match self.sender.send(&transmit.packet) {
+                Ok(()) => self.judged.originated += 1,
+                Err(_) => self.trouble.unsent += 1,
+            }
+        }
+    }
+
+    fn record(&mut self, record: &FlowRecord) {
+        self.orphans.remove(&record.key);
+        self.inherited.remove(&record.key);
+        // A mark that was to be taken from an older connection is this one's now.
+        self.uncleared.remove(&record.key);
+        match self.records.put(record) {
+            Ok(()) => {}
+            Err(RecordError::Full(_) | RecordError::TooLong(_) | RecordError::Io(_)) => {
+                self.trouble.unrecorded += 1;
+            }
+        }
+        self.note(FlowLine::Opened(record.key, record.rule.clone()));
+    }
+
+    fn cut(&mut self, key: &FlowKey, reason: DropReason) {
+        self.clear_mark(key);
+        self.remove_record(key);
+        self.note(FlowLine::Cut(*key, reason));
+    }
+
+    fn clear_mark(&mut self, key: &FlowKey) {
+        if self.conntrack.clear_mark(key).is_err() {
+            self.trouble.uncleared += 1;
+            self.uncleared.insert(*key);
+        }
+    }
+
+    fn forget(&mut self, key: &FlowKey) {
+        self.enforcer.handle_flow_gone(key);
+        self.remove_record(key);
+    }
+
+    fn remove_record(&mut self, key: &FlowKey) {
+        if self.records.remove(key).is_err() {
+            self.trouble.unrecorded += 1;
+        }
+    }
+
+    fn note(&mut self, line: FlowLine) {
+        if self.log.len() >= LOG {
+            self.log.pop_front();
+            self.trouble.log_lost += 1;
+        }
+        self.log.push_back(line);
+    }
+}
