@@ -3,8 +3,10 @@
 
 mod admin;
 mod demo;
+mod explain;
 mod oracle;
 mod say;
+mod status;
 
 use std::process::ExitCode;
 
@@ -25,6 +27,10 @@ enum Command {
     /// Whole clusters on this machine, in network namespaces
     #[command(subcommand)]
     Demo(demo::DemoCommand),
+    /// What every gateway and agent says of itself
+    Status(status::StatusArgs),
+    /// Which rule decides a connection, at both ends, without sending a packet
+    Explain(explain::ExplainArgs),
     /// The server in every pod of the demo
     #[command(hide = true)]
     DemoServer(demo::server::ServerArgs),
@@ -33,6 +39,8 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Demo(command) => demo::run(&command),
+        Command::Status(args) => status::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::DemoServer(args) => demo::server::run(&args),
     };
     match result {

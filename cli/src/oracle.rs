@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use identity::{Assurance, Claims, SpiffeId, UnixMillis, Workload};
-use policy::{Decision, DropReason, Explanation, KnownKeys, Peer, Query, Table, model::Direction};
+use policy::{Explanation, KnownKeys, Peer, Query, Table, model::Direction};
 use sources::World;
 
 /// The worlds of all clusters with their compiled policies.
@@ -152,16 +152,6 @@ impl Answer {
     /// Whether both ends allow it.
     pub fn is_allowed(&self) -> bool {
         self.egress.verdict.is_allowed() && self.ingress.verdict.is_allowed()
-    }
-
-    /// Why the end that is asked first denies it.
-    pub fn reason(&self) -> Option<DropReason> {
-        [&self.egress, &self.ingress]
-            .iter()
-            .find_map(|explanation| match explanation.verdict.decision {
-                Decision::Drop { reason, .. } => Some(reason),
-                Decision::Allow => None,
-            })
     }
 }
 

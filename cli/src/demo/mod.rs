@@ -1,31 +1,36 @@
 //! The demo: the clusters of a configuration folder as network namespaces of this machine, with
 //! real gateways and agents.
 
+mod again;
+mod check;
 mod config;
 mod content;
 mod daemons;
 mod down;
+mod facts;
 mod http;
 mod interrupt;
 mod journal;
 mod net;
 mod netns;
+mod pcap;
 mod plan;
 mod pods;
 mod preflight;
 mod process;
 pub mod server;
 mod state;
+mod tap;
 mod up;
 mod wait;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
 
 use self::{down::Keep, state::State};
-use crate::say::say;
+use crate::{oracle::End, say::say};
 
 /// Where a demo lives unless another directory is named.
 const DEFAULT_STATE: &str = "/run/landbridge-demo";
@@ -35,6 +40,8 @@ const DEFAULT_STATE: &str = "/run/landbridge-demo";
 pub enum DemoCommand {
     /// Build the clusters of a configuration folder on this machine and start them
     Up(up::UpArgs),
+    /// Look at every fact that the demo must show, as TAP 14
+    Check(check::CheckArgs),
     /// End the demo and remove all of it
     Down(DownArgs),
 }
@@ -54,10 +61,56 @@ pub struct DownArgs {
     state: StateArg,
 }
 
+/// A demo that is up, for the commands that ask it.
+pub struct Running {
+    state: State,
+    plan: plan::Plan,
+}
+
+/// The demo that is up in the named directory.
+///
+/// # Errors
+/// When none is.
+pub fn running(arg: &StateArg) -> Result<Running> {
+    let state = State::new(&arg.state)?;
+    let plan = state.running_plan()?;
+    Ok(Running { state, plan })
+}
+
+impl Running {
+    /// The configuration in force.
+    pub fn config(&self) -> PathBuf {
+        self.state.config()
+    }
+
+    /// Name and state directory of every gateway and agent.
+    pub fn enforcers(&self) -> Vec<(String, PathBuf)> {
+        let mut all = Vec::new();
+        for cluster in &self.plan.clusters {
+            all.push((cluster.gateway_role(), self.state.gateway(cluster)));
+            for node in &cluster.nodes {
+                all.push((cluster.agent_role(node), self.state.agent(cluster, node)));
+            }
+        }
+        all
+    }
+
+    /// Name and state directory of the agent that serves a pod.
+    pub fn agent_beside(&self, end: &End) -> Result<(String, PathBuf)> {
+        let domain = end.claims.trust_domain().as_str();
+        let cluster = self.plan.clusters.iter().find(|c| c.trust_domain == domain);
+        let place = cluster.and_then(|c| Some((c, c.node(&end.workload.node)?)));
+        let (cluster, node) =
+            place.with_context(|| format!("{} has no agent", end.claims.display_name()))?;
+        Ok((cluster.agent_role(node), self.state.agent(cluster, node)))
+    }
+}
+
 /// Runs a subcommand of `demo`.
 pub fn run(command: &DemoCommand) -> Result<()> {
     match command {
         DemoCommand::Up(args) => up::run(args),
+        DemoCommand::Check(args) => check::run(args),
         DemoCommand::Down(args) => down(args),
     }
 }

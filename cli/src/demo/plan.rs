@@ -191,11 +191,6 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The cluster of this name.
-    pub fn cluster(&self, name: &str) -> Option<&Cluster> {
-        self.clusters.iter().find(|c| c.name == name)
-    }
-
     /// Every pod with its cluster.
     pub fn pods(&self) -> impl Iterator<Item = (&Cluster, &Pod)> {
         self.clusters
@@ -247,13 +242,6 @@ impl Cluster {
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|n| n.name == name)
-    }
-
-    /// The pod of this name in this Kubernetes namespace.
-    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        self.pods
-            .iter()
-            .find(|p| p.namespace == namespace && p.name == name)
     }
 
     /// `<cluster>-<gateway>`: names its log, its state and its part in `status`.

@@ -50,11 +50,11 @@ fn addresses_and_names_follow_the_documented_scheme() {
     ])
     .unwrap();
     assert_eq!(plan.wan, "lb-wan");
-    let west = plan.cluster("west").unwrap();
+    let west = &plan.clusters[1];
     assert_eq!(west.gateway.wan, Ipv4Addr::new(192, 0, 2, 2));
     assert_eq!(west.gateway.lan, Ipv4Addr::new(172, 16, 2, 1));
     assert_eq!(west.lan, "lb-west-lan");
-    let east = plan.cluster("east").unwrap();
+    let east = &plan.clusters[0];
     let node2 = east.node("node2").unwrap();
     assert_eq!(node2.address, Ipv4Addr::new(172, 16, 1, 12));
     assert_eq!(node2.serves, ["10.1.2.0/24".parse().unwrap()]);

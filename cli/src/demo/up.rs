@@ -1,7 +1,10 @@
 //! `demo up`: looks first, then builds and starts everything, and undoes all of it when any part
 //! fails or Ctrl-C comes.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Result, bail};
 
@@ -78,6 +81,17 @@ pub fn run(args: &UpArgs) -> Result<()> {
     }
 }
 
+/// Brings a demo up where one was before, from the same configuration.
+pub fn bring_up_again(
+    plan: &Plan,
+    state: &State,
+    folder: &Path,
+    interrupts: &Interrupts,
+) -> Result<()> {
+    let binaries = preflight::check(true)?;
+    bring_up(plan, state, folder, &binaries, true, interrupts)
+}
+
 /// A demo that is up stays; what a crashed one left is removed.
 fn clean_up_after_a_crash(state: &State) -> Result<()> {
     let Some(entries) = journal::read(&state.journal())? else {
@@ -106,7 +120,7 @@ fn clean_up_after_a_crash(state: &State) -> Result<()> {
 fn bring_up(
     plan: &Plan,
     state: &State,
-    folder: &std::path::Path,
+    folder: &Path,
     binaries: &Binaries,
     enforcement: bool,
     interrupts: &Interrupts,

@@ -1,0 +1,174 @@
+//! `demo check`: looks at every fact and says what it saw, as TAP 14.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::{
+    StateArg,
+    facts::{self, Capture, Demo, Fact},
+    interrupt::Interrupts,
+    journal::{self, Entry, Journal},
+    state::State,
+    tap::{self, Verdict},
+};
+use crate::{oracle::Oracle, say::say};
+
+/// Arguments of `demo check`.
+#[derive(Debug, clap::Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    state: StateArg,
+    /// Look at these facts alone
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        conflicts_with = "full"
+    )]
+    only: Vec<String>,
+    /// Afterwards end the demo, look for what stayed behind, start it again and check once more
+    #[arg(long)]
+    full: bool,
+    /// Print the names of all facts
+    #[arg(long)]
+    list: bool,
+    /// Check a demo without enforcement too, to see the facts fail
+    #[arg(long, hide = true)]
+    anyway: bool,
+}
+
+/// Runs `demo check`.
+///
+/// # Errors
+/// When a fact does not hold.
+pub fn run(args: &CheckArgs) -> Result<()> {
+    if args.list {
+        for fact in facts::ALL {
+            say!("{:<18} {}", fact.name, fact.title);
+        }
+        return Ok(());
+    }
+    let chosen = choose(&args.only)?;
+    let interrupts = Interrupts::handle()?;
+    let state = State::new(&args.state.state)?;
+    let lock = state.lock()?;
+    if !args.anyway {
+        refuse_without_enforcement(&state)?;
+    }
+    let total = if args.full {
+        2 * chosen.len() + 2
+    } else {
+        chosen.len()
+    };
+    say!("{}", tap::header(total));
+    let mut report = Report::default();
+    look_at(&chosen, "", &state, &interrupts, &mut report)?;
+    if args.full {
+        super::again::check(&chosen, &state, &interrupts, &mut report)?;
+    }
+    drop(lock);
+    let seconds = report.begin.elapsed().as_secs_f32();
+    say!(
+        "# {} of {} facts hold, {} skipped, {seconds:.1} s",
+        report.number - report.failed,
+        report.number,
+        report.skipped
+    );
+    if report.failed > 0 {
+        bail!("{} of {} facts do not hold", report.failed, report.number);
+    }
+    Ok(())
+}
+
+/// What was printed so far.
+pub struct Report {
+    begin: Instant,
+    number: usize,
+    failed: usize,
+    skipped: usize,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            begin: Instant::now(),
+            number: 0,
+            failed: 0,
+            skipped: 0,
+        }
+    }
+}
+
+impl Report {
+    /// Looks, and prints what came of it.
+    pub fn line(&mut self, title: &str, look: impl FnOnce() -> Result<Verdict>) {
+        let begin = Instant::now();
+        let verdict = look().unwrap_or_else(|e| Verdict::Fails(format!("{e:#}")));
+        self.number += 1;
+        match verdict {
+            Verdict::Holds(_) => {}
+            Verdict::Skipped(_) => self.skipped += 1,
+            Verdict::Fails(_) => self.failed += 1,
+        }
+        say!(
+            "{}",
+            tap::line(self.number, title, &verdict, begin.elapsed())
+        );
+    }
+}
+
+/// Looks at `chosen` in the demo that is up in `state`.
+pub fn look_at(
+    chosen: &[&Fact],
+    before_title: &str,
+    state: &State,
+    interrupts: &Interrupts,
+    report: &mut Report,
+) -> Result<()> {
+    let plan = state.running_plan()?;
+    let journal = Journal::open(&state.journal())?;
+    let capture = Capture::start(&plan, state, &journal)?;
+    let mut demo = Demo {
+        oracle: Oracle::load(&state.config())?,
+        own: own_program()?,
+        state: state.clone(),
+        attempts: None,
+        capture,
+        journal,
+        plan,
+    };
+    for fact in chosen {
+        interrupts.check()?;
+        let title = format!("{before_title}{}", fact.title);
+        report.line(&title, || (fact.look)(&mut demo));
+    }
+    demo.capture.stop()
+}
+
+/// This program's path, which the programs of the demo were found beside.
+pub fn own_program() -> Result<PathBuf> {
+    std::env::current_exe().context("this program has no path")
+}
+
+fn choose(only: &[String]) -> Result<Vec<&'static Fact>> {
+    for name in only {
+        if facts::ALL.iter().all(|fact| fact.name != name) {
+            let names: Vec<_> = facts::ALL.iter().map(|fact| fact.name).collect();
+            bail!("there is no fact {name:?}; there are {}", names.join(", "));
+        }
+    }
+    Ok(facts::ALL
+        .iter()
+        .filter(|fact| only.is_empty() || only.iter().any(|name| name == fact.name))
+        .collect())
+}
+
+/// Facts about nothing would hold in part and mean nothing.
+fn refuse_without_enforcement(state: &State) -> Result<()> {
+    let entries = journal::read(&state.journal())?.unwrap_or_default();
+    if !entries.contains(&Entry::Ready { enforcement: true }) {
+        bail!("this demo was started without enforcement: there is nothing to check");
+    }
+    Ok(())
+}
