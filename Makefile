@@ -50,4 +50,4 @@ deny: ## bans, licences, sources; advisories where they can be reached
 	scripts/deny
 
 unit: build ## all tests
-	$(CARGO) test --locked --workspace
+	scripts/test

@@ -88,12 +88,28 @@ fn refused(demo: &Demo, pair: &Pair, cluster: &Cluster, impostor: &Pod) -> Resul
         bail!("{} was connected from the new pod", pair.name());
     }
     // Without this, a pod that is refused everything for lack of a credential would do.
+    let agent = demo.agent_of(&pair.from)?;
+    let judged = || {
+        let waiting = agent.counter("dropped.no-credential");
+        let attempt = try_from_there(pair, Duration::from_millis(300));
+        let refused = matches!(attempt, Ok(Connected::Refused(_) | Connected::Silence));
+        refused
+            && waiting.is_ok_and(|n| agent.counter("dropped.no-credential").is_ok_and(|m| n == m))
+    };
+    if !wait::until(CREDENTIAL, judged) {
+        bail!("the new pod got no credential: {}", agent.ask("counters")?);
+    }
     let friend = pairs::all(demo)?.into_iter().find(|other| {
         other.from.claims == pair.from.claims
             && now.ask(&from, &other.to, TCP, other.port).is_allowed()
     });
     let Some(friend) = friend else {
-        return Ok("it may reach no other pod either".into());
+        return Ok(format!(
+            "with address {} and a credential of its own, {}:{} is refused",
+            impostor.address,
+            pair.to.claims.display_name(),
+            pair.port
+        ));
     };
     let connected = || {
         let attempt = try_from_there(&friend, Duration::from_millis(300));

@@ -16,6 +16,7 @@ use crate::demo::{
     journal::Entry,
     netns,
     plan::{Cluster, Plan},
+    pods,
     tap::Verdict,
     wait,
 };
@@ -55,6 +56,22 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let gateway = demo.gateway(&cluster);
     notes.push(refused(demo, &host, &across, &gateway)?);
     host.take_away()?;
+    for (cluster, pod) in demo.plan.pods() {
+        let end = demo.oracle.end(&pods::full_name(cluster, pod))?;
+        let near = end.claims.trust_domain() == across.to.claims.trust_domain();
+        if !end.workload.unprotected || near {
+            continue;
+        }
+        let address = across.address(demo)?;
+        let connected = netns::inside(&pod.netns, || Ok(http::connect(address, WATCHED)))?;
+        if let Connected::Yes(_) = connected {
+            bail!(
+                "{address} accepted a connection from unprotected {}",
+                pod.name
+            );
+        }
+        notes.push(format!("unprotected {} to {address}: refused", pod.name));
+    }
     Ok(Verdict::Holds(notes.join("; ")))
 }
 
