@@ -67,7 +67,7 @@ pub fn port() -> impl Strategy<Value = u16> {
 /// The label keys that `east` carries, if not all.
 pub fn carried() -> impl Strategy<Value = Option<BTreeSet<String>>> {
     let keys = ["app", "env", "tier", "kubernetes.io/metadata.name"];
-    option::weighted(0.4, sample::subsequence(keys.to_vec(), 0..4))
+    option::weighted(0.5, sample::subsequence(keys.to_vec(), 0..4))
         .prop_map(|keys| Some(keys?.into_iter().map(str::to_owned).collect()))
 }
 
@@ -117,7 +117,7 @@ fn policy() -> impl Strategy<Value = Policy> {
 fn rule() -> impl Strategy<Value = Rule> {
     let actions = prop_oneof![
         4 => Just(Action::Allow), 2 => Just(Action::Deny),
-        1 => Just(Action::Pass), 1 => Just(Action::Log),
+        2 => Just(Action::Pass), 1 => Just(Action::Log),
     ];
     let scopes = [
         vec![Scope::Local],
