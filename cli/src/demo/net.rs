@@ -1,7 +1,7 @@
 //! Builds the planned network. Every namespace is recorded before it is made; all else lives in a
 //! namespace and ends with it.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::{io::ErrorKind, net::Ipv4Addr, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -86,6 +86,7 @@ fn add_netns(journal: &Journal, name: &str) -> Result<()> {
 }
 
 fn add_bridge(name: &str) -> Result<()> {
+    without_ipv6(name)?;
     netns::ip_batch(
         name,
         &[
@@ -193,6 +194,7 @@ fn checksums_in_software(netns: &str, interface: &str) -> Result<()> {
 
 /// Forwards, and takes packets whose way back differs from their way in.
 fn router_sysctls(netns: &str) -> Result<()> {
+    without_ipv6(netns)?;
     netns::inside(netns, || {
         for (key, value) in [
             ("ip_forward", "1"),
@@ -203,6 +205,24 @@ fn router_sysctls(netns: &str) -> Result<()> {
         ] {
             let path = format!("/proc/sys/net/ipv4/{key}");
             std::fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// The demo is IPv4; a kernel that greets its IPv6 neighbours would blur what a capture shows.
+/// Before any link is made, because the first greeting goes out with the link.
+fn without_ipv6(netns: &str) -> Result<()> {
+    netns::inside(netns, || {
+        for which in ["all", "default"] {
+            let path = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+            match std::fs::write(&path, "1") {
+                // A kernel without IPv6 greets nobody.
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot write {path}"));
+                }
+                _ => {}
+            }
         }
         Ok(())
     })
