@@ -32,6 +32,10 @@ impl Node {
 
     /// A local socket of this node talks to a pod, or a pod to it.
     pub(super) fn beside_node(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
+        let unprotected = &self.snapshot.unprotected;
+        if unprotected.contains(&p.key.src) || unprotected.contains(&p.key.dst) {
+            return ESTABLISHED;
+        }
         let direction = match self.snapshot.pods.contains_key(&p.key.dst) {
             true => Direction::Ingress,
             false => Direction::Egress,
