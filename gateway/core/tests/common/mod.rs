@@ -1,0 +1,294 @@
+//! Two gateways, back to back, and the enforcers of two nodes behind them.
+#![allow(dead_code, reason = "each test file uses some of these")]
+
+#[path = "../../../../federation/handshake/tests/support/mod.rs"]
+pub mod support;
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use handshake::{
+    credentials::{CredentialCache, SmallCache},
+    node::Node,
+    transit::TransitSnapshot,
+};
+use identity::Now;
+use landbridge_gateway_core::{
+    Context, Control, Dataplane, Disposition, Frame, Limits, Offer, Side, Snapshot,
+    control::{ControlConfig, PeerConfig},
+    nexthop::Route,
+    psp::SendAssociation,
+    snapshot::Interface,
+};
+use policy::DropReason;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use support::{Conn, at, domain};
+use wire::{ethernet::Mac, psp::Version};
+
+pub const HEADROOM: usize = 256;
+pub const BUFFER: usize = 2048;
+
+/// The node and the peer's gateway as link stations.
+pub const NODE: Mac = Mac([2, 0, 0, 0, 0, 0x11]);
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// What `process` left in the frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub disposition: Disposition,
+    pub frame: Vec<u8>,
+}
+
+pub struct Gateway {
+    pub number: u8,
+    pub control: Control<ChaCha20Rng>,
+    pub snapshot: Arc<Snapshot>,
+    pub dataplane: Dataplane,
+    pub cx: Context,
+}
+
+impl Gateway {
+    /// The gateway of "east" (1) or "west" (2), with the other as its peer.
+    pub fn new(cluster: &str, limits: &Limits, seed: u64) -> Self {
+        let number = if cluster == "east" { 1 } else { 2 };
+        let other = 3 - number;
+        let config = ControlConfig {
+            tunnel_port: 1000,
+            version: Version::Aes128Gcm,
+            associations: 2,
+        };
+        let transit = Arc::new(support::transit_snapshot(cluster));
+        let rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut control = Control::new(config, transit, rng);
+        let node = address(&format!("172.16.{number}.11"));
+        let peer = address(&format!("192.0.2.{other}"));
+        control.set_interface(Side::Lan, lan(number));
+        control.set_interface(Side::Wan, wan(number));
+        let route = |prefix: String, via| Route {
+            prefix: prefix.parse().unwrap(),
+            via,
+        };
+        control.set_routes(
+            Side::Lan,
+            vec![route(format!("10.{number}.1.0/24"), Some(node))],
+        );
+        control.set_neighbours(Side::Lan, BTreeMap::from([(node, NODE)]));
+        control.set_routes(Side::Wan, vec![route("192.0.2.0/24".into(), None)]);
+        control.set_neighbours(Side::Wan, BTreeMap::from([(peer, wan(other).mac)]));
+        let peer_domain = domain(if cluster == "east" { "west" } else { "east" });
+        control.set_peers(vec![PeerConfig {
+            trust_domain: peer_domain,
+            endpoint: peer,
+        }]);
+        control.set_ready(true);
+        let snapshot = control.poll_snapshot().unwrap();
+        let cache: Arc<dyn CredentialCache> = Arc::new(SmallCache::new(64));
+        let dataplane = Dataplane::new(limits, &[number; 16], &cache);
+        Self {
+            number,
+            control,
+            snapshot,
+            dataplane,
+            cx: Context::new(0, 1000),
+        }
+    }
+
+    /// Takes the newest snapshot, if there is one.
+    pub fn load(&mut self) {
+        if let Some(snapshot) = self.control.poll_snapshot() {
+            self.snapshot = snapshot;
+        }
+    }
+
+    /// Changes what handshakes are judged by.
+    pub fn judge_by(&mut self, change: impl FnOnce(&mut TransitSnapshot)) {
+        let mut transit = support::transit_snapshot(if self.number == 1 { "east" } else { "west" });
+        transit.epoch = self.snapshot.transit.epoch + 1;
+        change(&mut transit);
+        self.control.set_transit(Arc::new(transit));
+        self.load();
+    }
+
+    /// One frame, link header first.
+    pub fn frame(&mut self, side: Side, bytes: &[u8], now: Now) -> Outcome {
+        let mut memory = [0; BUFFER];
+        let range = HEADROOM..HEADROOM + bytes.len();
+        memory[range.clone()].copy_from_slice(bytes);
+        let mut frame = Frame::new(&mut memory, range).unwrap();
+        let disposition =
+            self.dataplane
+                .process(&mut self.cx, side, &mut frame, &self.snapshot, now);
+        assert!(self.cx.totals.balanced(), "{:?}", self.cx.totals);
+        Outcome {
+            disposition,
+            frame: frame.packet().to_vec(),
+        }
+    }
+
+    /// An IP packet from the node.
+    pub fn node_sends(&mut self, packet: &[u8], now: Now) -> Outcome {
+        let bytes = ethernet(lan(self.number).mac, NODE, packet);
+        self.frame(Side::Lan, &bytes, now)
+    }
+
+    /// An IP packet through the tunnel, sealed by the peer with `association`.
+    pub fn through_tunnel(
+        &mut self,
+        association: &SendAssociation,
+        packet: &[u8],
+        now: Now,
+    ) -> Outcome {
+        let bytes = self.tunnel_frame(association, packet);
+        self.frame(Side::Wan, &bytes, now)
+    }
+
+    /// The frame in which a peer's gateway would carry `packet` to this one.
+    pub fn tunnel_frame(&self, association: &SendAssociation, packet: &[u8]) -> Vec<u8> {
+        let mut memory = vec![0; packet.len() + 64];
+        memory[32..32 + packet.len()].copy_from_slice(packet);
+        let mut frame = Frame::new(&mut memory, 32..32 + packet.len()).unwrap();
+        association.seal(&mut frame).unwrap();
+        let (own, other) = ([192, 0, 2, self.number], [192, 0, 2, 3 - self.number]);
+        let mut outer = Vec::new();
+        etherparse::PacketBuilder::ipv4(other, own, 64)
+            .udp(50_000, 1000)
+            .write(&mut outer, frame.packet())
+            .unwrap();
+        ethernet(wan(self.number).mac, wan(3 - self.number).mac, &outer)
+    }
+}
+
+pub fn lan(number: u8) -> Interface {
+    Interface {
+        mac: Mac([2, 0, 0, 0, 1, number]),
+        addresses: vec![address(&format!("172.16.{number}.1"))],
+        mtu: 1500,
+    }
+}
+
+pub fn wan(number: u8) -> Interface {
+    Interface {
+        mac: Mac([2, 0, 0, 0, 2, number]),
+        addresses: vec![address(&format!("192.0.2.{number}"))],
+        mtu: 1500,
+    }
+}
+
+pub fn ethernet(dst: Mac, src: Mac, packet: &[u8]) -> Vec<u8> {
+    let ether_type = if packet.first().is_some_and(|b| b >> 4 == 6) {
+        0x86dd
+    } else {
+        0x0800
+    };
+    [&wire::ethernet::header(dst, src, ether_type)[..], packet].concat()
+}
+
+/// East and west with their tunnel up.
+pub struct Pair {
+    pub east: Gateway,
+    pub west: Gateway,
+}
+
+impl Pair {
+    pub fn new(limits: &Limits) -> Self {
+        let mut pair = Self {
+            east: Gateway::new("east", limits, 1),
+            west: Gateway::new("west", limits, 2),
+        };
+        pair.connect(at(0));
+        pair
+    }
+
+    /// A new QUIC session between them.
+    pub fn connect(&mut self, now: Now) {
+        self.east.control.handle_connected(&domain("west"), now);
+        self.west.control.handle_connected(&domain("east"), now);
+        self.exchange();
+    }
+
+    /// Carries all offers over; returns those of west.
+    pub fn exchange(&mut self) -> Vec<Offer> {
+        while let Some((peer, offer)) = self.east.control.poll_transmit() {
+            assert_eq!(peer, domain("west"));
+            self.west
+                .control
+                .handle_offer(&domain("east"), &offer)
+                .unwrap();
+        }
+        let mut offers = Vec::new();
+        while let Some((_, offer)) = self.west.control.poll_transmit() {
+            self.east
+                .control
+                .handle_offer(&domain("west"), &offer)
+                .unwrap();
+            offers.push(offer);
+        }
+        self.east.load();
+        self.west.load();
+        offers
+    }
+
+    /// From a node of east to a node of west; the IP packet that arrives.
+    pub fn east_to_west(&mut self, packet: &[u8], now: Now) -> Result<Vec<u8>, DropReason> {
+        carry(&mut self.east, &mut self.west, packet, now)
+    }
+
+    /// From a node of west to a node of east.
+    pub fn west_to_east(&mut self, packet: &[u8], now: Now) -> Result<Vec<u8>, DropReason> {
+        carry(&mut self.west, &mut self.east, packet, now)
+    }
+
+    /// A connection between the pods of `conn`, proven and allowed on the whole path.
+    pub fn establish(&mut self, nodes: &mut Nodes, conn: &Conn, now: Now) {
+        let syn = support::out(&mut nodes.east, &conn.syn(), now);
+        let syn = self.east_to_west(&syn, now).unwrap();
+        support::into(&mut nodes.west, &syn, now);
+        let syn_ack = support::out(&mut nodes.west, &conn.syn_ack(), now);
+        let syn_ack = self.west_to_east(&syn_ack, now).unwrap();
+        support::into(&mut nodes.east, &syn_ack, now);
+        let ack = support::out(&mut nodes.east, &conn.ack(), now);
+        let ack = self.east_to_west(&ack, now).unwrap();
+        support::into(&mut nodes.west, &ack, now);
+        let response = support::out(&mut nodes.west, &conn.response(b"hello"), now);
+        let response = self.west_to_east(&response, now).unwrap();
+        support::into(&mut nodes.east, &response, now);
+    }
+}
+
+/// The enforcers of one node in each cluster.
+pub struct Nodes {
+    pub east: Node,
+    pub west: Node,
+}
+
+impl Nodes {
+    pub fn new() -> Self {
+        Self {
+            east: support::node(support::east(false), 11),
+            west: support::node(support::west(false), 12),
+        }
+    }
+}
+
+fn carry(
+    from: &mut Gateway,
+    to: &mut Gateway,
+    packet: &[u8],
+    now: Now,
+) -> Result<Vec<u8>, DropReason> {
+    let sent = from.node_sends(packet, now);
+    match sent.disposition {
+        Disposition::Forward(side) => assert_eq!(side, Side::Wan),
+        Disposition::Drop(reason) | Disposition::Answer(_, reason) => return Err(reason),
+    }
+    let arrived = to.frame(Side::Wan, &sent.frame, now);
+    match arrived.disposition {
+        Disposition::Forward(side) => assert_eq!(side, Side::Lan),
+        Disposition::Drop(reason) | Disposition::Answer(_, reason) => return Err(reason),
+    }
+    let header = wire::ethernet::Frame::parse(&arrived.frame).unwrap();
+    assert_eq!((header.dst(), header.src()), (NODE, lan(to.number).mac));
+    Ok(header.payload().to_vec())
+}
