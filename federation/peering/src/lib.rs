@@ -1,1 +1,10 @@
-//! placeholder
+//! What the members of a federation tell each other and their nodes: sans-IO state machines.
+//!
+//! Pure: no socket, no clock, no file. Messages, time and randomness are arguments.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod delta_log;
+pub mod issuer;
+pub mod member;
+pub mod node_messages;
+pub mod records;

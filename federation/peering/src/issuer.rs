@@ -1,0 +1,769 @@
+//! The issuer, a role of the gateway: it signs credentials for the pods that the source says run on
+//! the node that asks, keeps the registry of nodes, makes the segment keys, and says in signed
+//! records what became of a pod after its credential was issued.
+//!
+//! No I/O and no clock. Call `handle_*` and `set_*` with what happened, then [`Issuer::poll_transmit`]
+//! and [`Issuer::poll_event`] until they return `None`, and [`Issuer::handle_timeout`] when the time
+//! of [`Issuer::poll_timeout`] has come. Messages are made when they are polled, from what the node
+//! has not seen yet, so a slow node costs no memory; a message that was polled and not delivered is
+//! healed by a new session.
+
+mod nodes;
+mod pods;
+mod segment_ring;
+mod state;
+mod transmit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use identity::{
+    BundleStore, Claims, IdentityRange, IssuerKey, MAX_LIFETIME, Mono, Now, PodChange, PodRecord,
+    SignedRecord, TrustDomain, UnixMillis, VerifiedRecord, Workload,
+};
+use rand_core::CryptoRng;
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::{
+    delta_log::DeltaLog,
+    node_messages::{AgentPublicKey, Boot, NODE_PROTOCOL, NodeEntry, SegmentKeyGrant, ToIssuer},
+    records::GONE_KEPT,
+};
+use nodes::{KEY_AGE, Node, Ready};
+use pods::{Pod, Press};
+use segment_ring::SegmentRing;
+
+pub use pods::NotIssued;
+pub use state::{GoneMark, IssuerState, PodMark};
+
+/// Most nodes.
+pub const MAX_NODES: usize = 8192;
+/// Most pods.
+pub const MAX_PODS: usize = 250_000;
+/// Most ranges; they go out in one message.
+pub const MAX_RANGES: usize = 8192;
+/// Most records that are kept for nodes and peers that are away.
+pub const MAX_RETAINED: usize = 65_536;
+/// Most events that wait; the oldest goes first.
+const MAX_EVENTS: usize = 1024;
+/// How often things are looked at that only grow old.
+const SWEEP: Duration = Duration::from_mins(10);
+
+/// How an issuer is set up.
+#[derive(Clone, Debug)]
+pub struct IssuerConfig {
+    /// Whose issuer it is.
+    pub trust_domain: TrustDomain,
+    /// How long a credential is valid: a minute to an hour.
+    pub lifetime: Duration,
+    /// The label keys that credentials carry, as published with the bundle; `None` for all.
+    pub carried_labels: Option<Vec<String>>,
+}
+
+impl IssuerConfig {
+    /// Credentials of ten minutes that carry all labels.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self {
+            trust_domain,
+            lifetime: Duration::from_mins(10),
+            carried_labels: None,
+        }
+    }
+}
+
+/// What the gateway should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerEvent {
+    /// [`Issuer::state`] is to be stored.
+    StateChanged,
+    /// [`Issuer::registry`] or [`Issuer::addresses`] changed.
+    RegistryChanged,
+    /// [`Issuer::segment_keys`] changed.
+    SegmentKeysChanged,
+    /// A pod was relabelled or deleted: [`Issuer::own_records`] has more, for the gateway itself and
+    /// for its peers.
+    RecordsChanged,
+    /// A node asked for a pod of another node, and got nothing. Worth an audit entry.
+    Refused {
+        /// Who asked.
+        node: String,
+        /// For whom.
+        pod_uid: String,
+    },
+    /// A node sent what an agent would not send.
+    Misbehaved {
+        /// Who.
+        node: String,
+        /// What, in words.
+        what: String,
+    },
+    /// Something that the operator has to put right.
+    Problem(String),
+}
+
+/// The issuer.
+pub struct Issuer {
+    press: Press,
+    rng: Box<dyn CryptoRng + Send>,
+    now: Now,
+    boot: Boot,
+    counter: u64,
+    pods: BTreeMap<String, Pod>,
+    /// What the state said of pods before the source was first heard.
+    restored: Option<BTreeMap<String, PodMark>>,
+    gone: BTreeMap<String, GoneMark>,
+    /// The pods' addresses by node.
+    addresses: BTreeMap<String, Addresses>,
+    nodes: BTreeMap<String, Node>,
+    /// Connected nodes that may have something to be told.
+    dirty: BTreeSet<String>,
+    registry: DeltaLog<String, NodeEntry>,
+    bundles: DeltaLog<TrustDomain, Arc<str>>,
+    records: DeltaLog<(TrustDomain, String), Arc<[u8]>>,
+    ranges: (u64, Vec<IdentityRange>),
+    segment: SegmentRing,
+    sweep_at: Mono,
+    events: VecDeque<IssuerEvent>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Addresses {
+    protected: Vec<IpAddr>,
+    unprotected: Vec<IpAddr>,
+}
+
+impl fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Issuer")
+            .field("trust_domain", &self.press.trust_domain)
+            .field("counter", &self.counter)
+            .field("pods", &self.pods.len())
+            .field("nodes", &self.nodes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Issuer {
+    /// An issuer with the memory `state` of its former life. `rng` makes segment keys and ids: it
+    /// must be seeded from the system's randomness.
+    #[must_use]
+    pub fn new(
+        config: IssuerConfig,
+        key: IssuerKey,
+        state: IssuerState,
+        mut rng: Box<dyn CryptoRng + Send>,
+        now: Now,
+    ) -> Self {
+        let mut boot = [0; 8];
+        rng.fill_bytes(&mut boot);
+        let segment = SegmentRing::new(now.mono, &mut *rng);
+        let mut issuer = Self {
+            press: Press {
+                trust_domain: config.trust_domain,
+                key,
+                lifetime: config.lifetime.clamp(Duration::from_mins(1), MAX_LIFETIME),
+                carried: config.carried_labels,
+            },
+            rng,
+            now,
+            boot: Boot(boot),
+            // Above what the stored state may have missed, and above what a lost one held.
+            counter: state.counter.saturating_add(1 << 10).max(now.unix.0),
+            pods: BTreeMap::new(),
+            restored: Some(state.pods),
+            gone: state.gone,
+            addresses: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            registry: DeltaLog::new(),
+            bundles: DeltaLog::new(),
+            records: DeltaLog::new(),
+            ranges: (0, Vec::new()),
+            segment,
+            sweep_at: now.mono.after(SWEEP),
+            events: VecDeque::new(),
+        };
+        issuer.forget_old();
+        let gone: Vec<_> = issuer
+            .gone
+            .iter()
+            .map(|(uid, mark)| (uid.clone(), mark.generation))
+            .collect();
+        for (uid, generation) in gone {
+            issuer.record(uid, generation, PodChange::Gone);
+        }
+        issuer.emit(IssuerEvent::StateChanged);
+        issuer
+    }
+
+    /// Takes the pods of the cluster, all of them: whoever is not named any more was deleted. To be
+    /// called only with what a source says that has loaded.
+    pub fn set_workloads(&mut self, workloads: Vec<Workload>, now: Now) {
+        self.now = now;
+        let mut named = BTreeMap::new();
+        for workload in workloads {
+            if named.len() >= MAX_PODS {
+                self.problem(format!(
+                    "more than {MAX_PODS} pods: the rest has no identity"
+                ));
+                break;
+            }
+            let uid = workload.uid.clone();
+            if let Some(twin) = named.insert(uid.clone(), workload) {
+                self.problem(format!(
+                    "two pods have the UID {uid}: {} is ignored",
+                    twin.pod
+                ));
+            }
+        }
+        let absent: Vec<_> = self
+            .pods
+            .keys()
+            .filter(|uid| !named.contains_key(*uid))
+            .cloned()
+            .collect();
+        for uid in absent {
+            self.remove(&uid);
+        }
+        let mut restored = self.restored.take().unwrap_or_default();
+        for (uid, workload) in named {
+            self.update(&uid, workload, restored.remove(&uid));
+        }
+        // Deleted while there was no issuer to see it.
+        for uid in restored.into_keys() {
+            self.delete(uid);
+        }
+        self.register_addresses();
+    }
+
+    /// Takes the bundles in force, the own one and those of peers.
+    pub fn set_bundles(&mut self, bundles: &BundleStore) {
+        let gone: Vec<_> = self
+            .bundles
+            .iter()
+            .map(|(domain, _)| domain.clone())
+            .filter(|domain| bundles.bundle(domain).is_none())
+            .collect();
+        let mut changed = !gone.is_empty();
+        for domain in gone {
+            self.bundles.remove(domain.clone());
+            let records: Vec<_> = self.records.iter().map(|(key, _)| key.clone()).collect();
+            for key in records.into_iter().filter(|(of, _)| *of == domain) {
+                self.records.remove(key);
+            }
+        }
+        for bundle in bundles.iter() {
+            changed |= self
+                .bundles
+                .set(bundle.trust_domain.clone(), bundle.to_jwks().into());
+        }
+        if changed {
+            self.all_dirty();
+        }
+    }
+
+    /// Takes the identity networks as this cluster sees them, its own ranges included.
+    pub fn set_ranges(&mut self, ranges: Vec<IdentityRange>) {
+        if ranges.len() > MAX_RANGES {
+            self.problem(format!(
+                "more than {MAX_RANGES} identity networks: kept the last list"
+            ));
+        } else if self.ranges.0 == 0 || self.ranges.1 != ranges {
+            self.ranges = (self.ranges.0 + 1, ranges);
+            self.all_dirty();
+        }
+    }
+
+    /// Takes a peer's record, whose signature the caller checked, for the agents of this cluster.
+    pub fn handle_peer_record(&mut self, record: &SignedRecord, verified: &VerifiedRecord) {
+        if verified.trust_domain != self.press.trust_domain {
+            let key = (
+                verified.trust_domain.clone(),
+                verified.record.pod_uid.clone(),
+            );
+            self.retain_record(key, record);
+        }
+    }
+
+    /// A session with the agent of `node` is up; the transport authenticated it.
+    pub fn handle_node_connected(&mut self, node: &str, now: Now) {
+        self.now = now;
+        if !self.nodes.contains_key(node) && self.nodes.len() >= MAX_NODES {
+            self.problem(format!("more than {MAX_NODES} nodes: {node} is not served"));
+            return;
+        }
+        let entry = self.nodes.entry(node.to_owned());
+        entry.or_insert_with(|| Node::new(now.mono)).reset(true);
+    }
+
+    /// The session with the agent of `node` ended.
+    pub fn handle_node_disconnected(&mut self, node: &str, now: Now) {
+        self.now = now;
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.reset(false);
+        }
+        self.dirty.remove(node);
+    }
+
+    /// The agent of `node` sent `bytes`.
+    pub fn handle_node_message(&mut self, node: &str, bytes: &[u8], now: Now) {
+        self.now = now;
+        if !self.nodes.get(node).is_some_and(|node| node.connected) {
+            return;
+        }
+        match ToIssuer::decode(bytes) {
+            Ok(ToIssuer::Hello {
+                version,
+                boot,
+                position,
+                clock,
+            }) => self.greet(node, version, boot, position, clock),
+            Ok(ToIssuer::Keys(keys)) => self.take_keys(node, &keys),
+            Ok(ToIssuer::Want { key, pods }) => self.answer(node, key, &pods),
+            Err(error) => self.misbehaved(node, &error),
+        }
+    }
+
+    /// When [`Self::handle_timeout`] is to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Mono> {
+        let keys = self.nodes.values().flat_map(|node| &node.keys);
+        let oldest = keys.map(|key| key.since.after(KEY_AGE)).min();
+        let first = self.segment.next_change().min(self.sweep_at);
+        Some(oldest.map_or(first, |oldest| oldest.min(first)))
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.now = now;
+        if self.segment.advance(now.mono, &mut *self.rng) {
+            self.emit(IssuerEvent::SegmentKeysChanged);
+            self.all_dirty();
+        }
+        let aged: Vec<_> = self
+            .nodes
+            .iter_mut()
+            .filter_map(|(name, node)| node.drop_old_keys(now.mono).then(|| name.clone()))
+            .collect();
+        for node in aged {
+            self.register(&node);
+        }
+        if now.mono >= self.sweep_at {
+            self.sweep_at = now.mono.after(SWEEP);
+            self.forget_old();
+        }
+    }
+
+    /// What the gateway should know next.
+    pub fn poll_event(&mut self) -> Option<IssuerEvent> {
+        self.events.pop_front()
+    }
+
+    /// What is to be stored.
+    #[must_use]
+    pub fn state(&self) -> IssuerState {
+        let marks = self.pods.iter().filter_map(|(uid, pod)| {
+            let mark = PodMark {
+                fingerprint: pod.fingerprint,
+                key: pod.last_key?,
+                relabelled: pod.relabelled,
+            };
+            Some((uid.clone(), mark))
+        });
+        IssuerState {
+            counter: self.counter,
+            pods: match &self.restored {
+                Some(unseen) => unseen.clone(),
+                None => marks.collect(),
+            },
+            gone: self.gone.clone(),
+        }
+    }
+
+    /// The nodes: their agents' keys and their pods' addresses, sorted by name.
+    pub fn registry(&self) -> impl Iterator<Item = &NodeEntry> {
+        self.registry.iter().map(|(_, entry)| entry)
+    }
+
+    /// The protected pods that have an address, as a credential would describe them now.
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Claims)> {
+        self.pods.values().filter_map(|pod| {
+            let address = pod.workload.address.filter(|_| !pod.workload.unprotected)?;
+            let claims = self.press.claims(&pod.workload, pod.generation).ok()?;
+            Some((address, claims))
+        })
+    }
+
+    /// The valid segment keys, the one that makes proofs first.
+    #[must_use]
+    pub fn segment_keys(&self) -> [&SegmentKeyGrant; 2] {
+        self.segment.keys()
+    }
+
+    /// This cluster's records after `position`, oldest first, each with its own position: one per
+    /// pod, its newest. 0 gives all that are retained, as a peer needs them that was away.
+    pub fn own_records(&self, position: u64) -> impl Iterator<Item = (u64, SignedRecord)> {
+        self.records
+            .since(position)
+            .filter(|(_, (domain, _), _)| *domain == self.press.trust_domain)
+            .filter_map(|(position, _, bytes)| Some((position, SignedRecord::from_bytes(bytes?)?)))
+    }
+
+    /// Takes one pod as the source describes it now.
+    fn update(&mut self, uid: &str, workload: Workload, mark: Option<PodMark>) {
+        if let Some(pod) = self.pods.get(uid) {
+            if pod.workload == workload {
+                return;
+            }
+            // Credentials of it name the agent of the other node: it begins anew here.
+            if pod.workload.node != workload.node {
+                self.remove(uid);
+            }
+        }
+        let fingerprint = self.press.fingerprint(&workload);
+        let (node, unprotected) = (workload.node.clone(), workload.unprotected);
+        if let Some(pod) = self.pods.get_mut(uid) {
+            pod.workload = workload;
+            if pod.fingerprint != fingerprint {
+                pod.fingerprint = fingerprint;
+                self.relabel(uid);
+            }
+        } else {
+            let mut pod = Pod::new(workload, fingerprint, self.next_number());
+            pod.withdrawn = self.gone.contains_key(uid);
+            let mut changed = false;
+            if let Some(mark) = mark {
+                pod.last_key = Some(mark.key);
+                changed = mark.relabelled || mark.fingerprint != fingerprint;
+            }
+            self.pods.insert(uid.to_owned(), pod);
+            if changed {
+                self.relabel(uid);
+            }
+        }
+        let waited = self.nodes.get_mut(&node).is_some_and(|n| n.waited_for(uid));
+        if waited && !unprotected {
+            self.issue_for_all_keys(&node, uid);
+        }
+    }
+
+    /// The pod is seen differently from here on: a new generation and, if there ever was a
+    /// credential of it, a record and new credentials.
+    fn relabel(&mut self, uid: &str) {
+        let generation = self.next_number();
+        let Some(pod) = self.pods.get_mut(uid) else {
+            return;
+        };
+        pod.generation = generation;
+        pod.complained = false;
+        let node = pod.workload.node.clone();
+        let first = self.nodes.get(&node).and_then(|node| node.keys.first());
+        let Some(key) = pod
+            .last_key
+            .map(|last| first.map_or(last, |first| first.key))
+        else {
+            return;
+        };
+        pod.relabelled = true;
+        match self.press.issue(pod, key, self.now, &mut *self.rng) {
+            Ok(credential) => {
+                pod.withdrawn = false;
+                self.gone.remove(uid);
+                self.record(
+                    uid.to_owned(),
+                    generation,
+                    PodChange::Relabelled(credential),
+                );
+                self.issue_for_all_keys(&node, uid);
+            }
+            Err(error) => {
+                // Nobody may go on believing the old labels. The pod is cut off until it can have a
+                // credential again, which is a record of a higher generation.
+                pod.withdrawn = true;
+                self.complain(uid, &error);
+                self.record(uid.to_owned(), generation, PodChange::Gone);
+            }
+        }
+        self.emit(IssuerEvent::StateChanged);
+    }
+
+    /// The pod is no more; if there ever was a credential of it, a record says so.
+    fn remove(&mut self, uid: &str) {
+        if let Some(pod) = self.pods.remove(uid)
+            && pod.last_key.is_some()
+        {
+            self.delete(uid.to_owned());
+        }
+    }
+
+    fn delete(&mut self, uid: String) {
+        let generation = self.next_number();
+        let at = self.now.unix;
+        self.gone.insert(uid.clone(), GoneMark { generation, at });
+        self.record(uid, generation, PodChange::Gone);
+        self.emit(IssuerEvent::StateChanged);
+    }
+
+    fn record(&mut self, pod_uid: String, generation: u64, change: PodChange) {
+        let trust_domain = self.press.trust_domain.clone();
+        let sequence = self.next_number();
+        let record = PodRecord {
+            pod_uid: pod_uid.clone(),
+            generation,
+            change,
+        };
+        let signed = self.press.key.sign_record(&trust_domain, sequence, &record);
+        self.retain_record((trust_domain, pod_uid), &signed);
+        self.emit(IssuerEvent::RecordsChanged);
+    }
+
+    fn retain_record(&mut self, key: (TrustDomain, String), record: &SignedRecord) {
+        self.records.set(key, record.bytes().into());
+        while self.records.len() > MAX_RETAINED {
+            let Some((_, oldest, _)) = self.records.since(0).next() else {
+                break;
+            };
+            let oldest = oldest.clone();
+            self.records.forget(&oldest);
+        }
+        self.all_dirty();
+    }
+
+    fn greet(&mut self, name: &str, version: u16, boot: Boot, position: u64, clock: UnixMillis) {
+        if version != NODE_PROTOCOL {
+            let what =
+                format!("speaks version {version} of the node protocol, not {NODE_PROTOCOL}");
+            self.problem(format!("node {name} {what}"));
+            return;
+        }
+        let skew = clock.0.abs_diff(self.now.unix.0);
+        if skew > 30_000 {
+            let here = self.now.unix;
+            self.problem(format!(
+                "the clock of node {name} says {} s since 1970, the one here {} s",
+                clock.as_secs(),
+                here.as_secs()
+            ));
+        }
+        let known = (boot == self.boot).then_some(position.min(self.records.version()));
+        if let Some(node) = self.nodes.get_mut(name) {
+            node.sent = Some(nodes::Sent {
+                records: known.unwrap_or(0),
+                ..nodes::Sent::default()
+            });
+            self.dirty.insert(name.to_owned());
+        }
+    }
+
+    fn take_keys(&mut self, name: &str, keys: &[AgentPublicKey]) {
+        let Some(node) = self.nodes.get_mut(name).filter(|node| node.sent.is_some()) else {
+            self.misbehaved(name, &"announced keys before it said Hello");
+            return;
+        };
+        let probe = StaticSecret::random_from_rng(&mut *self.rng);
+        let weak = |key: &AgentPublicKey| {
+            let shared = probe.diffie_hellman(&PublicKey::from(key.0));
+            !shared.was_contributory()
+        };
+        if keys.iter().any(|key| !node.holds_key(*key) && weak(key)) {
+            self.misbehaved(name, &"announced a key of small order");
+        } else if node.announce(keys, self.now.mono) {
+            self.register(name);
+        }
+    }
+
+    fn answer(&mut self, name: &str, key: AgentPublicKey, uids: &[String]) {
+        let node = self.nodes.get(name).filter(|node| node.sent.is_some());
+        if !node.is_some_and(|node| node.holds_key(key)) {
+            self.misbehaved(
+                name,
+                &"asked for a key that it does not announce, or that is too old",
+            );
+            return;
+        }
+        for uid in uids {
+            match self.pods.get(uid) {
+                Some(pod) if pod.belongs_to(name) => self.issue(name, uid, key, false),
+                Some(pod) if pod.workload.node == name => {}
+                Some(_) => self.emit(IssuerEvent::Refused {
+                    node: name.to_owned(),
+                    pod_uid: uid.clone(),
+                }),
+                None => {
+                    if let Some(node) = self.nodes.get_mut(name) {
+                        node.wait_for(uid);
+                    }
+                }
+            }
+        }
+    }
+
+    fn issue_for_all_keys(&mut self, node: &str, uid: &str) {
+        let keys: Vec<_> = self
+            .nodes
+            .get(node)
+            .filter(|node| node.sent.is_some())
+            .map(|node| node.keys.iter().map(|known| known.key).collect())
+            .unwrap_or_default();
+        for key in keys {
+            self.issue(node, uid, key, true);
+        }
+    }
+
+    /// Signs a credential of the pod for its node, unless one was signed a moment ago.
+    fn issue(&mut self, name: &str, uid: &str, key: AgentPublicKey, anew: bool) {
+        let (Some(pod), Some(node)) = (self.pods.get_mut(uid), self.nodes.get_mut(name)) else {
+            return;
+        };
+        if !pod.belongs_to(name) || (!anew && pod.just_signed(key, self.now.mono)) {
+            return;
+        }
+        if !node.may_sign(self.now.mono) {
+            return;
+        }
+        let unheard = pod.last_key.is_none();
+        match self.press.issue(pod, key, self.now, &mut *self.rng) {
+            Ok(credential) => {
+                // Whoever was told that it is gone has to be told that it is back.
+                let back = std::mem::take(&mut pod.withdrawn).then(|| credential.clone());
+                pod.relabelled |= back.is_some();
+                let generation = pod.generation;
+                let expires = self.now.mono.after(self.press.valid_for());
+                let ready = Ready {
+                    credential,
+                    expires,
+                };
+                node.ready.insert((uid.to_owned(), key), ready);
+                self.dirty.insert(name.to_owned());
+                if unheard || back.is_some() {
+                    self.emit(IssuerEvent::StateChanged);
+                }
+                if let Some(credential) = back {
+                    self.gone.remove(uid);
+                    self.record(
+                        uid.to_owned(),
+                        generation,
+                        PodChange::Relabelled(credential),
+                    );
+                }
+            }
+            Err(error) => self.complain(uid, &error),
+        }
+    }
+
+    /// Brings the registry up to date with the pods.
+    fn register_addresses(&mut self) {
+        let mut addresses: BTreeMap<String, Addresses> = BTreeMap::new();
+        for pod in self.pods.values() {
+            let Some(address) = pod.workload.address else {
+                continue;
+            };
+            let of_node = addresses.entry(pod.workload.node.clone()).or_default();
+            match pod.workload.unprotected {
+                true => of_node.unprotected.push(address),
+                false => of_node.protected.push(address),
+            }
+        }
+        for of_node in addresses.values_mut() {
+            of_node.protected.sort();
+            of_node.unprotected.sort();
+        }
+        let before = std::mem::replace(&mut self.addresses, addresses);
+        let nodes: BTreeSet<_> = before
+            .keys()
+            .chain(self.addresses.keys())
+            .cloned()
+            .collect();
+        for node in nodes {
+            if before.get(&node) != self.addresses.get(&node) {
+                self.register(&node);
+            }
+        }
+    }
+
+    /// Brings the registry's entry of `node` up to date.
+    fn register(&mut self, node: &str) {
+        let addresses = self.addresses.get(node).cloned().unwrap_or_default();
+        let known = self.nodes.get(node);
+        let entry = NodeEntry {
+            node: node.to_owned(),
+            agent_keys: known.map_or_else(Vec::new, |known| {
+                known.keys.iter().map(|known| known.key).collect()
+            }),
+            addresses: addresses.protected,
+            unprotected: addresses.unprotected,
+        };
+        let empty = entry.agent_keys.is_empty()
+            && entry.addresses.is_empty()
+            && entry.unprotected.is_empty();
+        let changed = match empty {
+            true => self.registry.remove(node.to_owned()),
+            false => self.registry.set(node.to_owned(), entry),
+        };
+        if changed {
+            self.emit(IssuerEvent::RegistryChanged);
+            self.all_dirty();
+        }
+    }
+
+    fn forget_old(&mut self) {
+        let now = self.now.unix;
+        let kept = u64::try_from(GONE_KEPT.as_millis()).unwrap_or(u64::MAX);
+        let old: Vec<_> = self
+            .gone
+            .iter()
+            .filter(|(_, mark)| now.0.saturating_sub(mark.at.0) >= kept)
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in old {
+            self.gone.remove(&uid);
+            self.records.forget(&(self.press.trust_domain.clone(), uid));
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.counter = self.counter.saturating_add(1);
+        self.counter
+    }
+
+    fn all_dirty(&mut self) {
+        let connected = self.nodes.iter().filter(|(_, node)| node.sent.is_some());
+        self.dirty.extend(connected.map(|(name, _)| name.clone()));
+    }
+
+    fn complain(&mut self, uid: &str, error: &NotIssued) {
+        if let Some(pod) = self.pods.get_mut(uid)
+            && !std::mem::replace(&mut pod.complained, true)
+        {
+            self.problem(error.to_string());
+        }
+    }
+
+    fn misbehaved(&mut self, node: &str, what: &dyn fmt::Display) {
+        self.emit(IssuerEvent::Misbehaved {
+            node: node.to_owned(),
+            what: what.to_string(),
+        });
+    }
+
+    fn problem(&mut self, words: String) {
+        self.emit(IssuerEvent::Problem(words));
+    }
+
+    fn emit(&mut self, event: IssuerEvent) {
+        // Said once until it is heard.
+        if self.events.contains(&event) {
+            return;
+        }
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}

@@ -1,0 +1,198 @@
+//! The pods of the cluster as the source describes them, and what a credential says of each.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use identity::{
+    Assurance, Claims, IssueError, IssuerKey, Labels, Mono, Now, SignedCredential, SpiffeId,
+    TrustDomain, Workload,
+};
+use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
+
+use crate::node_messages::AgentPublicKey;
+
+/// How far before this clock a credential starts: with the 10 s that a verifier allows, a clock
+/// that is 30 s behind this one accepts a credential at once.
+pub(super) const BACKDATE: Duration = Duration::from_secs(20);
+
+/// Two credentials of one pod and key are this far apart, whatever is asked.
+const RESIGN_AFTER: Duration = Duration::from_secs(2);
+/// Keys of one pod whose last signature is remembered.
+const SIGNED_KEPT: usize = 4;
+
+/// A hash of what policy can see of a pod.
+pub(super) type Fingerprint = [u8; 16];
+
+pub(super) struct Pod {
+    pub(super) workload: Workload,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) generation: u64,
+    /// The key of its last credential; none when there never was one.
+    pub(super) last_key: Option<AgentPublicKey>,
+    /// There is a record of it, which has to be made again after a restart.
+    pub(super) relabelled: bool,
+    /// A record says that it is gone, which the next credential takes back.
+    pub(super) withdrawn: bool,
+    /// The operator was told that it cannot have a credential.
+    pub(super) complained: bool,
+    /// When it was last signed for, by key.
+    signed: Vec<(AgentPublicKey, Mono)>,
+}
+
+impl Pod {
+    pub(super) fn new(workload: Workload, fingerprint: Fingerprint, generation: u64) -> Self {
+        Self {
+            workload,
+            fingerprint,
+            generation,
+            last_key: None,
+            relabelled: false,
+            withdrawn: false,
+            complained: false,
+            signed: Vec::new(),
+        }
+    }
+
+    /// Whether `node` may have a credential of it.
+    pub(super) fn belongs_to(&self, node: &str) -> bool {
+        self.workload.node == node && !self.workload.unprotected
+    }
+
+    /// Whether a credential naming `key` was signed a moment ago.
+    pub(super) fn just_signed(&self, key: AgentPublicKey, now: Mono) -> bool {
+        self.signed
+            .iter()
+            .any(|(signed, at)| *signed == key && now.since(*at) < RESIGN_AFTER)
+    }
+}
+
+/// What turns a pod into a credential.
+pub(super) struct Press {
+    pub(super) trust_domain: TrustDomain,
+    pub(super) key: IssuerKey,
+    pub(super) lifetime: Duration,
+    /// The label keys that are carried; all when none are given.
+    pub(super) carried: Option<Vec<String>>,
+}
+
+/// Why a pod gets no credential.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotIssued {
+    /// Its namespace or service account cannot be part of a SPIFFE ID.
+    #[error("no identity for {pod}: {problem}")]
+    Name {
+        /// `namespace/pod`.
+        pod: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// It does not fit, or a claim of it is none.
+    #[error(transparent)]
+    Claims(#[from] IssueError),
+}
+
+impl Press {
+    /// Signs a credential of `pod` that names `key`, and remembers that in `pod`.
+    pub(super) fn issue(
+        &self,
+        pod: &mut Pod,
+        key: AgentPublicKey,
+        now: Now,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<SignedCredential, NotIssued> {
+        let mut id = [0; 16];
+        rng.fill_bytes(&mut id);
+        let from = now.unix.0.saturating_sub(millis(BACKDATE));
+        let claims = Claims {
+            issued_at: identity::UnixMillis::from_secs(from / 1000),
+            expires_at: identity::UnixMillis::from_secs(from / 1000).after(self.lifetime),
+            id,
+            agent_key: key.0,
+            ..self.claims(&pod.workload, pod.generation)?
+        };
+        let credential = self.key.issue(&claims)?;
+        pod.last_key = Some(key);
+        pod.signed.retain(|(signed, _)| *signed != key);
+        pod.signed.push((key, now.mono));
+        if pod.signed.len() > SIGNED_KEPT {
+            pod.signed.remove(0);
+        }
+        Ok(credential)
+    }
+
+    /// How long a credential that is issued now stays valid.
+    pub(super) fn valid_for(&self) -> Duration {
+        self.lifetime.saturating_sub(BACKDATE)
+    }
+
+    /// What a credential says of `workload`, without times, key and id.
+    pub(super) fn claims(&self, workload: &Workload, generation: u64) -> Result<Claims, NotIssued> {
+        let subject = SpiffeId::workload(
+            &self.trust_domain,
+            &workload.namespace,
+            &workload.service_account,
+        )
+        .map_err(|error| NotIssued::Name {
+            pod: format!("{}/{}", workload.namespace, workload.pod),
+            problem: error.to_string(),
+        })?;
+        let mut named_ports = workload.named_ports.clone();
+        named_ports.sort();
+        named_ports.dedup();
+        Ok(Claims {
+            subject,
+            issued_at: identity::UnixMillis::default(),
+            expires_at: identity::UnixMillis::default(),
+            id: [0; 16],
+            agent_key: [0; 32],
+            pod: workload.pod.clone(),
+            pod_uid: workload.uid.clone(),
+            labels: self.carried(&workload.labels),
+            namespace_labels: self.carried(&workload.namespace_labels),
+            zone: workload.zone.clone(),
+            named_ports,
+            assurance: Assurance::Agent,
+            generation,
+        })
+    }
+
+    /// What policy can see of `workload`, hashed. It changes with the list of carried labels too.
+    pub(super) fn fingerprint(&self, workload: &Workload) -> Fingerprint {
+        let seen = (
+            &workload.namespace,
+            &workload.pod,
+            &workload.service_account,
+            self.carried(&workload.labels),
+            self.carried(&workload.namespace_labels),
+            &workload.zone,
+            &workload.named_ports,
+        );
+        let mut bytes = Vec::new();
+        // Strings and numbers: writing them to memory does not fail.
+        let written = ciborium::into_writer(&seen, &mut bytes);
+        debug_assert!(written.is_ok());
+        let [.., last] = Sha256::digest(&bytes)
+            .as_chunks::<16>()
+            .0
+            .try_into()
+            .unwrap_or([[0; 16]; 2]);
+        last
+    }
+
+    fn carried(&self, labels: &Labels) -> Labels {
+        let Some(keys) = &self.carried else {
+            return labels.clone();
+        };
+        let kept: BTreeMap<_, _> = labels
+            .iter()
+            .filter(|(key, _)| keys.contains(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        // A part of checked labels is checked.
+        Labels::try_from(kept).unwrap_or_default()
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
