@@ -150,3 +150,110 @@ fn free(cluster: &ClusterConfig, node: &str, taken: &BTreeSet<IpAddr>) -> Option
         .filter_map(address)
         .find(|a| !taken.contains(a))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::PodRange;
+
+    fn cluster(range: &str, nodes: usize) -> ClusterConfig {
+        ClusterConfig {
+            name: "east".into(),
+            trust_domain: "east".parse().unwrap(),
+            pod_ranges: vec![PodRange {
+                id: 1,
+                cidr: range.parse().unwrap(),
+            }],
+            nodes: (1..=nodes).map(|n| format!("node{n}")).collect(),
+            gateways: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn nodes_have_subnets_by_their_number() {
+        for (range, node, prefix) in [
+            ("10.1.0.0/16", "node1", Some("10.1.1.0/24")),
+            ("10.1.0.0/16", "node2", Some("10.1.2.0/24")),
+            ("10.0.0.0/8", "node2", Some("10.0.2.0/24")),
+            ("10.1.16.0/20", "node3", Some("10.1.16.48/28")),
+            ("10.1.1.0/24", "node1", Some("10.1.1.1/32")),
+            ("10.1.1.0/25", "node1", None),
+            ("fd00::/48", "node2", Some("fd00:0:0:2::/64")),
+            ("fd00::/64", "node2", Some("fd00::200:0:0:0/72")),
+            ("10.1.0.0/16", "node4", None),
+        ] {
+            let found = node_prefix(&cluster(range, 3), node).map(|p| p.to_string());
+            assert_eq!(found.as_deref(), prefix, "{range} {node}");
+        }
+        let many = cluster("10.1.0.0/16", 300);
+        assert_eq!(
+            node_prefix(&many, "node255").unwrap().to_string(),
+            "10.1.255.0/24"
+        );
+        assert_eq!(node_prefix(&many, "node256"), None);
+    }
+
+    #[test]
+    fn pods_begin_at_ten_and_leave_declared_addresses_alone() {
+        let request = |name, address: Option<&str>| Request {
+            namespace: "shop",
+            name,
+            node: Some("node2"),
+            address: address.map(|a| a.parse().unwrap()),
+        };
+        let requests = [
+            request("b", None),
+            request("a", None),
+            request("z", Some("10.1.2.11")),
+        ];
+        let places = allotment(&cluster("10.1.0.0/16", 2), &requests);
+        let addresses: Vec<String> = places
+            .iter()
+            .map(|p| p.address.unwrap().to_string())
+            .collect();
+        assert_eq!(addresses, ["10.1.2.12", "10.1.2.10", "10.1.2.11"]);
+        // A subnet of 16 addresses has room from 10 to 14.
+        let names = ["a", "b", "c", "d", "e", "f", "g"];
+        let requests = names.map(|n| request(n, None));
+        let places = allotment(&cluster("10.1.16.0/20", 2), &requests);
+        let served = places.iter().filter(|p| p.address.is_some()).count();
+        assert_eq!(served, 5);
+    }
+
+    proptest! {
+        #[test]
+        fn order_does_not_matter_and_no_address_is_given_twice(
+            names in prop::collection::btree_set("[a-z]{1,4}", 0..40),
+            declared in prop::collection::vec(prop::option::of(0..60_u8), 40),
+            seed in any::<prop::sample::Index>(),
+        ) {
+            let cluster = cluster("10.1.0.0/16", 2);
+            let mut used = BTreeSet::new();
+            let requests: Vec<Request<'_>> = names.iter().zip(&declared).map(|(name, at)| Request {
+                namespace: "shop",
+                name,
+                node: None,
+                address: at.filter(|a| used.insert(*a)).map(|a| IpAddr::from([10, 1, 1, a])),
+            }).collect();
+            let places = allotment(&cluster, &requests);
+            let addresses: BTreeSet<IpAddr> = places.iter().filter_map(|p| p.address).collect();
+            prop_assert_eq!(addresses.len(), requests.len());
+            for (request, place) in requests.iter().zip(&places) {
+                prop_assert!(request.address.is_none_or(|a| place.address == Some(a)));
+                let prefix = node_prefix(&cluster, &place.node).unwrap();
+                prop_assert!(prefix.contains(&place.address.unwrap()));
+            }
+            let mut turned = requests.clone();
+            let by = if requests.is_empty() { 0 } else { seed.index(requests.len()) };
+            turned.rotate_left(by);
+            let again = allotment(&cluster, &turned);
+            for (request, place) in turned.iter().zip(again) {
+                let before = requests.iter().position(|r| r == request).unwrap();
+                prop_assert_eq!(&places[before], &place);
+            }
+        }
+    }
+}

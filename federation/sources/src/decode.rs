@@ -17,6 +17,9 @@ use serde_json::Value;
 use crate::fault::{Fault, Faults, FieldPath};
 use crate::suggest::nearest;
 
+/// So many fields are listed beside a hint.
+const MAX_LISTED: usize = 8;
+
 /// The object that `tree` describes. Unknown fields are all told, and then the first value of a
 /// wrong type, which ends it.
 pub(crate) fn decode<T: DeserializeOwned>(tree: &Value, faults: &mut Faults) -> Option<T> {
@@ -27,12 +30,12 @@ pub(crate) fn decode<T: DeserializeOwned>(tree: &Value, faults: &mut Faults) -> 
         unknown: &unknown,
     };
     let decoded = T::deserialize(node);
-    unknown
-        .into_inner()
-        .into_iter()
-        .for_each(|f| faults.push(f));
+    let unknown = unknown.into_inner();
+    let is_known = unknown.is_empty();
+    unknown.into_iter().for_each(|f| faults.push(f));
     match decoded {
-        Ok(object) => Some(object),
+        // What else is wrong may only follow from the field that was not understood.
+        Ok(object) => is_known.then_some(object),
         Err(error) => {
             faults.add(
                 error.path.unwrap_or_default(),
@@ -77,13 +80,18 @@ impl<'a> Node<'a> {
             return;
         };
         for key in map.keys().filter(|k| !fields.contains(&k.as_str())) {
-            let hint = nearest(key, fields)
-                .map_or_else(String::new, |near| format!(", did you mean {near}?"));
+            let near = nearest(key, fields);
+            let hint = near.map_or_else(String::new, |near| format!(", did you mean {near}?"));
+            let expected = match near {
+                // A long list would only hide the hint.
+                Some(_) if fields.len() > MAX_LISTED => String::new(),
+                _ => one_of(fields),
+            };
             self.unknown.borrow_mut().push(Fault {
                 path: self.path.key(key),
                 in_key: true,
                 message: format!("unknown field{hint}"),
-                expected: one_of(fields),
+                expected,
                 warning: false,
             });
         }

@@ -22,6 +22,9 @@ mod watcher;
 mod world;
 mod yaml;
 
+#[cfg(test)]
+mod store_tests;
+
 pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
 pub use folder::{FolderSource, LoadError, load_once};

@@ -29,7 +29,7 @@ const SETTLED: Duration = Duration::from_millis(50);
 /// Look after so long even if someone keeps touching manifests.
 const IMPATIENT: Duration = Duration::from_millis(400);
 /// A file that was written to but not closed is taken as it is after so long.
-const ABANDONED: Duration = Duration::from_secs(2);
+const ABANDONED: Duration = Duration::from_secs(10);
 /// How often folders are checked for being other ones than those that are watched.
 const TICK: Duration = Duration::from_millis(250);
 /// How many ticks pass between two looks at the state of all files.
@@ -167,10 +167,11 @@ impl FolderWatcher {
 
     /// Takes note of an event; whether it concerns a manifest or a folder of ours.
     fn note(&mut self, event: notify::Result<Event>) -> bool {
-        let Ok(event) = event else { return true };
-        if event.need_rescan() {
+        let Some(event) = event.ok().filter(|e| !e.need_rescan()) else {
+            // Events were lost, the end of a writing maybe among them.
+            self.writing.clear();
             return true;
-        }
+        };
         // Our own reading opens files too.
         let is_close = EventKind::Access(AccessKind::Close(AccessMode::Write));
         if matches!(event.kind, EventKind::Access(_)) && event.kind != is_close {

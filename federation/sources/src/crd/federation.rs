@@ -1,12 +1,8 @@
 //! Federation: which clusters there are.
 
-use std::net::SocketAddr;
-
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-use super::schema;
 
 /// The clusters of a federation and the addresses of their pods. Every member holds the same one.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,6 +64,5 @@ pub struct GatewaySpec {
     /// Address and port where it listens for QUIC sessions of other gateways, such as
     /// `192.0.2.1:4433`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::optional_string")]
-    pub endpoint: Option<SocketAddr>,
+    pub endpoint: Option<String>,
 }

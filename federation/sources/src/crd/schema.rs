@@ -3,10 +3,6 @@
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-pub fn optional_string(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string"})
-}
-
 /// `meta/v1` LabelSelector.
 pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

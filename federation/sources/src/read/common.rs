@@ -57,7 +57,16 @@ fn port(port: &NetworkPolicyPort, path: &FieldPath, faults: &mut Faults) -> Opti
                 .map(|(first, last)| PortSpec::Range(first, last))
         }
         (Some(IntOrString::String(name)), end) => {
-            check_port_name(name, path.key("port"), faults);
+            if let Ok(number) = name.parse::<u16>() {
+                let expected = format!("the number {number} without quotes");
+                faults.add(
+                    path.key("port"),
+                    format!("found the string {name:?}"),
+                    expected,
+                );
+            } else {
+                check_port_name(name, path.key("port"), faults);
+            }
             if let Some((_, at)) = end {
                 faults.add(
                     at,

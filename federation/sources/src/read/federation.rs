@@ -1,5 +1,7 @@
 //! Federation -> all clusters with their defaults filled in.
 
+use std::net::SocketAddr;
+
 use identity::TrustDomain;
 use ipnet::IpNet;
 
@@ -126,15 +128,27 @@ fn gateways(spec: &ClusterSpec, path: &FieldPath, faults: &mut Faults) -> Vec<Ga
     let path = path.key("gateways");
     let mut gateways: Vec<GatewayConfig> = Vec::new();
     for (index, gateway) in spec.gateways.iter().enumerate() {
-        let path = path.index(index).key("name");
-        check_label_name(&gateway.name, path.clone(), faults);
+        let path = path.index(index);
+        check_label_name(&gateway.name, path.key("name"), faults);
         if gateways.iter().any(|g| g.name == gateway.name) {
             let message = format!("{:?} names another gateway too", gateway.name);
-            faults.add(path, message, "each name once");
+            faults.add(path.key("name"), message, "each name once");
         }
+        let endpoint = gateway.endpoint.as_ref().and_then(|text| {
+            let parsed = text.parse::<SocketAddr>().ok().filter(|a| a.port() != 0);
+            if parsed.is_none() {
+                let expected = "address:port, such as 192.0.2.1:4433";
+                faults.add(
+                    path.key("endpoint"),
+                    format!("{text:?} is no endpoint"),
+                    expected,
+                );
+            }
+            parsed
+        });
         gateways.push(GatewayConfig {
             name: gateway.name.clone(),
-            endpoint: gateway.endpoint,
+            endpoint,
         });
     }
     gateways

@@ -7,22 +7,20 @@ use policy::model::{
 };
 
 use super::{
-    common::{ip_block, ports},
-    names::{check_label_name, check_names, check_subdomain},
+    common::ports,
+    federation_peers::{Context, PeerReader, namespaces},
+    names::{check_names, check_subdomain},
     network_policy::NETWORK_POLICY_ORDER,
     object::Name,
-    scope::{clusters, scopes},
+    scope::scopes,
     selector::selector,
 };
 use crate::{
-    FederationConfig,
     crd::{
         ClusterFederationPolicySpec, ClusterSubject, FederationPolicySpec, PolicyPeer, PolicyRule,
         RequiredAssurance, RuleAction, ScopeWord, TierWord,
     },
-    decode::one_of,
     fault::{Faults, FieldPath},
-    suggest::nearest,
 };
 
 /// Longest name of a rule in bytes.
@@ -76,14 +74,6 @@ pub(super) fn cluster_federation_policy(
     body.policy(None, &name.name, context, faults)
 }
 
-/// What a policy is read against.
-#[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub federation: &'a FederationConfig,
-    /// The cluster that owns the policy.
-    pub cluster: &'a str,
-}
-
 /// What both kinds have in common.
 struct Body<'a> {
     kind: PolicyKind,
@@ -104,7 +94,9 @@ impl Body<'_> {
         faults: &mut Faults,
     ) -> Policy {
         let path = FieldPath::of(&["spec"]);
-        let reader = Reader { namespace, context };
+        let reader = Reader {
+            peers: PeerReader { namespace, context },
+        };
         let mut rules = Vec::new();
         let mut isolates = Vec::new();
         let directions = [
@@ -114,7 +106,7 @@ impl Body<'_> {
         for (direction, field, list) in directions {
             let Some(list) = list else { continue };
             let read = reader.rules(list, direction, &path.key(field), faults);
-            let scopes = self.isolated_scopes(&read, &path.key(field), faults);
+            let scopes = self.isolated_scopes(list, &read, &path.key(field), faults);
             isolates.extend(scopes.into_iter().map(|s| (direction, s)));
             rules.extend(read);
         }
@@ -129,7 +121,7 @@ impl Body<'_> {
             let message = "the Admin tier isolates nothing";
             faults.add(path.key("isolates"), message, "a rule with action Deny");
         }
-        check_rule_names(&rules, self, &path, faults);
+        check_rule_names(self, &path, faults);
         Policy {
             kind: self.kind,
             namespace: namespace.cloned(),
@@ -168,14 +160,20 @@ impl Body<'_> {
     }
 
     /// The scopes of the rules' peers, unless the policy says otherwise.
-    fn isolated_scopes(&self, rules: &[Rule], path: &FieldPath, faults: &mut Faults) -> Vec<Scope> {
+    fn isolated_scopes(
+        &self,
+        list: &[PolicyRule],
+        rules: &[Rule],
+        path: &FieldPath,
+        faults: &mut Faults,
+    ) -> Vec<Scope> {
         if self.tier == Tier::Admin {
             return Vec::new();
         }
         if let Some(word) = self.isolates {
             return scopes(word);
         }
-        if rules.is_empty() {
+        if list.is_empty() {
             let expected = "rules, or `isolates` with Local, Remote or All";
             faults.add(
                 path.clone(),
@@ -191,44 +189,32 @@ impl Body<'_> {
     }
 }
 
-/// A rule's own name is one of the policy's; rules that were split share one.
-fn check_rule_names(rules: &[Rule], body: &Body<'_>, path: &FieldPath, faults: &mut Faults) {
-    let own = |field: &'static str, list: Option<&'_ [PolicyRule]>| -> Vec<(FieldPath, String)> {
-        let list = list.unwrap_or_default().iter().enumerate();
-        let path = path.key(field);
-        list.filter_map(|(i, r)| Some((path.index(i).key("name"), r.name.clone()?)))
-            .collect()
-    };
-    let names = [own("ingress", body.ingress), own("egress", body.egress)].concat();
-    for (index, (path, name)) in names.iter().enumerate() {
-        let valid =
-            (1..=MAX_RULE_NAME).contains(&name.len()) && !name.chars().any(char::is_control);
-        if !valid {
-            let expected = "1-100 bytes without control characters";
-            faults.add(path.clone(), "is no name of a rule", expected);
-        }
-        if names.iter().take(index).any(|(_, n)| n == name) {
-            faults.add(
-                path.clone(),
-                format!("{name:?} names another rule too"),
-                "each name once",
-            );
-        }
-        let (_, direction_of_place) = name.split_once('[').map_or(("", false), |(field, _)| {
-            (field, matches!(field, "ingress" | "egress"))
-        });
-        if direction_of_place && rules.iter().filter(|r| r.name == *name).count() > 0 {
-            let message = format!("{name:?} reads like the place of a rule");
-            faults.add(path.clone(), message, "a name of another form");
+/// A rule's own name is one of the policy's, and does not read like the place of another.
+fn check_rule_names(body: &Body<'_>, path: &FieldPath, faults: &mut Faults) {
+    let mut seen: Vec<&str> = Vec::new();
+    for (field, list) in [("ingress", body.ingress), ("egress", body.egress)] {
+        for (index, rule) in list.unwrap_or_default().iter().enumerate() {
+            let Some(name) = rule.name.as_deref() else {
+                continue;
+            };
+            let path = path.key(field).index(index).key("name");
+            let is_short = (1..=MAX_RULE_NAME).contains(&name.len());
+            let is_place = name.starts_with("ingress[") || name.starts_with("egress[");
+            if !is_short || is_place || name.chars().any(char::is_control) {
+                let expected = "1-100 bytes without control characters, not like \"ingress[0]\"";
+                faults.add(path, format!("{name:?} is no name of a rule"), expected);
+            } else if seen.contains(&name) {
+                let message = format!("{name:?} names another rule of the policy too");
+                faults.add(path, message, "each name once");
+            }
+            seen.push(name);
         }
     }
 }
 
 /// Reads rules.
 struct Reader<'a> {
-    /// The policy's own, if it has one.
-    namespace: Option<&'a String>,
-    context: Context<'a>,
+    peers: PeerReader<'a>,
 }
 
 impl Reader<'_> {
@@ -298,7 +284,7 @@ impl Reader<'_> {
     ) -> Vec<Rule> {
         let mut parts: Vec<(bool, Vec<Scope>, Vec<PeerMatch>)> = Vec::new();
         for (index, peer) in listed.iter().enumerate() {
-            let Some((scopes, peer)) = self.peer(peer, &path.index(index), faults) else {
+            let Some((scopes, peer)) = self.peers.peer(peer, &path.index(index), faults) else {
                 continue;
             };
             let is_net = matches!(peer, PeerMatch::Net { .. });
@@ -321,160 +307,6 @@ impl Reader<'_> {
             ..template.clone()
         };
         parts.into_iter().map(rule).collect()
-    }
-
-    fn peer(
-        &self,
-        peer: &PolicyPeer,
-        path: &FieldPath,
-        faults: &mut Faults,
-    ) -> Option<(Vec<Scope>, PeerMatch)> {
-        if *peer == PolicyPeer::default() {
-            let expected = "a selector, names or an ipBlock";
-            faults.add(path.clone(), "the peer is empty", expected);
-            return None;
-        }
-        if peer.scope == Some(ScopeWord::None) {
-            faults.add(
-                path.key("scope"),
-                "matches nothing",
-                "one of Local, Remote, All",
-            );
-        }
-        let scope = peer.scope.unwrap_or(ScopeWord::Local);
-        if let Some(block) = &peer.ip_block {
-            let alone = PolicyPeer {
-                scope: peer.scope,
-                ip_block: peer.ip_block.clone(),
-                ..PolicyPeer::default()
-            };
-            if *peer != alone {
-                let message = "stands together with a choice of workloads";
-                faults.add(path.key("ipBlock"), message, "two peers, one with each");
-            }
-            let net = ip_block(block, &path.key("ipBlock"), faults)?;
-            return Some((scopes(scope), net));
-        }
-        let clusters = self.clusters(peer, scope, path, faults);
-        let (scopes, is_own) = self.scopes_of(&clusters);
-        let chosen = namespaces(
-            &peer.namespaces,
-            peer.namespace_selector.as_ref(),
-            path,
-            faults,
-        );
-        let namespaces = match (chosen, self.namespace) {
-            (Some(chosen), _) => chosen,
-            (None, None) => NamespaceMatch::Any,
-            (None, Some(own)) => {
-                if !is_own {
-                    let message = "a peer of other clusters does not say in which namespaces";
-                    let expected = "`namespaces`, or `namespaceSelector` ({} for all)";
-                    faults.add(path.clone(), message, expected);
-                }
-                NamespaceMatch::Names(vec![own.clone()])
-            }
-        };
-        let pods = peer.pod_selector.as_ref();
-        let pods = pods.map(|s| selector(s, &path.key("podSelector"), faults));
-        let path_of_accounts = path.key("serviceAccounts");
-        check_names(
-            &peer.service_accounts,
-            &path_of_accounts,
-            check_subdomain,
-            faults,
-        );
-        let selector = WorkloadSelector {
-            clusters,
-            namespaces,
-            pods: pods.unwrap_or_default(),
-            service_accounts: peer.service_accounts.clone(),
-        };
-        Some((scopes, PeerMatch::Workload(selector)))
-    }
-
-    fn clusters(
-        &self,
-        peer: &PolicyPeer,
-        scope: ScopeWord,
-        path: &FieldPath,
-        faults: &mut Faults,
-    ) -> ClusterMatch {
-        if peer.clusters.is_empty() {
-            return clusters(scope);
-        }
-        if peer.scope.is_some() {
-            faults.add(
-                path.key("scope"),
-                "stands together with clusters",
-                "only one of them",
-            );
-        }
-        let path = path.key("clusters");
-        check_names(&peer.clusters, &path, check_label_name, faults);
-        let federation = self.context.federation;
-        let mut listed = Vec::new();
-        for (index, name) in peer.clusters.iter().enumerate() {
-            if let Some(cluster) = federation.cluster(name) {
-                listed.push(cluster.trust_domain.clone());
-                continue;
-            }
-            let known: Vec<&str> = federation
-                .clusters
-                .iter()
-                .map(|c| c.name.as_str())
-                .collect();
-            let hint = nearest(name, &known);
-            let hint = hint.map_or_else(String::new, |near| format!(", did you mean {near}?"));
-            let message = format!(
-                "federation {} has no cluster {name:?}{hint}",
-                federation.name
-            );
-            faults.add(path.index(index), message, one_of(&known));
-        }
-        ClusterMatch::Listed(listed)
-    }
-
-    /// The scopes that a choice of clusters can match in, and whether it is the own cluster alone.
-    fn scopes_of(&self, clusters: &ClusterMatch) -> (Vec<Scope>, bool) {
-        let own = self.context.federation.cluster(self.context.cluster);
-        let is_own = |td| own.is_some_and(|c| c.trust_domain == td);
-        match clusters {
-            ClusterMatch::Own => (vec![Scope::Local], true),
-            ClusterMatch::Remote => (vec![Scope::Remote], false),
-            ClusterMatch::Any => (scopes(ScopeWord::All), false),
-            ClusterMatch::Listed(listed) => {
-                let local = listed.iter().any(|td| is_own(td.clone()));
-                let remote = listed.iter().any(|td| !is_own(td.clone()));
-                let local_scope = local.then_some(Scope::Local);
-                let remote_scope = remote.then_some(Scope::Remote);
-                (
-                    local_scope.into_iter().chain(remote_scope).collect(),
-                    !remote,
-                )
-            }
-        }
-    }
-}
-
-/// The chosen namespaces; `None` when none are chosen.
-fn namespaces(
-    names: &[String],
-    labels: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
-    path: &FieldPath,
-    faults: &mut Faults,
-) -> Option<NamespaceMatch> {
-    check_names(names, &path.key("namespaces"), check_label_name, faults);
-    let labels = labels.map(|s| selector(s, &path.key("namespaceSelector"), faults));
-    match (names.is_empty(), labels) {
-        (true, None) => None,
-        (false, None) => Some(NamespaceMatch::Names(names.to_vec())),
-        (true, Some(labels)) => Some(NamespaceMatch::Labels(labels)),
-        (false, Some(labels)) => {
-            let message = "stands together with namespaces";
-            faults.add(path.key("namespaceSelector"), message, "only one of them");
-            Some(NamespaceMatch::Labels(labels))
-        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod common;
 mod federation;
+mod federation_peers;
 mod federation_policy;
 mod names;
 mod namespace;

@@ -14,7 +14,8 @@ use policy::model::{
 use serde_json::Value;
 
 use super::{
-    federation_policy::{Context, cluster_federation_policy, federation_policy},
+    federation_peers::Context,
+    federation_policy::{cluster_federation_policy, federation_policy},
     names::{LABEL, SUBDOMAIN, is_dns_label, is_dns_subdomain},
     namespace::{NamespaceObject, namespace},
     network_policy::network_policy,
@@ -290,6 +291,7 @@ fn object(
     if tree.get("apiVersion").and_then(Value::as_str) != Some(kind.api_version()) {
         return None;
     }
+    let tree = &body(kind, tree);
     if kind == Kind::Federation {
         let object: Federation = decode(tree, faults)?;
         let read = super::federation(&name.name, &object.spec, faults);
@@ -340,6 +342,19 @@ fn object(
     let (annotations, object) = annotations;
     check_annotations(&annotations.unwrap_or_default(), faults);
     Some(object)
+}
+
+/// What is left to read. Kubernetes' types read their apiVersion and kind themselves, ours do not
+/// know them.
+fn body(kind: Kind, tree: &Value) -> Value {
+    let mut body = tree.clone();
+    if kind.api_version() == API_VERSION
+        && let Value::Object(map) = &mut body
+    {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    body
 }
 
 /// What stands for a policy or namespace that cannot be read at start and whose last accepted
