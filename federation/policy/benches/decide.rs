@@ -1,8 +1,8 @@
 //! How long one decision takes with 10, 1,000 and 10,000 rules.
 //!
 //! `services`: five rules for each service, as clusters have them; the index finds the few that
-//! concern the pod. `hub`: one service that names every client. `networks`: one policy of address
-//! blocks only, which nothing can index; each block is looked at.
+//! concern the pod. `hub`: one service that names every client. `networks`: one service that names
+//! address blocks. `negations`: rules on labels that must not be, which no index helps; each is asked.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -21,7 +21,12 @@ const SIZES: [u16; 3] = [10, 1_000, 10_000];
 type Shape = fn(u16) -> Vec<Policy>;
 
 fn bench(c: &mut Criterion) {
-    let shapes: [(&str, Shape); 3] = [("services", services), ("hub", hub), ("networks", networks)];
+    let shapes: [(&str, Shape); 4] = [
+        ("services", services),
+        ("hub", hub),
+        ("networks", networks),
+        ("negations", negations),
+    ];
     for (shape, policies) in shapes {
         let mut group = c.benchmark_group(shape);
         for rules in SIZES {
@@ -142,6 +147,29 @@ fn networks(rules: u16) -> Vec<Policy> {
     vec![federation_policy(
         &namespace,
         "blocks",
+        1000,
+        (0..rules).map(allow).collect(),
+    )]
+}
+
+/// Rules on labels that the client has, so that none matches.
+fn negations(rules: u16) -> Vec<Policy> {
+    let allow = |number: u16| Rule {
+        peers: vec![PeerMatch::Workload(WorkloadSelector {
+            pods: selector(&format!("x{number}!=a env!=prod")),
+            ..any_workload()
+        })],
+        scopes: vec![Scope::Remote],
+        ..rule(
+            &format!("ingress[{number}]"),
+            Direction::Ingress,
+            Action::Allow,
+        )
+    };
+    let namespace = format!("ns{}", rules / 10 % 50);
+    vec![federation_policy(
+        &namespace,
+        "negations",
         1000,
         (0..rules).map(allow).collect(),
     )]

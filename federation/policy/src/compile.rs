@@ -164,21 +164,15 @@ fn index_rules(policies: &[Policy], entries: &[Entry]) -> (SelectorIndex, Select
     let (mut subjects, mut peers) = (Census::default(), Census::default());
     for (subject, rule) in entries.iter().filter_map(of) {
         subjects.count(subject);
-        workloads(rule)
-            .into_iter()
-            .flatten()
-            .for_each(|s| peers.count(s));
+        rule.peers.iter().for_each(|p| peers.count_peer(p));
     }
     let (mut by_subject, mut by_peer) = (SelectorIndex::default(), SelectorIndex::default());
     for ((subject, rule), id) in entries.iter().filter_map(of).zip(0_u32..) {
-        let subject_cost = subjects.cost(subject).unwrap_or(usize::MAX);
-        match workloads(rule).filter(|s| cost(s, &peers) < subject_cost) {
-            Some(selectors) => {
-                for selector in selectors {
-                    by_peer.insert(selector, id, &peers);
-                }
-            }
-            None => by_subject.insert(subject, id, &subjects),
+        if peers.cost_of_peers(&rule.peers) < subjects.cost(subject) {
+            let wanted = rule.peers.iter();
+            wanted.for_each(|p| by_peer.insert_peer(p, id, &peers));
+        } else {
+            by_subject.insert(subject, id, &subjects);
         }
     }
     (by_subject, by_peer)
@@ -218,13 +212,6 @@ fn workloads(rule: &Rule) -> Option<Vec<&WorkloadSelector>> {
         PeerMatch::Net { .. } => None,
     });
     selectors.collect()
-}
-
-fn cost(selectors: &[&WorkloadSelector], census: &Census<'_>) -> usize {
-    let costs = selectors
-        .iter()
-        .map(|s| census.cost(s).unwrap_or(usize::MAX));
-    costs.fold(0_usize, usize::saturating_add)
 }
 
 fn index_isolations(policies: &[Policy], isolations: &[u32]) -> SelectorIndex {

@@ -65,10 +65,17 @@ impl Table {
         lane.by_subject
             .offer(query.subject, query.known, &mut offered);
         match query.peer {
-            Peer::Identity { claims, .. } => {
+            Peer::Identity { claims, address } => {
                 lane.by_peer.offer(claims, query.known, &mut offered);
+                if let Some(address) = address {
+                    lane.by_peer.offer_address(address, &mut offered);
+                }
             }
-            Peer::Address(_) | Peer::Node => lane.by_peer.offer_always(&mut offered),
+            Peer::Address(address) => {
+                lane.by_peer.offer_always(&mut offered);
+                lane.by_peer.offer_address(address, &mut offered);
+            }
+            Peer::Node => {}
         }
         offered.sort_unstable();
         offered.dedup();
@@ -81,12 +88,12 @@ impl Table {
     }
 
     /// Asks the entries `offered` and the places `isolations` of the query's lane, both ascending.
-    pub(crate) fn walk(
-        &self,
-        query: &Query<'_>,
+    pub(crate) fn walk<'w>(
+        &'w self,
+        query: &'w Query<'w>,
         offered: &[u32],
         isolations: &[u32],
-        trace: &mut impl Trace,
+        trace: &'w mut impl Trace,
     ) -> Verdict {
         let scope = query.scope(self.cluster());
         let mut walk = Walk {
@@ -101,6 +108,7 @@ impl Table {
             logs: Vec::new(),
             near_miss: None,
             provisional: None,
+            subject: None,
             trace,
         };
         let (decision, rule) = walk.verdict(offered, isolations);
@@ -112,23 +120,25 @@ impl Table {
     }
 }
 
-struct Walk<'t, 'q, T> {
-    table: &'t Table,
-    lane: &'t Lane,
-    query: &'q Query<'q>,
+struct Walk<'w, T> {
+    table: &'w Table,
+    lane: &'w Lane,
+    query: &'w Query<'w>,
     scope: Scope,
-    context: Context<'q>,
+    context: Context<'w>,
     logs: Vec<RuleRef>,
     /// Why the first Allow that nearly matched did not: the reason of a drop that follows.
     near_miss: Option<DropReason>,
     /// An Allow that stands only if the tiers after it allow too, because a Pass before it may have
     /// matched.
-    provisional: Option<&'t RuleRef>,
-    trace: &'q mut T,
+    provisional: Option<&'w RuleRef>,
+    /// The policy that was asked last and how it fits the subject: its rules mostly come together.
+    subject: Option<(u32, Fit<'w>)>,
+    trace: &'w mut T,
 }
 
-impl<'t, T: Trace> Walk<'t, '_, T> {
-    fn verdict(&mut self, offered: &[u32], isolations: &[u32]) -> (Decision, Option<&'t RuleRef>) {
+impl<'w, T: Trace> Walk<'w, T> {
+    fn verdict(&mut self, offered: &[u32], isolations: &[u32]) -> (Decision, Option<&'w RuleRef>) {
         if self.query.subject.trust_domain() != self.context.own {
             self.trace.settled(Settled::ForeignSubject);
             return (dropped(DropReason::WrongTrustDomain, false), None);
@@ -164,7 +174,7 @@ impl<'t, T: Trace> Walk<'t, '_, T> {
         offered: &[u32],
         isolations: &[u32],
         doubtful: &mut bool,
-    ) -> Outcome<'t> {
+    ) -> Outcome<'w> {
         let lane = self.lane;
         let entries = offered
             .iter()
@@ -186,9 +196,10 @@ impl<'t, T: Trace> Walk<'t, '_, T> {
 
     /// Asks one rule. An unknown label key makes a Deny match and an Allow not; after a Pass that
     /// tests one, both ways are asked.
-    fn ask(&mut self, entry: &'t Entry, doubtful: &mut bool) -> Option<Outcome<'t>> {
+    fn ask(&mut self, entry: &'w Entry, doubtful: &mut bool) -> Option<Outcome<'w>> {
         let (policy, rule) = self.table.rule(entry);
-        let (subject, fit) = fit(policy, rule, self.query, self.scope, self.context);
+        let subject = self.subject_fit(entry.policy, policy);
+        let fit = subject.and(|| fit(rule, self.query, self.scope, self.context));
         let outcome = match (rule.action, fit) {
             (_, Fit::No(_)) => None,
             (Action::Log, Fit::Yes | Fit::Unknown(_)) => {
@@ -227,6 +238,17 @@ impl<'t, T: Trace> Walk<'t, '_, T> {
         };
         self.trace.rule(entry, policy, rule, asked);
         outcome
+    }
+
+    fn subject_fit(&mut self, number: u32, policy: &'w Policy) -> Fit<'w> {
+        match self.subject {
+            Some((asked, fit)) if asked == number => fit,
+            _ => {
+                let fit = selector::workload(&policy.subject, self.query.subject, self.context);
+                self.subject = Some((number, fit));
+                fit
+            }
+        }
     }
 
     fn note_near_miss(&mut self, fit: Fit<'_>) {
@@ -275,20 +297,11 @@ impl<'t, T: Trace> Walk<'t, '_, T> {
     }
 }
 
-/// How the subject alone fits, and how the whole rule does.
-fn fit<'a>(
-    policy: &'a Policy,
-    rule: &'a Rule,
-    query: &'a Query<'a>,
-    scope: Scope,
-    context: Context<'a>,
-) -> (Fit<'a>, Fit<'a>) {
-    let subject = selector::workload(&policy.subject, query.subject, context);
-    let whole = subject
-        .and(|| selector::ports(&rule.ports, query))
+/// How a rule fits, its policy's subject apart.
+fn fit<'a>(rule: &'a Rule, query: &'a Query<'a>, scope: Scope, context: Context<'a>) -> Fit<'a> {
+    selector::ports(&rule.ports, query)
         .and(|| selector::peers(&rule.peers, query.peer, context))
-        .and(|| assurance(rule, query, scope));
-    (subject, whole)
+        .and(|| assurance(rule, query, scope))
 }
 
 fn assurance<'a>(rule: &Rule, query: &Query<'a>, scope: Scope) -> Fit<'a> {

@@ -1,16 +1,20 @@
 //! Finds the few rules that could concern an identity, without asking all of them.
 //!
 //! Each selector hangs on the rarest thing that it requires (a namespace, a label value, a service
-//! account, a cluster); what requires nothing of the kind is asked always. The index may offer
+//! account, a cluster, a prefix of addresses); what requires nothing of the kind is asked always. The index may offer
 //! rules that do not match; it must never hide one that could, known or unknown.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use identity::Claims;
+use ipnet::IpNet;
 
 use crate::{
     KnownKeys,
-    model::{ClusterMatch, LabelSelector, NamespaceMatch, Operator, WorkloadSelector},
+    model::{ClusterMatch, LabelSelector, NamespaceMatch, Operator, PeerMatch, WorkloadSelector},
     selector::Whose,
 };
 
@@ -21,6 +25,7 @@ enum Anchor<'a> {
     Namespace(&'a str),
     ServiceAccount(&'a str),
     Label(Whose, &'a str, &'a str),
+    Net(IpNet),
 }
 
 /// Numbers of entries by what they require of an identity.
@@ -33,7 +38,13 @@ pub(crate) struct SelectorIndex {
     accounts: BTreeMap<String, Vec<u32>>,
     pod_labels: BTreeMap<String, BTreeMap<String, Vec<u32>>>,
     namespace_labels: BTreeMap<String, BTreeMap<String, Vec<u32>>>,
+    nets: BTreeMap<IpNet, Vec<u32>>,
+    /// The lengths of the prefixes in `nets`.
+    net_lengths: BTreeSet<u8>,
 }
+
+/// A set of anchors, one of which everything has that fits.
+type Choice<'a> = Vec<Anchor<'a>>;
 
 /// How rare the anchors of a set of selectors are.
 #[derive(Debug, Default)]
@@ -42,24 +53,46 @@ pub(crate) struct Census<'a>(BTreeMap<Anchor<'a>, usize>);
 impl<'a> Census<'a> {
     /// Counts what `selector` requires.
     pub(crate) fn count(&mut self, selector: &'a WorkloadSelector) {
-        for anchor in choices(selector).into_iter().flatten() {
+        self.count_choices(choices(selector));
+    }
+
+    /// Counts what a peer requires.
+    pub(crate) fn count_peer(&mut self, peer: &'a PeerMatch) {
+        self.count_choices(peer_choices(peer));
+    }
+
+    fn count_choices(&mut self, choices: Vec<Choice<'a>>) {
+        for anchor in choices.into_iter().flatten() {
             *self.0.entry(anchor).or_default() += 1;
         }
     }
 
-    /// How many entries would be offered beside an entry under its best anchors; `None` when the
-    /// selector requires nothing that can be looked up.
-    pub(crate) fn cost(&self, selector: &WorkloadSelector) -> Option<usize> {
-        self.best(selector).map(|(cost, _)| cost)
+    /// How many entries would be offered beside an entry under its best anchors; the most there can
+    /// be when the selector requires nothing that can be looked up.
+    pub(crate) fn cost(&self, selector: &WorkloadSelector) -> usize {
+        self.best(choices(selector))
+            .map_or(usize::MAX, |(cost, _)| cost)
     }
 
-    fn best<'s>(&self, selector: &'s WorkloadSelector) -> Option<(usize, Vec<Anchor<'s>>)> {
-        let cost = |anchors: &Vec<Anchor<'_>>| {
+    /// The same for any of some peers; none of them means every peer.
+    pub(crate) fn cost_of_peers(&self, peers: &[PeerMatch]) -> usize {
+        if peers.is_empty() {
+            return usize::MAX;
+        }
+        let costs = peers.iter().map(|p| self.best(peer_choices(p)));
+        let costs = costs.map(|best| best.map_or(usize::MAX, |(cost, _)| cost));
+        costs.fold(0, usize::saturating_add)
+    }
+
+    fn best<'s>(&self, choices: Vec<Choice<'s>>) -> Option<(usize, Choice<'s>)> {
+        let cost = |anchors: &Choice<'_>| {
             let counts = anchors.iter().map(|a| self.0.get(a).copied().unwrap_or(0));
             counts.fold(0_usize, usize::saturating_add)
         };
-        let choices = choices(selector).into_iter();
-        choices.map(|anchors| (cost(&anchors), anchors)).min()
+        choices
+            .into_iter()
+            .map(|anchors| (cost(&anchors), anchors))
+            .min()
     }
 }
 
@@ -71,7 +104,16 @@ impl SelectorIndex {
 
     /// `id` is offered for identities that `selector` could fit.
     pub(crate) fn insert(&mut self, selector: &WorkloadSelector, id: u32, census: &Census<'_>) {
-        let Some((_, anchors)) = census.best(selector) else {
+        self.insert_best(choices(selector), id, census);
+    }
+
+    /// `id` is offered for the other ends that `peer` could fit.
+    pub(crate) fn insert_peer(&mut self, peer: &PeerMatch, id: u32, census: &Census<'_>) {
+        self.insert_best(peer_choices(peer), id, census);
+    }
+
+    fn insert_best(&mut self, choices: Vec<Choice<'_>>, id: u32, census: &Census<'_>) {
+        let Some((_, anchors)) = census.best(choices) else {
             return self.insert_always(id);
         };
         for anchor in anchors {
@@ -84,6 +126,10 @@ impl SelectorIndex {
                 }
                 Anchor::Label(Whose::Namespace, key, value) => {
                     entry(entry(&mut self.namespace_labels, key), value)
+                }
+                Anchor::Net(net) => {
+                    self.net_lengths.insert(net.prefix_len());
+                    self.nets.entry(net).or_default()
                 }
             };
             list.push(id);
@@ -125,7 +171,20 @@ impl SelectorIndex {
         }
     }
 
-    /// Adds to `out` what could concern a peer without identity.
+    /// Adds to `out` what could concern an address, whether or not it has an identity.
+    pub(crate) fn offer_address(&self, address: IpAddr, out: &mut Vec<u32>) {
+        for length in &self.net_lengths {
+            // A length that this family does not have is no prefix of the address.
+            let Ok(net) = IpNet::new(address, *length) else {
+                continue;
+            };
+            if let Some(list) = self.nets.get(&net.trunc()) {
+                out.extend(list);
+            }
+        }
+    }
+
+    /// Adds to `out` what could concern anything.
     pub(crate) fn offer_always(&self, out: &mut Vec<u32>) {
         out.extend(&self.always);
     }
@@ -141,7 +200,7 @@ fn entry<'m, T: Default>(map: &'m mut BTreeMap<String, T>, key: &str) -> &'m mut
 
 /// Each choice is a complete set: a workload that fits the selector has one anchor of it, or a key
 /// of it is unknown.
-fn choices(selector: &WorkloadSelector) -> Vec<Vec<Anchor<'_>>> {
+fn choices(selector: &WorkloadSelector) -> Vec<Choice<'_>> {
     let mut out = Vec::new();
     if let ClusterMatch::Listed(listed) = &selector.clusters {
         out.push(listed.iter().map(|c| Anchor::Cluster(c.as_str())).collect());
@@ -161,7 +220,14 @@ fn choices(selector: &WorkloadSelector) -> Vec<Vec<Anchor<'_>>> {
     out
 }
 
-fn push_labels<'a>(out: &mut Vec<Vec<Anchor<'a>>>, whose: Whose, selector: &'a LabelSelector) {
+fn peer_choices(peer: &PeerMatch) -> Vec<Choice<'_>> {
+    match peer {
+        PeerMatch::Workload(selector) => choices(selector),
+        PeerMatch::Net { cidr, .. } => vec![vec![Anchor::Net(*cidr)]],
+    }
+}
+
+fn push_labels<'a>(out: &mut Vec<Choice<'a>>, whose: Whose, selector: &'a LabelSelector) {
     for requirement in &selector.0 {
         // Nothing hangs on an empty list, yet an unknown key must still be asked for.
         if let Operator::In(values) = &requirement.operator
