@@ -5,6 +5,7 @@ mod admin;
 mod demo;
 mod explain;
 mod oracle;
+mod policy_check;
 mod say;
 mod status;
 
@@ -31,6 +32,9 @@ enum Command {
     Status(status::StatusArgs),
     /// Which rule decides a connection, at both ends, without sending a packet
     Explain(explain::ExplainArgs),
+    /// What the files of a configuration folder say, without a running gateway
+    #[command(subcommand)]
+    Policy(policy_check::PolicyCommand),
     /// The server in every pod of the demo
     #[command(hide = true)]
     DemoServer(demo::server::ServerArgs),
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Command::Demo(command) => demo::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Policy(command) => return policy_check::run(&command),
         Command::DemoServer(args) => demo::server::run(&args),
     };
     match result {

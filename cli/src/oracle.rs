@@ -120,22 +120,35 @@ impl Oracle {
     /// What the source's cluster says of egress, and the destination's of ingress.
     pub fn ask(&self, from: &End, to: &End, protocol: u8, port: u16) -> Answer {
         let explain = |direction, subject: &End, peer: &End| {
-            self.clusters[subject.cluster].1.explain(&Query {
-                direction,
-                subject: &subject.claims,
-                peer: Peer::Identity {
-                    claims: &peer.claims,
-                    address: peer.workload.address,
-                },
-                protocol,
-                port,
-                known: &self.known,
-            })
+            let peer = Peer::Identity {
+                claims: &peer.claims,
+                address: peer.workload.address,
+            };
+            self.explain(direction, subject, peer, protocol, port)
         };
         Answer {
             egress: explain(Direction::Egress, from, to),
             ingress: explain(Direction::Ingress, to, from),
         }
+    }
+
+    /// What the cluster of `subject` says of `peer`.
+    pub fn explain(
+        &self,
+        direction: Direction,
+        subject: &End,
+        peer: Peer<'_>,
+        protocol: u8,
+        port: u16,
+    ) -> Explanation {
+        self.clusters[subject.cluster].1.explain(&Query {
+            direction,
+            subject: &subject.claims,
+            peer,
+            protocol,
+            port,
+            known: &self.known,
+        })
     }
 
     /// Whether `cluster`'s digest lets `from` reach that port of any of its pods.

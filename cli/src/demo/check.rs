@@ -9,6 +9,7 @@ use super::{
     facts::{self, Capture, Demo, Fact},
     interrupt::Interrupts,
     journal::{self, Entry, Journal},
+    preflight,
     state::State,
     tap::{self, Verdict},
 };
@@ -52,7 +53,9 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let chosen = choose(&args.only)?;
     let interrupts = Interrupts::handle()?;
     let state = State::new(&args.state.state)?;
-    let lock = state.lock()?;
+    preflight::root()?;
+    state.running_plan()?;
+    let _lock = state.lock()?;
     if !args.anyway {
         refuse_without_enforcement(&state)?;
     }
@@ -67,7 +70,6 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     if args.full {
         super::again::check(&chosen, &state, &interrupts, &mut report)?;
     }
-    drop(lock);
     let seconds = report.begin.elapsed().as_secs_f32();
     say!(
         "# {} of {} facts hold, {} skipped, {seconds:.1} s",

@@ -8,7 +8,7 @@ use std::{
     fs::OpenOptions,
     io::Write,
     net::SocketAddr,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -26,7 +26,7 @@ use super::{
     plan::{AGENT_METRICS, Cluster, GATEWAY_METRICS, NODE_PORT, Node, PSP_PORT, Plan, QUIC_PORT},
     preflight::Binaries,
     process::{self, ProcessId, Spec},
-    state::State,
+    state::{State, make_private},
     wait,
 };
 
@@ -247,7 +247,7 @@ fn enrolment_secrets(plan: &Plan, state: &State) -> Result<BTreeMap<(String, Str
             getrandom::fill(&mut secret).context("the kernel gives no random bytes")?;
             let text = hex::encode(secret);
             let dir = state.agent(cluster, node);
-            make_private_dir(&dir)?;
+            make_private(&dir)?;
             write_private(&secret_file(&dir), text.as_bytes())?;
             let hash = format!("sha256:{}", hex::encode(Sha256::digest(&text)));
             hashes.insert((cluster.name.clone(), node.name.clone()), hash);
@@ -284,7 +284,7 @@ fn write_gateway_config(
     secrets: &BTreeMap<(String, String), String>,
 ) -> Result<PathBuf> {
     let dir = state.gateway(cluster);
-    make_private_dir(&dir)?;
+    make_private(&dir)?;
     let peers = plan.clusters.iter().filter(|c| c.name != cluster.name);
     let config = GatewayConfig {
         cluster: &cluster.name,
@@ -375,12 +375,4 @@ fn write_private(path: &Path, content: &[u8]) -> Result<()> {
         .open(path)
         .and_then(|mut file| file.write_all(content))
         .with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn make_private_dir(path: &Path) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("cannot make {}", path.display()))
 }

@@ -217,9 +217,8 @@ mod tests {
     fn a_foreign_directory_keeps_what_was_there_before() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::new(dir.path()).unwrap();
-        assert!(!state.create().unwrap());
-        let journal = journal::Journal::open(&state.journal()).unwrap();
-        journal.record(&Entry::StateDir { ours: false }).unwrap();
+        state.claim().unwrap();
+        state.make_folders().unwrap();
         fs::write(state.log("pod"), "said").unwrap();
         assert!(down(&state, Keep::Logs).unwrap().is_some());
         assert_eq!(fs::read_to_string(state.log("pod")).unwrap(), "said");

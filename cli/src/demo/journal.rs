@@ -5,6 +5,7 @@
 //! made yet.
 
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::{ErrorKind, Write},
     path::Path,
@@ -15,6 +16,11 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::process::ProcessId;
+
+/// How the roles of processes begin that `demo check` starts and ends.
+pub const CAPTURE: &str = "capture-";
+/// How the roles of what runs in pods begin.
+pub const POD: &str = "pod-";
 
 /// One thing that `down` has to undo.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -85,6 +91,25 @@ pub fn read(path: &Path) -> Result<Option<Vec<Entry>>> {
     }
 }
 
+/// Whether the demo came up and its gateways and agents still run: of each role, the process that
+/// was started last.
+pub fn is_whole(entries: &[Entry]) -> bool {
+    let mut last = BTreeMap::new();
+    for entry in entries {
+        if let Entry::Process { role, id } = entry {
+            last.insert(role, *id);
+        }
+    }
+    let ready = entries.iter().any(|e| matches!(e, Entry::Ready { .. }));
+    let (pods, others): (Vec<_>, Vec<_>) = last
+        .into_iter()
+        .filter(|(role, _)| !role.starts_with(CAPTURE))
+        .partition(|(role, _)| role.starts_with(POD));
+    // What runs in a pod may end by itself, where something else is left to judge by.
+    let judged = if others.is_empty() { pods } else { others };
+    ready && judged.iter().all(|(_, id)| id.is_alive())
+}
+
 fn parse(text: &str) -> Vec<Entry> {
     text.lines()
         .filter_map(|line| serde_json::from_str(line).ok())
@@ -120,5 +145,32 @@ mod tests {
         assert_eq!(read(&path).unwrap().unwrap(), entries);
         let whole = std::fs::read_to_string(&path).unwrap();
         assert_eq!(parse(&whole[..whole.len() - 3]), entries[..3]);
+    }
+
+    #[test]
+    fn a_demo_is_whole_while_the_last_process_of_each_role_runs() {
+        let own = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let gone = ProcessId {
+            start: own.start + 1,
+            ..own
+        };
+        let process = |role: &str, id| Entry::Process {
+            role: role.into(),
+            id,
+        };
+        let ready = Entry::Ready { enforcement: true };
+        let whole = [
+            process("pod-x", gone),
+            ready.clone(),
+            process("pod", own),
+            process("capture-x", gone),
+        ];
+        assert!(is_whole(&whole));
+        assert!(!is_whole(&[process("pod", own)]));
+        assert!(!is_whole(&[
+            ready,
+            process("pod", own),
+            process("agent", gone)
+        ]));
     }
 }

@@ -120,9 +120,9 @@ fn down(args: &DownArgs) -> Result<()> {
     let _interrupts = interrupt::Interrupts::handle()?;
     let state = State::new(&args.state.state)?;
     let dir = state.dir().display();
-    let lock = state.lock()?;
+    preflight::root()?;
+    let _lock = state.lock()?;
     let undone = down::down(&state, Keep::Nothing)?;
-    lock.release();
     match undone {
         None => say!("no demo is up in {dir}"),
         Some(undone) => {

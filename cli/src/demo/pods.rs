@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use anyhow::{Result, bail};
 
 use super::{
-    journal::Journal,
+    journal::{Journal, POD},
     netns,
     plan::{Cluster, Plan, Pod},
     process::{self, ProcessId, Spec},
@@ -17,6 +17,9 @@ use super::{
 const LISTENS: Duration = Duration::from_secs(10);
 
 /// Starts what runs in every pod, and waits until each built-in server listens.
+///
+/// # Errors
+/// When a built-in server does not. A command of the configuration is its author's affair.
 pub fn start_all(plan: &Plan, state: &State, own: &Path, journal: &Journal) -> Result<()> {
     let mut started = Vec::new();
     for (cluster, pod) in plan.pods() {
@@ -84,7 +87,7 @@ pub fn full_name(cluster: &Cluster, pod: &Pod) -> String {
 
 /// Names its log.
 pub fn role(cluster: &Cluster, pod: &Pod) -> String {
-    format!("pod-{}-{}-{}", cluster.name, pod.namespace, pod.name)
+    format!("{POD}{}-{}-{}", cluster.name, pod.namespace, pod.name)
 }
 
 /// Whether a TCP socket of the namespace listens on `port`, without a connection that rules and

@@ -35,21 +35,8 @@ pub struct Binaries {
 /// # Errors
 /// A list of what is missing, each with its remedy.
 pub fn check(enforcement: bool) -> Result<Binaries> {
-    let mut missing = Vec::new();
-    if !nix::unistd::geteuid().is_root() {
-        bail!(
-            "the demo makes network namespaces, which needs root; nothing was changed.\n\
-             Run it again as root, for example with sudo."
-        );
-    }
-    missing.extend(
-        TOOLS
-            .iter()
-            .filter(|(tool, _)| find(tool).is_none())
-            .map(|(tool, package)| {
-                format!("the program {tool} is not installed: apt-get install {package}")
-            }),
-    );
+    root()?;
+    let mut missing: Vec<_> = TOOLS.iter().filter_map(|(t, p)| lacks(t, p)).collect();
     let binaries = binaries(enforcement, &mut missing)?;
     if missing.is_empty() {
         kernel(enforcement, &mut missing);
@@ -63,12 +50,36 @@ pub fn check(enforcement: bool) -> Result<Binaries> {
     )
 }
 
-fn find(tool: &str) -> Option<PathBuf> {
+/// Whether this process may do what the demo does.
+///
+/// # Errors
+/// When it is not root's.
+pub fn root() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(
+        "the demo works with network namespaces, which needs root; nothing was changed.\n\
+         Run it again as root, for example with sudo."
+    )
+}
+
+/// The complaint about a program that cannot be run by its name.
+fn lacks(tool: &str, package: &str) -> Option<String> {
+    let is_in = |dir: &Path| dir.join(tool).is_file();
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into()])
-        .map(|dir| dir.join(tool))
-        .find(|file| file.is_file())
+    if env::split_paths(&path).any(|dir| is_in(&dir)) {
+        return None;
+    }
+    let hidden = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]
+        .into_iter()
+        .find(|dir| is_in(Path::new(dir)));
+    Some(match hidden {
+        Some(dir) => {
+            format!("the program {tool} is in {dir}, which PATH lacks: export PATH=$PATH:{dir}")
+        }
+        None => format!("the program {tool} is not installed: apt-get install {package}"),
+    })
 }
 
 fn binaries(enforcement: bool, missing: &mut Vec<String>) -> Result<Binaries> {

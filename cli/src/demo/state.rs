@@ -19,7 +19,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{
-    journal::{self, Entry},
+    journal::{self, Entry, Journal},
     plan::{Cluster, Node, Plan},
 };
 
@@ -37,10 +37,10 @@ pub struct Lock {
     path: PathBuf,
 }
 
-impl Lock {
-    /// Releases the lock and removes its file, so that nothing stays behind.
-    pub fn release(self) {
-        // Whoever opened the file before this sees that the path names another file or none.
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Before the lock is released, so that nothing stays behind. Whoever opened the file until
+        // now sees that the path names another file or none.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -89,27 +89,30 @@ impl State {
         self.0.join("agents").join(cluster.agent_role(node))
     }
 
-    /// Makes the directory and its folders, readable by nobody else; whether it did not exist.
+    /// Makes the directory, unless it is there, and begins its journal.
     ///
     /// # Errors
-    /// When it holds something that no demo made.
-    pub fn create(&self) -> Result<bool> {
+    /// When it holds something that no demo made: then it is left alone.
+    pub fn claim(&self) -> Result<Journal> {
         let ours = !self.0.exists();
-        if !ours && !self.is_empty()? && journal::read(&self.journal())?.is_none() {
+        if !ours && !self.is_empty()? {
             bail!(
                 "{} is not empty and holds no demo; name another directory with --state",
                 self.0.display()
             );
         }
-        for folder in ["", "config", "logs", "captures", "gateways", "agents"] {
-            let path = self.0.join(folder);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .with_context(|| format!("cannot make {}", path.display()))?;
+        make_private(&self.0)?;
+        let journal = Journal::open(&self.journal())?;
+        journal.record(&Entry::StateDir { ours })?;
+        Ok(journal)
+    }
+
+    /// Makes the folders in it, readable by nobody else.
+    pub fn make_folders(&self) -> Result<()> {
+        for folder in ["config", "logs", "captures", "gateways", "agents"] {
+            make_private(&self.0.join(folder))?;
         }
-        Ok(ours)
+        Ok(())
     }
 
     /// Refuses a directory whose sockets could not be bound.
@@ -205,6 +208,15 @@ impl State {
     }
 }
 
+/// Makes the folder `path` and those above it; it is closed to everybody else.
+pub fn make_private(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("cannot make {}", path.display()))
+}
+
 /// Copies the regular files of the folder `from`, and of the folders in it, to `to`.
 pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot make {}", to.display()))?;
@@ -236,7 +248,7 @@ mod tests {
     fn a_directory_with_foreign_content_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("thesis.txt"), "do not touch").unwrap();
-        let error = State::new(dir.path()).unwrap().create().unwrap_err();
+        let error = State::new(dir.path()).unwrap().claim().err().unwrap();
         assert!(error.to_string().contains("holds no demo"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -248,7 +260,7 @@ mod tests {
         let lock = state.lock().unwrap();
         assert!(state.lock().is_err());
         drop(lock);
-        state.lock().unwrap().release();
+        drop(state.lock().unwrap());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 

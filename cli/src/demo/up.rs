@@ -50,11 +50,21 @@ pub fn run(args: &UpArgs) -> Result<()> {
     state.check_socket_paths(&plan)?;
     let enforcement = !args.no_enforcement;
     let binaries = preflight::check(enforcement)?;
-    let lock = state.lock()?;
+    let _lock = state.lock()?;
     clean_up_after_a_crash(&state)?;
     preflight::check_names(&plan)?;
+    let journal = state.claim()?;
 
-    match bring_up(&plan, &state, &folder, &binaries, enforcement, &interrupts) {
+    let outcome = bring_up(
+        &plan,
+        &state,
+        &folder,
+        &binaries,
+        enforcement,
+        &interrupts,
+        &journal,
+    );
+    match outcome {
         Ok(()) => {
             describe(&plan, &state, enforcement);
             say!("\nup after {:.1} s", begin.elapsed().as_secs_f32());
@@ -73,9 +83,6 @@ pub fn run(args: &UpArgs) -> Result<()> {
             } else if !interrupted {
                 complain!("the logs stay in {}/logs", state.dir().display());
             }
-            if interrupted {
-                lock.release();
-            }
             Err(e)
         }
     }
@@ -89,7 +96,8 @@ pub fn bring_up_again(
     interrupts: &Interrupts,
 ) -> Result<()> {
     let binaries = preflight::check(true)?;
-    bring_up(plan, state, folder, &binaries, true, interrupts)
+    let journal = state.claim()?;
+    bring_up(plan, state, folder, &binaries, true, interrupts, &journal)
 }
 
 /// A demo that is up stays; what a crashed one left is removed.
@@ -97,12 +105,7 @@ fn clean_up_after_a_crash(state: &State) -> Result<()> {
     let Some(entries) = journal::read(&state.journal())? else {
         return Ok(());
     };
-    let complete = entries.iter().any(|e| matches!(e, Entry::Ready { .. }));
-    let all_alive = entries.iter().all(|e| match e {
-        Entry::Process { id, .. } => id.is_alive(),
-        _ => true,
-    });
-    if complete && all_alive {
+    if journal::is_whole(&entries) {
         bail!(
             "a demo is up already in {}: look with `landbridge status`, end it with \
              `landbridge demo down`, or name another directory with --state",
@@ -124,22 +127,21 @@ fn bring_up(
     binaries: &Binaries,
     enforcement: bool,
     interrupts: &Interrupts,
+    journal: &Journal,
 ) -> Result<()> {
-    let ours = state.create()?;
-    let journal = Journal::open(&state.journal())?;
-    journal.record(&Entry::StateDir { ours })?;
+    state.make_folders()?;
     state::copy_folder(folder, &state.config())?;
     state.write_plan(plan)?;
 
     say!("building the network: {}", size(plan));
-    net::build(plan, &journal, &|| interrupts.check())?;
+    net::build(plan, journal, &|| interrupts.check())?;
     interrupts.check()?;
     say!("starting the servers in the pods");
-    pods::start_all(plan, state, &binaries.own, &journal)?;
+    pods::start_all(plan, state, &binaries.own, journal)?;
     interrupts.check()?;
     if enforcement {
         say!("starting gateways and agents");
-        let started = daemons::start(plan, state, binaries, &journal, interrupts)?;
+        let started = daemons::start(plan, state, binaries, journal, interrupts)?;
         daemons::wait_ready(&started, state, interrupts)?;
     }
     interrupts.check()?;

@@ -17,7 +17,7 @@ use nix::sys::signal::Signal;
 use super::Demo;
 use crate::demo::{
     content,
-    journal::Journal,
+    journal::{CAPTURE, Journal},
     pcap,
     plan::{PSP_PORT, Plan, QUIC_PORT},
     process::{self, ProcessId, Spec},
@@ -70,7 +70,7 @@ impl Tap {
         journal: &Journal,
     ) -> Result<Self> {
         let file = state.captures().join(format!("wan-{name}.pcap"));
-        let log = state.log(&format!("capture-{name}"));
+        let log = state.log(&format!("{CAPTURE}{name}"));
         for old in [&file, &log] {
             if old.exists() {
                 fs::remove_file(old).with_context(|| format!("cannot remove {}", old.display()))?;
@@ -82,7 +82,7 @@ impl Tap {
             filter,
         ];
         let spec = Spec {
-            role: format!("capture-{name}"),
+            role: format!("{CAPTURE}{name}"),
             netns: &plan.wan,
             program: Path::new("tcpdump"),
             args: args.map(String::from).to_vec(),
