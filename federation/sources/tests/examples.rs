@@ -3,9 +3,10 @@
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use identity::{Assurance, Claims, SpiffeId, TrustDomain, UnixMillis, Workload};
 use landbridge_sources::{World, load_once};
-use policy::{Decision, DropReason, KnownKeys, Peer, Query, Verdict, model::Direction};
+
+mod common;
+use common::ask::{Ends, words};
 
 fn example(name: &str) -> Vec<World> {
     let examples = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples");
@@ -31,77 +32,10 @@ fn every_example_loads_without_a_word() {
     assert!(seen >= 2);
 }
 
-/// What each end says, as people read it.
+/// What each end says of TCP to `port`.
 fn verdicts(worlds: &[World], from: &str, to: &str, port: u16) -> [String; 2] {
-    let (source, subject) = find(worlds, from);
-    let (destination, object) = find(worlds, to);
-    let judge = |world: &World, direction, subject: &Claims, peer: &Claims, workload: &Workload| {
-        let query = Query {
-            direction,
-            subject,
-            peer: Peer::Identity {
-                claims: peer,
-                address: workload.address,
-            },
-            protocol: 6,
-            port,
-            known: &KnownKeys::all(),
-        };
-        words(&policy::compile(&world.policies).unwrap().decide(&query))
-    };
-    let source_claims = claims(&source.cluster.trust_domain, subject);
-    let destination_claims = claims(&destination.cluster.trust_domain, object);
-    [
-        judge(
-            source,
-            Direction::Egress,
-            &source_claims,
-            &destination_claims,
-            object,
-        ),
-        judge(
-            destination,
-            Direction::Ingress,
-            &destination_claims,
-            &source_claims,
-            subject,
-        ),
-    ]
-}
-
-fn words(verdict: &Verdict) -> String {
-    let rule = verdict
-        .rule
-        .as_ref()
-        .map_or_else(|| "default".into(), ToString::to_string);
-    match verdict.decision {
-        Decision::Allow => format!("allow by {rule}"),
-        Decision::Drop { reason, .. } => format!("{reason} by {rule}"),
-    }
-}
-
-fn find<'a>(worlds: &'a [World], name: &str) -> (&'a World, &'a Workload) {
-    let [cluster, namespace, pod] = name.split('/').collect::<Vec<_>>().try_into().unwrap();
-    let world = worlds.iter().find(|w| w.cluster.name == cluster).unwrap();
-    (world, world.workload(namespace, pod).unwrap())
-}
-
-fn claims(trust_domain: &TrustDomain, pod: &Workload) -> Claims {
-    Claims {
-        subject: SpiffeId::workload(trust_domain, &pod.namespace, &pod.service_account).unwrap(),
-        issued_at: UnixMillis(0),
-        expires_at: UnixMillis(600_000),
-        id: [0; 16],
-        agent_key: [0; 32],
-        pod: pod.pod.clone(),
-        pod_uid: pod.uid.clone(),
-        labels: pod.labels.clone(),
-        namespace_labels: pod.namespace_labels.clone(),
-        zone: pod.zone.clone(),
-        named_ports: pod.named_ports.clone(),
-        assurance: Assurance::Agent,
-        generation: 1,
-    }
+    let ends = Ends::find(worlds, from, to);
+    ends.ask(6, port).map(|v| words(&v.unwrap()))
 }
 
 #[test]
@@ -224,7 +158,6 @@ fn three_tier_relabelling_changes_the_verdict() {
         ingress,
         "denied-by-rule by west.example: FederationPolicy shop/no-batch rule not-batch"
     );
-    assert_eq!(DropReason::DeniedByRule.as_str(), "denied-by-rule");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Folders of manifests for tests.
 #![allow(dead_code)] // not every test uses all of it
 
+pub mod ask;
+
 use std::{fs, path::Path};
 
 use tempfile::TempDir;
