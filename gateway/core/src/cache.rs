@@ -75,3 +75,30 @@ impl BuildHasher for Keyed {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::testing::{claims, domain};
+
+    #[test]
+    fn the_oldest_goes_at_the_limit() {
+        let cache = SharedCache::new(3, &[1; 16]);
+        let verified = Verified {
+            bytes: Arc::from(&b"x"[..]),
+            claims: Arc::new(claims(&domain("east"), "a")),
+            bundle: 1,
+        };
+        let hash = |n: u8| CredentialHash([n; 32]);
+        for n in [1, 2, 3, 3, 4] {
+            cache.remember(hash(n), verified.clone());
+        }
+        assert_eq!(cache.len(), 3);
+        let held: Vec<u8> = (0..6)
+            .filter(|n| cache.lookup(&hash(*n)).is_some())
+            .collect();
+        assert_eq!(held, [2, 3, 4]);
+    }
+}

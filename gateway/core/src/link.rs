@@ -175,3 +175,134 @@ const _: () = assert!(
         && OVERHEAD_V6 as usize
             == ip::V6_HEADER_LEN + udp::HEADER_LEN + psp::HEADER_LEN + psp::ICV_LEN
 );
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{
+        control::{Control, ControlConfig, PeerConfig},
+        nexthop::Route,
+        psp::{AssociationKey, ReceiveAssociation},
+        snapshot::Side,
+        testing::{domain, transit_snapshot},
+    };
+
+    /// A gateway at `own` with a peer at `peer`, on the link of its own.
+    fn snapshot(own: &str, peer: &str) -> Arc<Snapshot> {
+        use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+        let config = ControlConfig {
+            tunnel_port: 1000,
+            version: psp::Version::Aes128Gcm,
+            associations: 1,
+        };
+        let transit = Arc::new(transit_snapshot());
+        let mut control = Control::new(config, transit, ChaCha20Rng::seed_from_u64(1));
+        let peer: IpAddr = peer.parse().unwrap();
+        let interface = Interface {
+            mac: Mac([2; 6]),
+            addresses: vec![own.parse().unwrap()],
+            mtu: 1500,
+        };
+        control.set_interface(Side::Wan, interface.clone());
+        control.set_interface(Side::Lan, interface);
+        control.set_routes(
+            Side::Wan,
+            vec![Route {
+                prefix: peer.into(),
+                via: None,
+            }],
+        );
+        control.set_neighbours(Side::Wan, BTreeMap::from([(peer, Mac([4; 6]))]));
+        control.set_peers(vec![PeerConfig {
+            trust_domain: domain("west"),
+            endpoint: peer,
+        }]);
+        let offer = crate::Offer {
+            spi: 9,
+            slot: 0,
+            port: 1001,
+            key: AssociationKey::Aes128([5; 16]),
+        };
+        control.handle_offer(&domain("west"), &offer).unwrap();
+        control.poll_snapshot().unwrap()
+    }
+
+    fn inner(v6: bool, ecn: u8) -> Vec<u8> {
+        if v6 {
+            let ends = ("fd00:1::a".parse().unwrap(), "fd00:2::a".parse().unwrap());
+            [
+                &ip::v6_header(ends, ip::TCP, ecn, 20).unwrap()[..],
+                &[7; 20],
+            ]
+            .concat()
+        } else {
+            let ends = ([10, 1, 1, 10].into(), [10, 2, 1, 10].into());
+            [
+                &ip::v4_header(ends, ip::TCP, ecn, 20).unwrap()[..],
+                &[7; 20],
+            ]
+            .concat()
+        }
+    }
+
+    #[test]
+    fn each_family_travels_in_each() {
+        for (own, peer, overhead) in [
+            ("192.0.2.1", "192.0.2.2", OVERHEAD_V4),
+            ("fd00:9::1", "fd00:9::2", OVERHEAD_V6),
+        ] {
+            let here = snapshot(own, peer);
+            assert_eq!(here.peers[0].inner_mtu, 1500 - overhead);
+            for v6 in [false, true] {
+                let packet = inner(v6, 1);
+                let mut memory = [0; 300];
+                memory[100..100 + packet.len()].copy_from_slice(&packet);
+                let mut frame = Frame::new(&mut memory, 100..100 + packet.len()).unwrap();
+                encapsulate(&mut frame, &here.peers[0], 0, &here).unwrap();
+                let bytes = frame.packet().to_vec();
+                assert_eq!(bytes.len(), 14 + packet.len() + usize::from(overhead));
+                let outer = etherparse::SlicedPacket::from_ethernet(&bytes).unwrap();
+                let Some(etherparse::TransportSlice::Udp(udp)) = outer.transport else {
+                    panic!("not UDP")
+                };
+                assert_eq!((udp.destination_port(), udp.checksum()), (1001, 0));
+                // The peer's view of it.
+                let there = Snapshot {
+                    wan: Interface {
+                        mac: Mac([4; 6]),
+                        addresses: vec![peer.parse().unwrap()],
+                        mtu: 1500,
+                    },
+                    tunnel_port: 1001,
+                    ..(*here).clone()
+                };
+                assert_eq!(take_ethernet(&mut frame, &there.wan), Ok(Mac([2; 6])));
+                assert_eq!(take_outer(&mut frame, &there), Ok(1));
+                let header = psp::Header::parse(frame.packet()).unwrap();
+                let association = ReceiveAssociation::new(9, &AssociationKey::Aes128([5; 16]));
+                association.open(&header, &mut frame).unwrap();
+                assert_eq!(frame.packet(), packet);
+            }
+        }
+    }
+
+    #[test]
+    fn congestion_is_carried_inwards_or_the_packet_dropped() {
+        for v6 in [false, true] {
+            for (outer, before, after) in [
+                (0, 0, Some(0)),
+                (1, 1, Some(1)),
+                (3, 1, Some(3)),
+                (3, 2, Some(3)),
+                (3, 0, None),
+            ] {
+                let mut packet = inner(v6, before);
+                let carried = carry_congestion(outer, &mut packet);
+                assert_eq!(carried.ok().map(|()| inplace::ecn(&packet)), after);
+                assert!(ip::Packet::parse(&packet).is_ok());
+            }
+        }
+    }
+}

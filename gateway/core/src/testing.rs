@@ -1,8 +1,12 @@
 //! What the unit tests share.
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use identity::{Assurance, Claims, Labels, SpiffeId, TrustDomain, UnixMillis};
+use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
+use identity::{
+    Assurance, BundleStore, Claims, IdentityNetworks, Labels, SpiffeId, TrustDomain, UnixMillis,
+};
+use policy::{KnownKeys, model::PolicySet};
 use wire::{flow::FlowKey, ip};
 
 pub fn domain(name: &str) -> TrustDomain {
@@ -36,5 +40,25 @@ pub fn key(number: u32) -> FlowKey {
         dst: Ipv4Addr::new(10, 2, 1, 10).into(),
         sport: 40_000 + u16::from(port),
         dport: 8080,
+    }
+}
+
+/// Judges nothing: no networks, no bundles, no policies.
+pub fn transit_snapshot() -> TransitSnapshot {
+    let set = PolicySet {
+        cluster: domain("east"),
+        policies: Vec::new(),
+    };
+    TransitSnapshot {
+        epoch: 1,
+        own: domain("east"),
+        networks: IdentityNetworks::default(),
+        bundles: BundleStore::default(),
+        policy: policy::compile(&set).unwrap(),
+        digests: BTreeMap::new(),
+        known: KnownKeys::all(),
+        pods: BTreeMap::new(),
+        segment_keys: SegmentKeys::default(),
+        changes: PodStates::default(),
     }
 }
