@@ -1,0 +1,244 @@
+//! A node: its pods' sockets, its kernel's connection marks, and the enforcer beside them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use handshake::node::{Event, FlowRecord, Handled, Mark, Node, NodeLimits, NodeSnapshot, Path};
+use identity::{Mono, Now};
+use wire::{flow::FlowKey, ip, marker::OurOption, tcp::Segment};
+
+use crate::{
+    dice::Dice,
+    sockets::{Delivery, Sockets},
+};
+
+/// A node of a cluster.
+#[derive(Debug)]
+pub struct Host {
+    /// The sockets of its pods.
+    pub pods: BTreeMap<IpAddr, Sockets>,
+    enforcer: Option<Node>,
+    /// The kernel's view: flows that skip the agent, in the form that both directions share.
+    marks: BTreeSet<[u8; wire::flow::SYMMETRIC_LEN]>,
+    /// Flow records on disk.
+    records: BTreeMap<FlowKey, FlowRecord>,
+    /// Packets for the network.
+    pub out: Vec<Vec<u8>>,
+    /// What the pods read.
+    pub deliveries: Vec<Delivery>,
+    /// Packets of which the enforcer's user space saw nothing.
+    pub fast: u64,
+    dice: Dice,
+}
+
+impl Host {
+    /// A node whose agent decides by `snapshot`.
+    #[must_use]
+    pub fn new(snapshot: Arc<NodeSnapshot>, mut dice: Dice) -> Self {
+        let enforcer = Some(Node::new(
+            snapshot,
+            NodeLimits::default(),
+            Box::new(dice.rng()),
+        ));
+        Self {
+            pods: BTreeMap::new(),
+            enforcer,
+            marks: BTreeSet::new(),
+            records: BTreeMap::new(),
+            out: Vec::new(),
+            deliveries: Vec::new(),
+            fast: 0,
+            dice,
+        }
+    }
+
+    /// The enforcer, while the agent runs.
+    #[must_use]
+    pub fn enforcer(&self) -> Option<&Node> {
+        self.enforcer.as_ref()
+    }
+
+    /// The agent decides by `snapshot` from now on.
+    pub fn set_snapshot(&mut self, snapshot: Arc<NodeSnapshot>, now: Now) {
+        if let Some(node) = &mut self.enforcer {
+            node.set_snapshot(snapshot, now);
+        }
+        self.drain(now);
+    }
+
+    /// The agent dies; rules and marks stay.
+    pub fn crash(&mut self) {
+        self.enforcer = None;
+    }
+
+    /// A new agent finds the records of the old one; a marked flow without one is cut.
+    pub fn restart(&mut self, snapshot: Arc<NodeSnapshot>, now: Now) {
+        let rng = Box::new(self.dice.rng());
+        let mut node = Node::new(snapshot, NodeLimits::default(), rng);
+        let mut kept = BTreeSet::new();
+        for (key, record) in &self.records {
+            if node.restore_flow(record.clone()).is_ok() {
+                kept.insert(key.symmetric());
+            }
+        }
+        self.marks.retain(|mark| kept.contains(mark));
+        self.enforcer = Some(node);
+        self.drain(now);
+    }
+
+    /// A pod of this node is deleted: its sockets, and the kernel's entries of its address.
+    pub fn remove_pod(&mut self, address: IpAddr) {
+        self.pods.remove(&address);
+        let gone: Vec<FlowKey> = self
+            .records
+            .keys()
+            .filter(|key| key.src == address || key.dst == address)
+            .copied()
+            .collect();
+        for key in gone {
+            self.records.remove(&key);
+            self.marks.remove(&key.symmetric());
+            if let Some(node) = &mut self.enforcer {
+                node.handle_flow_gone(&key);
+            }
+        }
+    }
+
+    /// A packet comes from the network.
+    pub fn handle_network(&mut self, packet: &[u8], now: Now) {
+        let Ok(parsed) = ip::Packet::parse(packet) else {
+            return;
+        };
+        let to = parsed.dst();
+        if let Some(packet) = self.judge(Path::ToPod, packet, now) {
+            self.to_pod(to, &packet, now.mono);
+        }
+        self.drain(now);
+    }
+
+    /// Everything that is due, and everything the pods have to send.
+    pub fn handle_timeout(&mut self, now: Now) {
+        for pod in self.pods.values_mut() {
+            pod.handle_timeout(now.mono);
+        }
+        if let Some(node) = &mut self.enforcer {
+            node.handle_timeout(now);
+        }
+        self.drain(now);
+    }
+
+    /// When [`Host::handle_timeout`] is due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Mono> {
+        let enforcer = self.enforcer.as_ref().and_then(Node::poll_timeout);
+        self.pods
+            .values()
+            .filter_map(Sockets::next_timeout)
+            .chain(enforcer)
+            .min()
+    }
+
+    /// Lets packets, events and deliveries flow until nothing is left.
+    pub fn drain(&mut self, now: Now) {
+        loop {
+            let mut sent: Vec<Vec<u8>> = Vec::new();
+            for pod in self.pods.values_mut() {
+                sent.extend(pod.take_packets());
+                self.deliveries.extend(pod.take_deliveries());
+            }
+            let idle = sent.is_empty();
+            for packet in sent {
+                self.pod_sends(&packet, now);
+            }
+            if self.drain_enforcer(now) && idle {
+                return;
+            }
+        }
+    }
+
+    fn drain_enforcer(&mut self, now: Now) -> bool {
+        let Some(node) = &mut self.enforcer else {
+            return true;
+        };
+        let mut transmits = Vec::new();
+        while let Some(transmit) = node.poll_transmit() {
+            transmits.push(transmit);
+        }
+        while let Some(event) = node.poll_event() {
+            match event {
+                Event::FlowOpened(record) => {
+                    self.records.insert(record.key, *record);
+                }
+                Event::FlowCut { key, .. } => {
+                    self.records.remove(&key);
+                    self.marks.remove(&key.symmetric());
+                }
+                Event::Refused { .. } => {}
+            }
+        }
+        let idle = transmits.is_empty();
+        for transmit in transmits {
+            if transmit.to_pod {
+                if let Ok(parsed) = ip::Packet::parse(&transmit.packet) {
+                    self.to_pod(parsed.dst(), &transmit.packet, now.mono);
+                }
+            } else {
+                self.out.push(transmit.packet);
+            }
+        }
+        idle
+    }
+
+    fn pod_sends(&mut self, packet: &[u8], now: Now) {
+        let Ok(parsed) = ip::Packet::parse(packet) else {
+            return;
+        };
+        let to = parsed.dst();
+        let local = self.pods.contains_key(&to);
+        let path = if local { Path::Local } else { Path::FromPod };
+        let Some(packet) = self.judge(path, packet, now) else {
+            return;
+        };
+        if local {
+            self.to_pod(to, &packet, now.mono);
+        } else {
+            self.out.push(packet);
+        }
+    }
+
+    fn to_pod(&mut self, to: IpAddr, packet: &[u8], now: Mono) {
+        if let Some(pod) = self.pods.get_mut(&to) {
+            pod.handle_packet(packet, now);
+        }
+    }
+
+    /// The kernel's rules: a marked flow passes, unless the segment has SYN or an option of ours;
+    /// all else is the agent's, and without an agent it is dropped.
+    fn judge(&mut self, path: Path, packet: &[u8], now: Now) -> Option<Vec<u8>> {
+        let parsed = ip::Packet::parse(packet).ok()?;
+        let segment = Segment::of(&parsed).ok();
+        let key = FlowKey::of(&parsed).ok();
+        let slow = segment.is_none_or(|segment| {
+            segment.flags().syn() || segment.our_option() != OurOption::Absent
+        });
+        if let Some(key) = &key
+            && !slow
+            && self.marks.contains(&key.symmetric())
+        {
+            self.fast += 1;
+            return Some(packet.to_vec());
+        }
+        let (packet, mark) = match self.enforcer.as_mut()?.handle_packet(path, packet, now) {
+            Handled::Accept(mark) => (packet.to_vec(), mark),
+            Handled::Rewrite { packet, mark } => (packet, mark),
+            Handled::Drop(_) => return None,
+        };
+        if let (Mark::Established, Some(key)) = (mark, key) {
+            self.marks.insert(key.symmetric());
+        }
+        Some(packet)
+    }
+}

@@ -1,0 +1,299 @@
+//! The raw objects of a world: what people wrote, before any machine looked at it.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr},
+    time::Duration,
+};
+
+use identity::{
+    Assurance, Claims, IdentityNetworks, IdentityRange, Labels, SpiffeId, TrustDomain, UnixMillis,
+};
+use policy::model::{
+    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch, Policy,
+    PolicyKind, PolicySet, PortMatch, PortSpec, Requirement, Rule, Scope, Tier, WorkloadSelector,
+};
+
+use crate::dice::Dice;
+
+/// Port that every pod listens on.
+pub const PORT: u16 = 80;
+const APPS: [&str; 3] = ["a", "b", "c"];
+const NAMESPACES: [&str; 2] = ["x", "y"];
+
+/// Everything that exists.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// By their number.
+    pub clusters: Vec<Cluster>,
+}
+
+/// A cluster.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// Its name.
+    pub domain: TrustDomain,
+    /// Its pods by address.
+    pub pods: BTreeMap<IpAddr, Pod>,
+    /// Its policies.
+    pub policies: PolicySet,
+}
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name, never used again.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: &'static str,
+    /// The value of its label `app`.
+    pub app: &'static str,
+    /// The number of its node.
+    pub node: usize,
+    /// Rises with every relabelling.
+    pub generation: u64,
+}
+
+impl Objects {
+    /// `clusters` clusters with two nodes each and two or three pods on each node.
+    pub fn random(clusters: usize, dice: &mut Dice) -> Self {
+        let clusters = (0..clusters)
+            .map(|number| Cluster::random(number, dice))
+            .collect();
+        Self { clusters }
+    }
+
+    /// Who owns which addresses.
+    #[must_use]
+    pub fn networks(&self) -> IdentityNetworks {
+        let ranges = self
+            .clusters
+            .iter()
+            .enumerate()
+            .map(|(number, cluster)| IdentityRange {
+                prefix: format!("10.{}.0.0/16", number + 1)
+                    .parse()
+                    .expect("a prefix"),
+                trust_domain: cluster.domain.clone(),
+                range_id: 1,
+            });
+        IdentityNetworks::new(ranges.collect()).expect("disjoint")
+    }
+
+    /// The cluster that owns `address`.
+    #[must_use]
+    pub fn cluster_of(&self, address: IpAddr) -> Option<usize> {
+        let IpAddr::V4(v4) = address else { return None };
+        usize::from(v4.octets()[1])
+            .checked_sub(1)
+            .filter(|number| *number < self.clusters.len())
+    }
+
+    /// The pod at `address`.
+    #[must_use]
+    pub fn pod(&self, address: IpAddr) -> Option<&Pod> {
+        self.clusters[self.cluster_of(address)?].pods.get(&address)
+    }
+
+    /// What `address` truly is, or `None` when no pod has it.
+    #[must_use]
+    pub fn claims(&self, address: IpAddr) -> Option<Claims> {
+        let cluster = &self.clusters[self.cluster_of(address)?];
+        Some(
+            cluster
+                .pods
+                .get(&address)?
+                .claims(&cluster.domain, [0; 32], UnixMillis(0)),
+        )
+    }
+}
+
+impl Cluster {
+    fn random(number: usize, dice: &mut Dice) -> Self {
+        let domain = TrustDomain::new(["east", "west", "north"][number % 3]).expect("a name");
+        let mut pods = BTreeMap::new();
+        for node in 0..2 {
+            for place in 0..2 + dice.below(2) {
+                let address = address(number, node, place);
+                pods.insert(address, Pod::random(number, node, dice));
+            }
+        }
+        let mut cluster = Self {
+            policies: PolicySet {
+                cluster: domain.clone(),
+                policies: Vec::new(),
+            },
+            domain,
+            pods,
+        };
+        cluster.rewrite_policies(dice);
+        cluster
+    }
+
+    /// Other policies take the place of these.
+    pub fn rewrite_policies(&mut self, dice: &mut Dice) {
+        let count = dice.below(5);
+        self.policies.policies = (0..count)
+            .map(|number| random_policy(number, dice))
+            .collect();
+    }
+}
+
+/// The address of a pod: `10.<cluster>.<node>.<place>`.
+#[must_use]
+pub fn address(cluster: usize, node: usize, place: usize) -> IpAddr {
+    let octet = |n: usize| u8::try_from(n).expect("a small world");
+    IpAddr::V4(Ipv4Addr::new(
+        10,
+        octet(cluster + 1),
+        octet(node + 1),
+        octet(place + 10),
+    ))
+}
+
+impl Pod {
+    /// A new pod on a node.
+    pub fn random(cluster: usize, node: usize, dice: &mut Dice) -> Self {
+        Self {
+            name: format!("p{cluster}-{node}-{}", dice.below(1_000_000_000)),
+            namespace: *dice.pick::<&str>(&NAMESPACES),
+            app: *dice.pick::<&str>(&APPS),
+            node,
+            generation: 1,
+        }
+    }
+
+    /// Another value of the label `app`.
+    pub fn relabel(&mut self, dice: &mut Dice) {
+        self.app = *dice.pick::<&str>(&APPS);
+        self.generation += 1;
+    }
+
+    /// What its credential says.
+    #[must_use]
+    pub fn claims(&self, domain: &TrustDomain, agent_key: [u8; 32], now: UnixMillis) -> Claims {
+        let labels = |key: &str, value: &str| {
+            Labels::try_from(BTreeMap::from([(key.to_string(), value.to_string())]))
+                .expect("a label")
+        };
+        Claims {
+            subject: SpiffeId::workload(domain, self.namespace, "default").expect("an ID"),
+            issued_at: now,
+            expires_at: now.after(Duration::from_mins(10)),
+            id: [1; 16],
+            agent_key,
+            pod: self.name.clone(),
+            pod_uid: self.name.clone(),
+            labels: labels("app", self.app),
+            namespace_labels: labels("kubernetes.io/metadata.name", self.namespace),
+            zone: None,
+            named_ports: Vec::new(),
+            assurance: Assurance::Agent,
+            generation: self.generation,
+        }
+    }
+}
+
+fn random_policy(number: usize, dice: &mut Dice) -> Policy {
+    let federation = dice.percent(60);
+    let kind = if federation {
+        PolicyKind::FederationPolicy
+    } else {
+        PolicyKind::NetworkPolicy
+    };
+    let namespace = *dice.pick::<&str>(&NAMESPACES);
+    let direction = if dice.percent(70) {
+        Direction::Ingress
+    } else {
+        Direction::Egress
+    };
+    let scopes = match (federation, dice.below(3)) {
+        (false, _) => vec![Scope::Local],
+        (true, 0) => vec![Scope::Remote],
+        (true, 1) => vec![Scope::Local],
+        (true, _) => vec![Scope::Local, Scope::Remote],
+    };
+    let rules = (0..dice.below(3))
+        .map(|rule| Rule {
+            name: format!("r{rule}"),
+            direction,
+            action: match (federation, dice.below(5)) {
+                (true, 0) => Action::Deny,
+                (true, 1) => Action::Pass,
+                (true, 2) => Action::Log,
+                _ => Action::Allow,
+            },
+            reject: dice.percent(30),
+            scopes: scopes.clone(),
+            peers: random_peers(federation, namespace, dice),
+            ports: match dice.below(3) {
+                0 => vec![PortMatch {
+                    protocol: 6,
+                    port: PortSpec::Range(PORT, PORT),
+                }],
+                _ => Vec::new(),
+            },
+            assurance: Assurance::Agent,
+        })
+        .collect();
+    Policy {
+        kind,
+        namespace: Some(namespace.into()),
+        name: format!("policy-{number}"),
+        tier: Tier::Application,
+        order: if federation {
+            100 * dice.below(20) as u32
+        } else {
+            1000
+        },
+        subject: WorkloadSelector {
+            clusters: ClusterMatch::Own,
+            namespaces: NamespaceMatch::Names(vec![namespace.into()]),
+            pods: random_labels(dice),
+            service_accounts: Vec::new(),
+        },
+        isolates: scopes.iter().map(|scope| (direction, *scope)).collect(),
+        rules,
+    }
+}
+
+fn random_peers(federation: bool, namespace: &str, dice: &mut Dice) -> Vec<PeerMatch> {
+    (0..dice.below(3))
+        .map(|_| {
+            PeerMatch::Workload(WorkloadSelector {
+                clusters: match (federation, dice.below(3)) {
+                    (false, _) => ClusterMatch::Own,
+                    (true, 0) => ClusterMatch::Any,
+                    (true, 1) => ClusterMatch::Remote,
+                    (true, _) => ClusterMatch::Listed(vec![
+                        TrustDomain::new(*dice.pick::<&str>(&["east", "west", "north"]))
+                            .expect("a name"),
+                    ]),
+                },
+                namespaces: match dice.below(3) {
+                    0 => NamespaceMatch::Any,
+                    1 => NamespaceMatch::Names(vec![namespace.into()]),
+                    _ => NamespaceMatch::Labels(LabelSelector(vec![Requirement {
+                        key: "kubernetes.io/metadata.name".into(),
+                        operator: Operator::In(vec![(*dice.pick::<&str>(&NAMESPACES)).into()]),
+                    }])),
+                },
+                pods: random_labels(dice),
+                service_accounts: Vec::new(),
+            })
+        })
+        .collect()
+}
+
+fn random_labels(dice: &mut Dice) -> LabelSelector {
+    let value = (*dice.pick::<&str>(&APPS)).to_string();
+    let operator = match dice.below(4) {
+        0 => return LabelSelector::default(),
+        1 => Operator::NotIn(vec![value]),
+        _ => Operator::In(vec![value]),
+    };
+    LabelSelector(vec![Requirement {
+        key: "app".into(),
+        operator,
+    }])
+}
