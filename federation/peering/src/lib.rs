@@ -7,4 +7,6 @@ mod delta_log;
 pub mod issuer;
 pub mod member;
 pub mod node_messages;
+pub mod peer_messages;
+pub mod peers;
 pub mod records;

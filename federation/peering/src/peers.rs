@@ -1,0 +1,468 @@
+//! A cluster among its peers: who they are, what each said of itself and may be believed, and what
+//! we say of ourselves. One [`Peering`] per gateway. docs/spec/peering.md.
+//!
+//! No I/O and no clock. The contract, for the one task that owns it:
+//!
+//! 1. Call `handle_*` and `set_*` with what happened. `handle_timeout` when the time of
+//!    [`Peering::poll_timeout`] has come.
+//! 2. Then store what [`Peering::poll_persist`] gives and say so with [`Peering::handle_persisted`],
+//!    until it gives nothing. As long as something is not stored, nothing comes out: no peer hears a
+//!    sequence, and nothing is believed, that a crash could undo. While storing fails, read no more
+//!    from the sessions.
+//! 3. Then [`Peering::poll_event`], [`Peering::poll_records`] and [`Peering::poll_transmit`] until
+//!    they give nothing. Messages are made when they are polled, from what the peer has not heard
+//!    yet, so a slow peer costs no memory; a message that was polled and not delivered is healed by
+//!    a new session.
+//!
+//! A session is authenticated by the transport: what comes on the session of a peer is the peer's
+//! word on itself, and on nobody else.
+
+mod clock;
+mod digest;
+mod inbox;
+mod membership;
+mod peer;
+mod state;
+mod status;
+mod timer;
+mod transmit;
+mod tunnel;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use identity::{
+    BundleStore, IdentityRange, IssuerKey, IssuerPublicKey, Mono, Now, SignedRecord, TrustBundle,
+    TrustDomain, UnixMillis, VerifiedRecord,
+};
+use policy::model::PolicySet;
+use rand_core::CryptoRng;
+
+use crate::peer_messages::{AnnouncedRange, Instance};
+use peer::Peer;
+
+pub use clock::TOLERATED;
+pub use digest::{Digest, DigestError};
+pub use membership::{MembershipError, PeerConfig};
+pub use state::{MAX_STATE, OwnState, StateError, StateKey};
+pub use status::{PeerStatus, Status};
+pub use tunnel::{DRAIN, REKEY_AFTER, REKEY_PACKETS, TunnelCipher, TunnelState};
+
+/// Most peers.
+pub const MAX_PEERS: usize = 1024;
+/// Most own policies that are remembered, to say which of them is enforced.
+const MAX_ANNOUNCED: usize = 32;
+/// Most events that wait. A caller that keeps the contract never meets it.
+const MAX_EVENTS: usize = 4096;
+
+/// How a gateway is set up.
+#[derive(Clone, Debug)]
+pub struct PeeringConfig {
+    /// This cluster.
+    pub trust_domain: TrustDomain,
+    /// The UDP port of our tunnel.
+    pub tunnel_port: u16,
+    /// How many queues send into the tunnel.
+    pub queues: u8,
+    /// The algorithm of the associations that we make.
+    pub cipher: TunnelCipher,
+    /// How long a bundle of ours is valid without being announced again; it is announced anew after
+    /// a fifth of it.
+    pub bundle_life: Duration,
+}
+
+impl PeeringConfig {
+    /// Port 1000, one queue, AES-128, bundles of a day.
+    #[must_use]
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self {
+            trust_domain,
+            tunnel_port: 1000,
+            queues: 1,
+            cipher: TunnelCipher::default(),
+            bundle_life: Duration::from_hours(24),
+        }
+    }
+}
+
+/// The keys by which this cluster is to be believed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnKeys {
+    /// X.509 roots in DER.
+    pub x509_roots: Vec<Vec<u8>>,
+    /// Issuer keys.
+    pub issuer_keys: Vec<IssuerPublicKey>,
+    /// The label keys that credentials carry; `None` for all.
+    pub carried_labels: Option<Vec<String>>,
+}
+
+/// What the gateway should know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// The peer greeted us: the session is in use.
+    Connected(TrustDomain),
+    /// The session is gone.
+    Disconnected(TrustDomain),
+    /// [`Peering::bundles`] changed.
+    BundlesChanged,
+    /// [`Peering::digest`] of the peer changed.
+    DigestChanged(TrustDomain),
+    /// [`Peering::ranges`] changed.
+    RangesChanged,
+    /// [`Peering::tunnel`] of the peer changed.
+    TunnelChanged(TrustDomain),
+    /// Pods of the peer were relabelled or deleted. Signatures hold.
+    Records(Vec<(SignedRecord, VerifiedRecord)>),
+    /// Somebody rolls a peer back or speaks for it who should not. For the audit log; it stands in
+    /// the status too.
+    Alarm {
+        /// Which peer it is about.
+        peer: TrustDomain,
+        /// What was seen.
+        what: String,
+    },
+    /// The session is to be closed.
+    Close {
+        /// Whose.
+        peer: TrustDomain,
+        /// What the peer is told.
+        reason: String,
+    },
+    /// The peer is none any more: all of it is gone.
+    Removed(TrustDomain),
+}
+
+/// See the module.
+pub struct Peering {
+    config: PeeringConfig,
+    key: IssuerKey,
+    rng: Box<dyn CryptoRng + Send>,
+    instance: Instance,
+    now: Now,
+    own: Own,
+    peers: BTreeMap<TrustDomain, Peer>,
+    bundles: BundleStore,
+    /// What was stored of peers that are none now.
+    former: BTreeMap<TrustDomain, state::PeerState>,
+    unsaved: BTreeSet<StateKey>,
+    events: VecDeque<PeerEvent>,
+    /// Peers that may have something to be told.
+    dirty: BTreeSet<TrustDomain>,
+    /// Where the next search for records begins, so that no peer waits for another's.
+    records_after: Option<TrustDomain>,
+    /// Bundles that ended before were reported.
+    ends_seen: UnixMillis,
+}
+
+/// What this cluster says of itself.
+#[derive(Default)]
+struct Own {
+    state: OwnState,
+    keys: OwnKeys,
+    bundle: Option<TrustBundle>,
+    refresh_at: Mono,
+    digest: Option<(Vec<u8>, Digest)>,
+    enforcing: Option<[u8; 32]>,
+    ranges: Vec<AnnouncedRange>,
+    problem: Option<String>,
+}
+
+impl Peering {
+    /// The peering of a gateway with the memory `stored` of its former life: every object that
+    /// [`Self::poll_persist`] ever gave. `rng` makes tunnel keys: it must be seeded from the
+    /// system's randomness.
+    ///
+    /// # Errors
+    /// When a stored object is damaged. Without its memory a gateway would take old bundles and
+    /// digests for new ones, so it must not start; which object it was is said.
+    pub fn new(
+        config: PeeringConfig,
+        key: IssuerKey,
+        stored: impl IntoIterator<Item = (String, Vec<u8>)>,
+        mut rng: Box<dyn CryptoRng + Send>,
+        now: Now,
+    ) -> Result<Self, (String, StateError)> {
+        let mut instance = Instance::default();
+        rng.fill_bytes(&mut instance.0);
+        let mut peering = Self {
+            config,
+            key,
+            rng,
+            instance,
+            now,
+            own: Own::default(),
+            peers: BTreeMap::new(),
+            bundles: BundleStore::default(),
+            former: BTreeMap::new(),
+            unsaved: BTreeSet::new(),
+            events: VecDeque::new(),
+            dirty: BTreeSet::new(),
+            records_after: None,
+            ends_seen: now.unix,
+        };
+        peering.restore(stored)?;
+        Ok(peering)
+    }
+
+    /// Takes the keys by which this cluster is to be believed, and announces them.
+    pub fn set_own_keys(&mut self, keys: OwnKeys, now: Now) {
+        self.now = now;
+        if self.own.bundle.is_none() || self.own.keys != keys {
+            self.own.keys = keys;
+            self.announce_bundle();
+        }
+    }
+
+    /// Takes the key that signs digests from now on: one of the keys announced.
+    pub fn set_issuer_key(&mut self, key: IssuerKey, now: Now) {
+        self.now = now;
+        self.key = key;
+        if let Some((_, digest)) = &self.own.digest
+            && let Some(part) = digest.part.clone()
+        {
+            let hash = digest.hash;
+            self.announce_policy(hash, &part);
+        }
+    }
+
+    /// Takes the policy of this cluster: `hash` of all of it, and the part that admits identities
+    /// of other clusters. Announced when it differs from the last.
+    pub fn set_policy(&mut self, hash: [u8; 32], part: &PolicySet, now: Now) {
+        self.now = now;
+        let same = |(_, digest): &(Vec<u8>, Digest)| {
+            digest.hash == hash && digest.part.as_deref() == Some(part)
+        };
+        if part.cluster == self.config.trust_domain && !self.own.digest.as_ref().is_some_and(same) {
+            self.announce_policy(hash, part);
+        }
+    }
+
+    /// Takes the hash of the policy that every part of this cluster enforces now.
+    pub fn set_enforcing(&mut self, hash: [u8; 32], now: Now) {
+        self.now = now;
+        if self.own.enforcing != Some(hash) {
+            self.own.enforcing = Some(hash);
+            self.tell_all(|outbox| outbox.enforcing = true);
+        }
+    }
+
+    /// Takes the pod ranges of this cluster.
+    pub fn set_own_ranges(&mut self, mut ranges: Vec<AnnouncedRange>, now: Now) {
+        self.now = now;
+        ranges.sort();
+        if self.own.ranges != ranges {
+            self.own.ranges = ranges;
+            self.tell_all(|outbox| outbox.ranges = true);
+            self.settle_ranges();
+            self.emit(PeerEvent::RangesChanged);
+        }
+    }
+
+    /// A session with `peer` is up, which the transport has authenticated as a gateway of that trust
+    /// domain; one before it is gone. `remote`: the other end of it.
+    pub fn handle_connected(&mut self, peer: &TrustDomain, remote: SocketAddr, now: Now) {
+        self.now = now;
+        let Some(it) = self.peers.get_mut(peer) else {
+            return;
+        };
+        let had_tunnel = it.connect(remote, now);
+        self.dirty.insert(peer.clone());
+        if had_tunnel {
+            self.emit(PeerEvent::TunnelChanged(peer.clone()));
+        }
+    }
+
+    /// The session with `peer` ended. What it said stays in force until it expires by itself, and
+    /// so do the associations: flows outlive the loss of a session.
+    pub fn handle_disconnected(&mut self, peer: &TrustDomain, why: &str, now: Now) {
+        self.now = now;
+        let Some(it) = self.peers.get_mut(peer) else {
+            return;
+        };
+        self.dirty.remove(peer);
+        if it.disconnect(why, now) {
+            self.emit(PeerEvent::Disconnected(peer.clone()));
+        }
+    }
+
+    /// Dialling `peer` failed, or somebody who claims to be `peer` was refused: for the status.
+    pub fn handle_refused(&mut self, peer: &TrustDomain, why: &str, now: Now) {
+        self.now = now;
+        if let Some(it) = self.peers.get_mut(peer) {
+            it.failure = Some((now.unix, shorten(why)));
+        }
+    }
+
+    /// So many packets were sent on the association `spi` of `peer` in all.
+    pub fn handle_sent(&mut self, peer: &TrustDomain, spi: u32, packets: u64) {
+        if let Some(it) = self.peers.get_mut(peer)
+            && let Some(generation) = it.tunnel.sent(spi, packets)
+            && let Some(session) = &mut it.session
+        {
+            session.outbox.rekey = Some(generation);
+            self.dirty.insert(peer.clone());
+        }
+    }
+
+    /// Own records may have been made: [`Self::poll_records`] asks for them.
+    pub fn handle_records_changed(&mut self) {
+        self.tell_all(|outbox| outbox.records = true);
+    }
+
+    /// The next object to store: its key, its bytes. The same again until
+    /// [`Self::handle_persisted`].
+    #[must_use]
+    pub fn poll_persist(&self) -> Option<(StateKey, Vec<u8>)> {
+        let key = self.unsaved.first()?.clone();
+        let bytes = match &key {
+            StateKey::Own => state::seal(&self.own.state),
+            StateKey::Peer(domain) => match self.peers.get(domain) {
+                Some(peer) => state::seal(&peer.state),
+                None => state::seal(self.former.get(domain)?),
+            },
+        };
+        Some((key, bytes))
+    }
+
+    /// The object that was polled last is stored.
+    pub fn handle_persisted(&mut self, key: &StateKey) {
+        self.unsaved.remove(key);
+    }
+
+    /// What the gateway should know next. Nothing while something is not stored.
+    pub fn poll_event(&mut self) -> Option<PeerEvent> {
+        self.unsaved.is_empty().then(|| self.events.pop_front())?
+    }
+
+    /// The bundles in force: the own one and those of peers, expired ones too.
+    #[must_use]
+    pub fn bundles(&self) -> &BundleStore {
+        &self.bundles
+    }
+
+    /// What `peer` announced of its policy.
+    #[must_use]
+    pub fn digest(&self, peer: &TrustDomain) -> Option<&Arc<Digest>> {
+        self.peers.get(peer)?.digest.as_ref()
+    }
+
+    /// The own digest, as it is announced.
+    #[must_use]
+    pub fn own_digest(&self) -> Option<&Digest> {
+        self.own.digest.as_ref().map(|(_, digest)| digest)
+    }
+
+    /// The pod ranges of this cluster and of its peers, disjoint, sorted by prefix.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<IdentityRange> {
+        membership::all_ranges(
+            &self.config.trust_domain,
+            &self.own.ranges,
+            self.peers.values(),
+        )
+    }
+
+    /// The tunnel with `peer`.
+    #[must_use]
+    pub fn tunnel(&self, peer: &TrustDomain) -> TunnelState {
+        self.peers
+            .get(peer)
+            .map_or_else(TunnelState::default, |peer| peer.tunnel.state())
+    }
+
+    /// The peers' names.
+    pub fn peers(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.peers.keys()
+    }
+
+    fn announce_bundle(&mut self) {
+        let life = self.config.bundle_life;
+        self.own.state.bundle_sequence += 1;
+        let bundle = TrustBundle {
+            trust_domain: self.config.trust_domain.clone(),
+            sequence: self.own.state.bundle_sequence,
+            refresh_hint: life / 5,
+            x509_roots: self.own.keys.x509_roots.clone(),
+            issuer_keys: self.own.keys.issuer_keys.clone(),
+            carried_labels: self.own.keys.carried_labels.clone(),
+            // In whole seconds, as it travels.
+            expires_at: UnixMillis::from_secs(self.now.unix.after(life).as_secs()),
+        };
+        self.own.refresh_at = self.now.mono.after(life / 5);
+        // Ours is the highest sequence there is: it cannot be refused.
+        let inserted = self.bundles.insert(bundle.clone());
+        debug_assert!(inserted.is_ok());
+        self.own.bundle = Some(bundle);
+        self.unsaved.insert(StateKey::Own);
+        self.tell_all(|outbox| outbox.bundle = true);
+        self.emit(PeerEvent::BundlesChanged);
+    }
+
+    fn announce_policy(&mut self, hash: [u8; 32], part: &PolicySet) {
+        let state = &mut self.own.state;
+        state.digest_sequence += 1;
+        state.announced.push_back((state.digest_sequence, hash));
+        if state.announced.len() > MAX_ANNOUNCED {
+            state.announced.pop_front();
+        }
+        let (signed, digest) = digest::sign(&self.key, state.digest_sequence, hash, part);
+        self.own.problem = digest.part.is_none().then(|| {
+            "the part of our policy that admits other clusters is too large to be announced: peers \
+             cannot refuse early what we deny"
+                .into()
+        });
+        self.own.digest = Some((signed, digest));
+        self.unsaved.insert(StateKey::Own);
+        self.tell_all(|outbox| {
+            outbox.digest = true;
+            outbox.enforcing = true;
+        });
+    }
+
+    fn tell_all(&mut self, tell: impl Fn(&mut peer::Outbox)) {
+        for (domain, peer) in &mut self.peers {
+            if let Some(session) = &mut peer.session {
+                tell(&mut session.outbox);
+                self.dirty.insert(domain.clone());
+            }
+        }
+    }
+
+    /// Events without content are the same however often they happened.
+    fn emit(&mut self, event: PeerEvent) {
+        let plain = matches!(
+            event,
+            PeerEvent::BundlesChanged
+                | PeerEvent::RangesChanged
+                | PeerEvent::DigestChanged(_)
+                | PeerEvent::TunnelChanged(_)
+        );
+        if plain && self.events.contains(&event) {
+            return;
+        }
+        if self.events.len() >= MAX_EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+}
+
+impl fmt::Debug for Peering {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peering")
+            .field("trust_domain", &self.config.trust_domain)
+            .field("peers", &self.peers.keys())
+            .field("unsaved", &self.unsaved)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What others say, bounded.
+fn shorten(text: &str) -> String {
+    text.chars().take(300).collect()
+}

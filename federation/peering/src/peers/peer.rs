@@ -1,0 +1,161 @@
+//! One peer: what is configured, what it said, and its session.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use identity::{IdentityRange, Mono, Now, UnixMillis};
+
+use super::{
+    Digest, PeerConfig,
+    clock::{PING_EVERY, PeerClock},
+    state::PeerState,
+    tunnel::Tunnel,
+};
+use crate::peer_messages::{Enforcing, Hello, Instance};
+
+/// How many messages a peer may send at once, and how soon the next after that.
+const BURST: u32 = 1000;
+const EVERY: Duration = Duration::from_millis(10);
+
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub config: PeerConfig,
+    pub state: PeerState,
+    pub digest: Option<Arc<Digest>>,
+    pub ranges: Vec<IdentityRange>,
+    pub session: Option<Session>,
+    pub tunnel: Tunnel,
+    pub clock: PeerClock,
+    pub enforcing: Option<(Enforcing, UnixMillis)>,
+    /// The peer's records that we have: of which process, up to which position.
+    pub records: (Instance, u64),
+    /// Since when it is as it is.
+    pub since: UnixMillis,
+    /// Why the last attempt failed.
+    pub failure: Option<(UnixMillis, String)>,
+    /// What is wrong with what it says, by kind, until it says better.
+    pub problems: BTreeMap<Problem, String>,
+}
+
+/// What may be wrong with what a peer says. One of each stands in the status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Problem {
+    Bundle,
+    Digest,
+    Ranges,
+    Records,
+    OwnState,
+    Protocol,
+}
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub remote: SocketAddr,
+    pub hello: Option<Hello>,
+    pub outbox: Outbox,
+    pub ping_at: Mono,
+    /// The position up to which our records were sent, and whether the peer has not said yet that
+    /// it has them.
+    pub records_sent: u64,
+    pub records_out: bool,
+    budget: Budget,
+}
+
+/// What is still to be said.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    pub hello: bool,
+    pub bundle: bool,
+    pub ranges: bool,
+    pub digest: bool,
+    pub enforcing: bool,
+    pub associations: bool,
+    pub in_use: bool,
+    pub rekey: Option<u64>,
+    pub records: bool,
+    pub records_seen: bool,
+    pub ping: bool,
+    pub pong: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Budget {
+    left: u32,
+    at: Mono,
+}
+
+impl Peer {
+    pub(crate) fn new(config: PeerConfig, state: PeerState, now: Now) -> Self {
+        Self {
+            config,
+            state,
+            digest: None,
+            ranges: Vec::new(),
+            session: None,
+            tunnel: Tunnel::default(),
+            clock: PeerClock::default(),
+            enforcing: None,
+            records: (Instance::default(), 0),
+            since: now.unix,
+            failure: None,
+            problems: BTreeMap::new(),
+        }
+    }
+
+    /// Whether there was a tunnel, which is gone now.
+    pub(crate) fn connect(&mut self, remote: SocketAddr, now: Now) -> bool {
+        self.session = Some(Session {
+            remote,
+            hello: None,
+            outbox: Outbox {
+                hello: true,
+                bundle: true,
+                ranges: true,
+                digest: true,
+                enforcing: true,
+                ..Outbox::default()
+            },
+            ping_at: now.mono.after(PING_EVERY),
+            records_sent: 0,
+            records_out: false,
+            budget: Budget {
+                left: BURST,
+                at: now.mono,
+            },
+        });
+        self.since = now.unix;
+        self.failure = None;
+        // Those that were refused come again.
+        self.problems.remove(&Problem::Records);
+        self.tunnel.reset()
+    }
+
+    /// Whether the peer had greeted us.
+    pub(crate) fn disconnect(&mut self, why: &str, now: Now) -> bool {
+        let Some(session) = self.session.take() else {
+            return false;
+        };
+        self.since = now.unix;
+        self.failure = Some((now.unix, super::shorten(why)));
+        session.hello.is_some()
+    }
+}
+
+impl Session {
+    /// Whether the peer may send one more message now.
+    pub(crate) fn admits(&mut self, now: Mono) -> bool {
+        self.budget.take(now)
+    }
+}
+
+impl Budget {
+    fn take(&mut self, now: Mono) -> bool {
+        let earned = now.since(self.at).as_millis() / EVERY.as_millis();
+        if let Ok(earned @ 1..) = u32::try_from(earned.min(u128::from(BURST))) {
+            self.left = self.left.saturating_add(earned).min(BURST);
+            self.at = now;
+        }
+        let admits = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        admits
+    }
+}

@@ -1,0 +1,219 @@
+//! What a gateway must know again after a restart, and the form in which it is stored: a magic, a
+//! checksum, CBOR. docs/spec/peering.md, section 6.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
+
+use identity::{BundleMark, TrustDomain};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use sha2::{Digest, Sha256};
+
+use crate::peer_messages::AnnouncedRange;
+
+/// Longest stored object in bytes: a digest, a bundle, and room for the rest.
+pub const MAX_STATE: usize = 2 << 20;
+
+/// Bytes 0..8 of a stored object; the last of them is the version.
+const MAGIC: [u8; 8] = *b"LBSTATE\x01";
+/// Bytes 8..40: SHA-256 of the rest.
+const CHECKSUM: usize = 32;
+
+/// Names a stored object: one file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateKey {
+    /// What this cluster said.
+    Own,
+    /// What a peer said.
+    Peer(TrustDomain),
+}
+
+impl fmt::Display for StateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("own sequences"),
+            Self::Peer(domain) => write!(f, "state of peer {domain}"),
+        }
+    }
+}
+
+/// Why stored bytes cannot be used. A gateway must not start then: without its memory it would take
+/// older bundles and digests for new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StateError {
+    /// Another file, or of another version.
+    #[error("not a state file of version 1")]
+    Foreign,
+    /// It was cut or changed.
+    #[error("damaged: its checksum does not hold")]
+    Damaged,
+    /// The checksum holds and the content has another form.
+    #[error("its content cannot be read")]
+    Content,
+}
+
+/// The sequences of this cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnState {
+    /// Of the last bundle that was announced.
+    pub bundle_sequence: u64,
+    /// Of the last digest that was announced.
+    pub digest_sequence: u64,
+    /// The policies that were announced last, newest last: {sequence, hash}.
+    pub announced: VecDeque<(u64, [u8; 32])>,
+}
+
+/// What a peer said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PeerState {
+    /// Whose it is.
+    pub trust_domain: TrustDomain,
+    /// The pin by which it was first believed: with another one, all of this is void.
+    pub pin: [u8; 32],
+    /// The newest bundle that was seen.
+    pub mark: Option<Mark>,
+    /// That bundle, as a JWK set.
+    pub bundle: Option<String>,
+    /// The newest digest that was seen: its sequence, SHA-256 of its payload, the payload.
+    pub digest: Option<StoredDigest>,
+    /// The ranges that it announced last.
+    pub ranges: Vec<AnnouncedRange>,
+    /// Every range that it ever announced, by number: no number may get another meaning.
+    pub range_ids: BTreeMap<u16, IpNet>,
+}
+
+/// [`BundleMark`], with a form of its own on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mark {
+    pub sequence: u64,
+    #[serde(with = "serde_bytes")]
+    pub hash: [u8; 32],
+}
+
+/// A digest whose signature was checked when it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredDigest {
+    pub sequence: u64,
+    #[serde(with = "serde_bytes")]
+    pub content: [u8; 32],
+    #[serde(with = "serde_bytes")]
+    pub payload: Vec<u8>,
+}
+
+impl PeerState {
+    pub(crate) fn new(trust_domain: TrustDomain, pin: [u8; 32]) -> Self {
+        Self {
+            trust_domain,
+            pin,
+            mark: None,
+            bundle: None,
+            digest: None,
+            ranges: Vec::new(),
+            range_ids: BTreeMap::new(),
+        }
+    }
+}
+
+impl From<Mark> for BundleMark {
+    fn from(mark: Mark) -> Self {
+        Self {
+            sequence: mark.sequence,
+            hash: mark.hash,
+        }
+    }
+}
+
+impl From<BundleMark> for Mark {
+    fn from(mark: BundleMark) -> Self {
+        Self {
+            sequence: mark.sequence,
+            hash: mark.hash,
+        }
+    }
+}
+
+/// `object` as it is stored.
+pub(crate) fn seal<T: Serialize>(object: &T) -> Vec<u8> {
+    let mut content = Vec::new();
+    // Writing to memory does not fail, and every type here has a form in CBOR.
+    let written = ciborium::into_writer(object, &mut content);
+    debug_assert!(written.is_ok());
+    let checksum = Sha256::digest(&content);
+    [&MAGIC[..], checksum.as_slice(), &content].concat()
+}
+
+/// What was stored.
+pub(crate) fn open<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StateError> {
+    let rest = bytes.strip_prefix(&MAGIC).ok_or(StateError::Foreign)?;
+    let (checksum, mut content) = rest.split_at_checked(CHECKSUM).ok_or(StateError::Damaged)?;
+    if Sha256::digest(content).as_slice() != checksum {
+        return Err(StateError::Damaged);
+    }
+    let object = ciborium::from_reader(&mut content).map_err(|_| StateError::Content)?;
+    if content.is_empty() {
+        Ok(object)
+    } else {
+        Err(StateError::Content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sample() -> PeerState {
+        PeerState {
+            mark: Some(Mark {
+                sequence: 7,
+                hash: [1; 32],
+            }),
+            bundle: Some("{}".into()),
+            digest: Some(StoredDigest {
+                sequence: 9,
+                content: [2; 32],
+                payload: vec![3; 40],
+            }),
+            ranges: vec![AnnouncedRange {
+                range_id: 1,
+                prefix: "10.1.0.0/16".parse().unwrap(),
+            }],
+            range_ids: BTreeMap::from([(1, "10.1.0.0/16".parse().unwrap())]),
+            ..PeerState::new(TrustDomain::new("west").unwrap(), [4; 32])
+        }
+    }
+
+    #[test]
+    fn what_is_stored_is_read_again_and_nothing_else_is() {
+        let bytes = seal(&sample());
+        assert_eq!(open(&bytes), Ok(sample()));
+        assert_eq!(open::<OwnState>(&bytes), Err(StateError::Content));
+        assert_eq!(open::<PeerState>(&bytes[1..]), Err(StateError::Foreign));
+        assert_eq!(open::<PeerState>(b""), Err(StateError::Foreign));
+    }
+
+    proptest! {
+        #[test]
+        fn any_damage_is_seen(at: prop::sample::Index, bit in 0u8..8, cut: prop::sample::Index) {
+            let whole = seal(&sample());
+            let mut bytes = whole.clone();
+            bytes[at.index(whole.len())] ^= 1 << bit;
+            prop_assert!(open::<PeerState>(&bytes).is_err());
+            prop_assert!(open::<PeerState>(&whole[..cut.index(whole.len())]).is_err());
+        }
+
+        #[test]
+        fn any_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = open::<PeerState>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What is said next, made from what the peer has not heard yet.
+
+use std::ops::Bound;
+
+use identity::{SignedRecord, TrustDomain};
+use serde_bytes::ByteBuf;
+
+use super::{Peering, peer::Outbox};
+use crate::peer_messages::{
+    Enforcing, Hello, MAX_BATCH, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
+};
+
+impl Peering {
+    /// The next message, and the peer whose session it is for. Nothing while something is not
+    /// stored.
+    pub fn poll_transmit(&mut self) -> Option<(TrustDomain, Vec<u8>)> {
+        if !self.unsaved.is_empty() {
+            return None;
+        }
+        while let Some(domain) = self.dirty.first().cloned() {
+            match self.next_message(&domain) {
+                Some(message) => return Some((domain, message.encode())),
+                None => self.dirty.remove(&domain),
+            };
+        }
+        None
+    }
+
+    /// A peer that wants records of this cluster after a position, and how many at most: to be
+    /// answered at once by [`Self::handle_own_records`], with none when there are none. Nothing
+    /// while something is not stored.
+    pub fn poll_records(&mut self) -> Option<(TrustDomain, u64, usize)> {
+        if !self.unsaved.is_empty() {
+            return None;
+        }
+        let after = self.records_after.take();
+        let from = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+        let (domain, peer) = self
+            .peers
+            .range_mut::<TrustDomain, _>((from, Bound::Unbounded))
+            .find(|(_, peer)| {
+                peer.session.as_ref().is_some_and(|session| {
+                    session.hello.is_some() && session.outbox.records && !session.records_out
+                })
+            })?;
+        let session = peer.session.as_mut()?;
+        session.outbox.records = false;
+        self.records_after = Some(domain.clone());
+        Some((domain.clone(), session.records_sent, MAX_BATCH))
+    }
+
+    /// The message that carries `records`, each with its position, to `peer`.
+    #[must_use]
+    pub fn handle_own_records(
+        &mut self,
+        peer: &TrustDomain,
+        records: &[(u64, SignedRecord)],
+    ) -> Option<Vec<u8>> {
+        let session = self.peers.get_mut(peer)?.session.as_mut()?;
+        let batch = records.get(..MAX_BATCH).unwrap_or(records);
+        let (position, _) = batch.last()?;
+        session.records_sent = *position;
+        session.records_out = true;
+        let message = PeerMessage::Records(RecordBatch {
+            position: *position,
+            records: batch
+                .iter()
+                .map(|(_, record)| ByteBuf::from(record.bytes()))
+                .collect(),
+        });
+        Some(message.encode())
+    }
+
+    fn next_message(&mut self, domain: &TrustDomain) -> Option<PeerMessage> {
+        let peer = self.peers.get_mut(domain)?;
+        let session = peer.session.as_mut()?;
+        let outbox = &mut session.outbox;
+        if take(&mut outbox.hello) {
+            return Some(PeerMessage::Hello(Hello {
+                version: PEER_PROTOCOL,
+                trust_domain: self.config.trust_domain.clone(),
+                instance: self.instance,
+                clock: self.now.unix,
+                tunnel_port: self.config.tunnel_port,
+                queues: self.config.queues,
+                seen_bundle: peer.state.mark.map_or(0, |mark| mark.sequence),
+                seen_digest: peer.state.digest.as_ref().map_or(0, |held| held.sequence),
+                records_of: peer.records.0,
+                records_position: peer.records.1,
+            }));
+        }
+        if take(&mut outbox.bundle)
+            && let Some(bundle) = &self.own.bundle
+        {
+            return Some(PeerMessage::Bundle(bundle.to_jwks()));
+        }
+        if take(&mut outbox.ranges) {
+            return Some(PeerMessage::Ranges(self.own.ranges.clone()));
+        }
+        if take(&mut outbox.digest)
+            && let Some((signed, _)) = &self.own.digest
+        {
+            return Some(PeerMessage::Digest(signed.clone()));
+        }
+        if take(&mut outbox.enforcing)
+            && let Some(hash) = self.own.enforcing
+        {
+            let announced = self.own.state.announced.iter().rev();
+            let sequence = announced
+                .clone()
+                .find(|(_, of)| *of == hash)
+                .map_or(0, |(sequence, _)| *sequence);
+            return Some(PeerMessage::Enforcing(Enforcing { sequence, hash }));
+        }
+        if take(&mut outbox.associations)
+            && let Some(newest) = peer.tunnel.newest()
+        {
+            return Some(PeerMessage::Associations(newest));
+        }
+        if take(&mut outbox.in_use)
+            && let Some(generation) = peer.tunnel.sending()
+        {
+            return Some(PeerMessage::InUse(generation));
+        }
+        if take(&mut outbox.records_seen) {
+            return Some(PeerMessage::RecordsSeen(peer.records.1));
+        }
+        if take(&mut outbox.ping) {
+            return Some(PeerMessage::Ping(peer.clock.ask(self.now)));
+        }
+        Self::last_of(outbox, self.now.unix)
+    }
+
+    fn last_of(outbox: &mut Outbox, clock: identity::UnixMillis) -> Option<PeerMessage> {
+        if let Some(generation) = outbox.rekey.take() {
+            return Some(PeerMessage::Rekey(generation));
+        }
+        let number = outbox.pong.take()?;
+        Some(PeerMessage::Pong(Pong { number, clock }))
+    }
+}
+
+fn take(flag: &mut bool) -> bool {
+    std::mem::take(flag)
+}

@@ -1,0 +1,326 @@
+//! What gateways learn of each other, and what `status` says of it.
+
+use peering::{
+    peer_messages::{Enforcing, PeerMessage, RecordBatch},
+    peers::{PeerEvent, TunnelState},
+};
+use serde_bytes::ByteBuf;
+
+use crate::net::{World, domain, hash, pin, policy, range, root, secs};
+
+pub fn digest_hash(world: &mut World, of: &str, at: &str) -> Option<[u8; 32]> {
+    let digest = world.get(at).peering.digest(&domain(of))?;
+    Some(digest.hash)
+}
+
+#[test]
+fn three_clusters_learn_all_of_each_other() {
+    let names = ["east", "north", "west"];
+    let mut world = World::mesh(&names);
+    for at in names {
+        assert_eq!(world.get(at).peering.bundles().iter().count(), 3);
+        assert_eq!(world.get(at).peering.ranges().len(), 3);
+        for of in names.into_iter().filter(|of| *of != at) {
+            let its_root = world.get(of).root.clone();
+            let bundle = world.get(at).peering.bundles().bundle(&domain(of)).cloned();
+            assert_eq!(bundle.unwrap().x509_roots, [its_root]);
+            let digest = world.get(at).peering.digest(&domain(of)).cloned().unwrap();
+            assert_eq!(digest.hash, hash("first"));
+            assert_eq!(digest.part.as_deref(), Some(&policy(of, "first")));
+            // One association per sending queue, made by the receiver.
+            let (send, receive) = crate::tunnel::spis(&mut world, at, of);
+            assert_eq!((send.len(), &send), (2, &receive));
+            let endpoint = world.get(at).peering.tunnel(&domain(of)).endpoint;
+            assert_eq!(endpoint.unwrap().port(), 1000);
+            let status = world.status(at, of);
+            assert!(status.connected);
+            assert_eq!(status.problems, Vec::<String>::new());
+            assert_eq!(status.enforced_hash, status.announced_hash);
+            assert_eq!(status.clock_offset_ms, Some(0));
+        }
+    }
+    assert!(names.iter().all(|name| world.get(name).alarms().is_empty()));
+}
+
+#[test]
+fn a_policy_reaches_the_peers_and_what_is_enforced_is_told_apart() {
+    let mut world = World::mesh(&["east", "west"]);
+    world.with("west", |west, now| {
+        west.peering
+            .set_policy(hash("second"), &policy("west", "second"), now);
+    });
+    world.run(secs(1));
+    assert_eq!(
+        digest_hash(&mut world, "west", "east"),
+        Some(hash("second"))
+    );
+    assert_eq!(
+        world.status("east", "west").problems,
+        Vec::<String>::new(),
+        "it may take a while"
+    );
+    world.run(secs(31));
+    let problems = world.status("east", "west").problems;
+    assert!(
+        problems[0].starts_with("it announced policy 2 and enforces 1 still"),
+        "{problems:?}"
+    );
+    world.with("west", |west, now| {
+        west.peering.set_enforcing(hash("second"), now)
+    });
+    world.run(secs(1));
+    assert_eq!(world.status("east", "west").problems, Vec::<String>::new());
+
+    world.with("west", |west, now| {
+        west.peering.set_enforcing(hash("secret"), now)
+    });
+    world.run(secs(1));
+    let problems = world.status("east", "west").problems;
+    assert!(
+        problems[0].starts_with("it enforces a policy that it did not announce"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn what_a_peer_enforces_is_not_believed_for_another() {
+    let mut world = World::mesh(&["east", "north", "west"]);
+    let enforcing = Enforcing {
+        sequence: 1,
+        hash: hash("other"),
+    };
+    world.say("west", "east", &PeerMessage::Enforcing(enforcing));
+    assert_eq!(world.status("east", "north").problems, Vec::<String>::new());
+    assert_eq!(world.status("east", "west").problems.len(), 1);
+}
+
+#[test]
+fn a_policy_too_large_to_announce_is_announced_by_its_hash() {
+    let mut world = World::mesh(&["east", "west"]);
+    world.with("west", |west, now| {
+        let mut part = policy("west", "big");
+        part.policies[0].name = "x".repeat(1 << 20);
+        west.peering.set_policy(hash("big"), &part, now);
+    });
+    world.run(secs(1));
+    let digest = world
+        .get("east")
+        .peering
+        .digest(&domain("west"))
+        .cloned()
+        .unwrap();
+    assert_eq!((digest.hash, digest.part.clone()), (hash("big"), None));
+    let now = world.now("west").unix;
+    let problems = world.get("west").peering.status(now).problems;
+    assert!(
+        problems[0].contains("too large to be announced"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn pod_ranges_are_those_of_the_configuration_or_free_ones() {
+    // Configured: what it announces changes nothing, and is said.
+    let mut world = World::mesh(&["east", "west"]);
+    world.with("west", |west, now| {
+        west.peering
+            .set_own_ranges(vec![range(1, "10.2.0.0/16"), range(2, "10.1.0.0/24")], now);
+    });
+    world.run(secs(1));
+    assert_eq!(world.status("east", "west").ranges, ["10.2.0.0/16"]);
+    assert_eq!(
+        world.status("east", "west").problems,
+        [
+            "it announces the pod ranges [1 = 10.2.0.0/16, 2 = 10.1.0.0/24], and [1 = 10.2.0.0/16] \
+          are configured"
+        ]
+    );
+
+    // Not configured: what is nobody's.
+    let mut world = World::new(&["east", "north", "west"]);
+    let open = |world: &mut World, at: &str| {
+        world.with(at, |it, now| {
+            for peer in &mut it.peers {
+                peer.ranges = None;
+            }
+            it.peering.set_peers(it.peers.clone(), now).unwrap();
+        });
+    };
+    open(&mut world, "east");
+    world.connect("east", "north");
+    world.run(secs(1));
+    world.with("west", |west, now| {
+        let ranges = vec![
+            range(1, "10.2.7.0/24"),
+            range(2, "10.1.0.0/16"),
+            range(3, "10.9.0.0/16"),
+        ];
+        west.peering.set_own_ranges(ranges, now);
+    });
+    world.connect("east", "west");
+    world.run(secs(1));
+    assert_eq!(world.status("east", "north").ranges, ["10.2.0.0/16"]);
+    assert_eq!(world.status("east", "west").ranges, ["10.9.0.0/16"]);
+    let problems = world.status("east", "west").problems;
+    assert!(problems[0].contains("overlaps"), "{problems:?}");
+
+    // A number never gets another meaning.
+    world.with("west", |west, now| {
+        west.peering
+            .set_own_ranges(vec![range(3, "10.8.0.0/16")], now);
+    });
+    world.run(secs(1));
+    assert_eq!(world.status("east", "west").ranges, ["10.9.0.0/16"]);
+    let alarms = world.get("east").alarms().join("\n");
+    assert!(
+        alarms.contains("its range number 3 was 10.9.0.0/16 and is 10.8.0.0/16 now"),
+        "{alarms}"
+    );
+}
+
+#[test]
+fn records_arrive_once_and_all_of_them_again_after_a_restart() {
+    let mut world = World::mesh(&["east", "west"]);
+    for i in 0..600 {
+        world.get("west").record(&format!("pod-{i}"), i + 1);
+    }
+    world.pump();
+    world.run(secs(1));
+    let received = |world: &mut World| std::mem::take(&mut world.get("east").received);
+    let all = received(&mut world);
+    assert_eq!(all.len(), 600);
+    assert_eq!(all[599], (domain("west"), "pod-599".into(), 600));
+    // Nothing again after the loss of a session, but for what is new.
+    world.disconnect("east", "west");
+    world.with("west", |west, _| west.record("late", 9));
+    world.connect("east", "west");
+    world.run(secs(1));
+    assert_eq!(received(&mut world), [(domain("west"), "late".into(), 9)]);
+    // The memory of records dies with a process, so they come again.
+    world.restart("east");
+    world.connect("east", "west");
+    world.run(secs(1));
+    assert_eq!(received(&mut world).len(), 601);
+    // The positions of a former life mean nothing.
+    world.restart("west");
+    world.connect("east", "west");
+    world.run(secs(1));
+    assert_eq!(received(&mut world).len(), 601);
+}
+
+#[test]
+fn a_record_that_does_not_hold_is_refused_and_others_of_the_batch_are_not() {
+    let mut world = World::mesh(&["east", "north", "west"]);
+    let mut forged = world.get("north").own_records.clone();
+    world.get("north").record("of-north", 1);
+    forged.append(&mut world.get("north").own_records.clone());
+    world.get("west").record("of-west", 1);
+    let records = [forged, world.get("west").own_records.clone()].concat();
+    let records = records
+        .iter()
+        .map(|(_, record)| ByteBuf::from(record.bytes()));
+    let batch = PeerMessage::Records(RecordBatch {
+        position: 5,
+        records: records.chain([ByteBuf::from(vec![1, 2, 3])]).collect(),
+    });
+    world.say("west", "east", &batch);
+    assert_eq!(
+        world.get("east").received,
+        [(domain("west"), "of-west".into(), 1)]
+    );
+    let problems = world.status("east", "west").problems.join("\n");
+    assert!(
+        problems.contains("a record of a pod is refused"),
+        "{problems}"
+    );
+}
+
+#[test]
+fn a_clock_that_is_off_is_said_with_both_times() {
+    for (skew, said) in [
+        (29_000, None),
+        (-29_000, None),
+        (
+            47_000,
+            Some("clock off by 47 s: here it is 2027-01-15T08:01:40Z, there 2027-01-15T08:02:27Z"),
+        ),
+        (
+            -31_000,
+            Some("clock off by 31 s: here it is 2027-01-15T08:01:40Z, there 2027-01-15T08:01:09Z"),
+        ),
+    ] {
+        let mut world = World::new(&["east", "west"]);
+        world.get("west").skew = skew;
+        world.connect("east", "west");
+        world.run(secs(100));
+        let status = world.status("east", "west");
+        assert_eq!(status.clock_offset_ms, Some(skew));
+        match said {
+            None => assert_eq!(status.problems, Vec::<String>::new()),
+            Some(said) => assert!(
+                status.problems[0].starts_with(said),
+                "{:?}",
+                status.problems
+            ),
+        }
+    }
+}
+
+#[test]
+fn a_withdrawn_peer_loses_all_at_once_and_its_sequences_are_remembered() {
+    let mut world = World::mesh(&["east", "west"]);
+    world.with("west", |west, now| west.set_policy("second", now));
+    world.run(secs(1));
+    let backup = world.get("west").disk.clone();
+    let peers = world.get("east").peers.clone();
+    world.with("east", |east, now| {
+        east.peering.set_peers(vec![], now).unwrap()
+    });
+    assert!(!world.is_connected("east", "west"));
+    let east = &world.get("east").peering;
+    assert!(east.bundles().bundle(&domain("west")).is_none());
+    assert!(east.digest(&domain("west")).is_none());
+    assert_eq!(east.tunnel(&domain("west")), TunnelState::default());
+    assert_eq!(east.ranges().len(), 1);
+    assert!(
+        world
+            .get("east")
+            .events
+            .contains(&PeerEvent::Removed(domain("west")))
+    );
+
+    // It comes back on an older state, after a restart of ours.
+    world.restart("east");
+    world.with("east", |east, now| {
+        east.peering.set_peers(vec![], now).unwrap()
+    });
+    world.restart("west");
+    world.get("west").disk = backup;
+    world.restart("west");
+    world.with("east", |east, now| {
+        east.peering.set_peers(peers.clone(), now).unwrap()
+    });
+    world.connect("east", "west");
+    world.run(secs(1));
+    assert_eq!(
+        digest_hash(&mut world, "west", "east"),
+        Some(hash("second"))
+    );
+
+    // Set up anew with another root, which the operator confirms by the pin: all is forgotten.
+    let new_root = root("west again");
+    world.get("west").disk.clear();
+    world.get("west").root = new_root.clone();
+    world.get("west").seed = 77;
+    world.restart("west");
+    world.with("east", |east, now| {
+        let mut peers = peers.clone();
+        peers[0].pin = pin(&new_root);
+        east.peering.set_peers(peers, now).unwrap();
+    });
+    world.connect("east", "west");
+    world.run(secs(1));
+    let status = world.status("east", "west");
+    assert_eq!(status.problems, Vec::<String>::new());
+    assert_eq!(status.digest_sequence, Some(1));
+}

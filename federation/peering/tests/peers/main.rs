@@ -1,0 +1,9 @@
+//! Two and three gateways in virtual time.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod chaos;
+mod exchange;
+mod net;
+mod rules;
+mod sequences;
+mod tunnel;
