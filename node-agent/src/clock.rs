@@ -19,6 +19,14 @@ impl Clock {
         }
     }
 
+    /// The instant that monotonic time calls `at`.
+    #[must_use]
+    pub fn instant(&self, at: Mono) -> Instant {
+        // An instant that the clock cannot hold never comes; an hour is as good.
+        let never = || Instant::now() + Duration::from_hours(1);
+        self.start.checked_add(at.0).unwrap_or_else(never)
+    }
+
     /// Reads both clocks. A wall clock before 1970 reads as 1970.
     #[must_use]
     pub fn now(&self) -> Now {

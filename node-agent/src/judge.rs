@@ -12,7 +12,7 @@ use policy::DropReason;
 use wire::flow::FlowKey;
 
 use crate::{
-    conntrack::Conntrack,
+    conntrack::{Conntrack, Tracked},
     enforcer::Enforcer,
     records::{RecordError, Records},
     sender::Sender,
@@ -99,10 +99,12 @@ impl<E: Enforcer> Judge<E> {
         sender: Sender,
         recovered: Vec<FlowRecord>,
     ) -> std::io::Result<Self> {
-        let mut orphans: BTreeSet<_> = conntrack.marked()?.iter().map(|t| t.flow()).collect();
+        let mut orphans: BTreeSet<_> = conntrack.marked()?.iter().map(Tracked::flow).collect();
         let mut inherited = BTreeMap::new();
         for record in recovered {
-            if orphans.remove(&record.key) {
+            // An entry that began in the middle of a connection may have its ends the other way
+            // round.
+            if orphans.remove(&record.key) | orphans.remove(&record.key.reversed()) {
                 inherited.insert(record.key, record);
             } else {
                 records.remove(&record.key)?;
@@ -171,12 +173,12 @@ impl<E: Enforcer> Judge<E> {
     }
 
     /// Forgets the flows that were recorded at `age` or before and that the kernel no longer
-    /// passes. `tracked` is what it passes.
+    /// passes. `tracked` is what it passes, in either direction.
     pub fn reconcile(&mut self, age: u64, tracked: &BTreeSet<FlowKey>) {
         let gone: Vec<_> = self
             .records
             .not_after(age)
-            .filter(|key| !tracked.contains(key))
+            .filter(|key| !tracked.contains(key) && !tracked.contains(&key.reversed()))
             .copied()
             .collect();
         for key in gone {

@@ -3,17 +3,31 @@
 //!
 //! Inputs and outputs only: what may pass is decided in `handshake` and `policy`. This crate owns
 //! the firewall rules, the queues, the connection marks and the flow records of its node.
+//!
+//! One thread gives verdicts ([`packet_loop`]); everything else runs in one loop ([`control`]),
+//! which turns what the source, the gateway and the kernel say into rules and snapshots.
 
+pub mod admin;
+pub mod ask;
 pub mod capture;
 pub mod clock;
+pub mod config;
 pub mod conntrack;
+pub mod control;
 pub mod enforcer;
+pub mod explain;
 pub mod handled;
+pub mod http;
 pub mod judge;
+pub mod links;
+pub mod local;
 pub mod marks;
 pub mod netlink;
 pub mod packet_loop;
+pub mod preflight;
 pub mod records;
 pub mod rules;
 pub mod sender;
+pub mod session;
+pub mod snapshot;
 pub mod tally;

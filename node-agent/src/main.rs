@@ -1,2 +1,97 @@
-//! The node agent.
-fn main() {}
+//! The node agent's command line.
+
+use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use landbridge_agent::{
+    admin::AdminSocket, ask::Asker, config::Config, control, http, preflight, rules::RuleSet,
+};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Attaches, verifies and enforces identity for the pods of this node.
+#[derive(Debug, Parser)]
+#[command(name = "landbridge-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs until SIGTERM or SIGINT, then takes every rule away
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Says whether this machine can run an agent, and what to do if it cannot
+    Check,
+}
+
+fn main() -> ExitCode {
+    // The watcher's library reports ordinary races of removed folders.
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,notify=error"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    let done = match Arguments::parse().command {
+        Command::Run { config } => run(&config),
+        Command::Check => check(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("landbridge-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn run(config: &std::path::Path) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    // Keys are in memory: no core dump, no ptrace by others.
+    nix::sys::prctl::set_dumpable(false)?;
+    let _lock = control::lock_state(&config.state_dir)?;
+    let recorder = PrometheusBuilder::new()
+        .install_recorder()
+        .context("install the metrics")?;
+    let (asker, asks) = Asker::new();
+    let listener = http::bind(config.metrics).await;
+    let listener = listener.with_context(|| format!("metrics: bind {}", config.metrics))?;
+    let admin = AdminSocket::bind(&config.state_dir)?;
+    let control = control::start(config, asks, recorder).await?;
+    let admin = tokio::spawn(admin.serve(asker.clone()));
+    let http = tokio::spawn(http::serve(listener, asker));
+    let ended = control
+        .run(async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        })
+        .await;
+    admin.abort();
+    http.abort();
+    // The socket's file goes when its task is gone.
+    let _ = admin.await;
+    ended
+}
+
+fn check() -> anyhow::Result<()> {
+    let missing = preflight::check(&RuleSet::default());
+    for missing in &missing {
+        println!("{}: {}", missing.what, missing.remedy);
+    }
+    anyhow::ensure!(missing.is_empty(), "this machine cannot run an agent");
+    println!("this machine can run an agent");
+    Ok(())
+}

@@ -13,6 +13,7 @@ use std::{
 
 use nix::{
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
         AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
         setsockopt, socket, sockopt,
@@ -53,13 +54,22 @@ impl NetfilterSocket {
     /// # Errors
     /// What the system says; without `CAP_NET_ADMIN` the kernel refuses requests later.
     pub fn open(buffer: usize) -> io::Result<Self> {
+        Self::open_groups(buffer, 0)
+    }
+
+    /// As [`Self::open`]; receives what the kernel tells `groups`, too, one bit per group from
+    /// group 1 on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_groups(buffer: usize, groups: u32) -> io::Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Raw,
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkNetFilter,
         )?;
-        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+        bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
         Ok(Self {
             fd,
             sequence: 0,
@@ -73,6 +83,18 @@ impl NetfilterSocket {
     /// What the system says.
     pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         Ok(setsockopt(&self.fd, sockopt::RcvBufForce, &bytes)?)
+    }
+
+    /// Waits until something can be received.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn wait(&self) -> io::Result<()> {
+        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Sends `request` and waits for the kernel's word on it.

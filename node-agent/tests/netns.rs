@@ -5,14 +5,14 @@ mod common;
 
 use std::{
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
     thread,
 };
 
 use common::{
-    A, B, C, NODE1, Netns, REFUSED, SOON, World,
+    A, B, C, NODE1, Netns, REFUSED, World,
     agent::{Agent, Order, Setup},
     can_run,
+    talk::{exchange, is_cut, talk},
 };
 use landbridge_agent::conntrack::Conntrack;
 use nix::sys::signal::Signal;
@@ -55,27 +55,6 @@ fn both(world: &World) -> (Agent, Agent) {
         Agent::start(&world.node1, &setup1(world)),
         Agent::start(&world.node2, &setup2(world)),
     )
-}
-
-/// Connects `from` to `to` and sends a byte each way.
-fn talk(from: &Netns, listener: &TcpListener, to: &str) -> (TcpStream, TcpStream) {
-    let mut client = from.connect(to, SOON).unwrap();
-    let (mut server, _) = listener.accept().unwrap();
-    exchange(&mut client, &mut server);
-    (client, server)
-}
-
-fn exchange(client: &mut TcpStream, server: &mut TcpStream) {
-    pass(client, server);
-    pass(server, client);
-}
-
-fn pass(from: &mut TcpStream, to: &mut TcpStream) {
-    to.set_read_timeout(Some(SOON)).unwrap();
-    from.write_all(b"x").unwrap();
-    let mut byte = [0; 1];
-    to.read_exact(&mut byte).unwrap();
-    assert_eq!(&byte, b"x", "the socket got something that nobody wrote");
 }
 
 fn invalid(node: &Netns) -> u64 {
@@ -197,12 +176,7 @@ fn pods_of_one_node_and_the_node_itself_are_judged_without_tokens() {
     let (mut client, mut server) = _local;
     let denied = one.order(&Order::Deny([8080].into()));
     assert_eq!(denied.live, 1, "{denied:?}");
-    client.write_all(b"x").unwrap();
-    server.set_read_timeout(Some(REFUSED)).unwrap();
-    assert!(
-        server.read_exact(&mut [0]).is_err(),
-        "data passed after the cut"
-    );
+    assert!(is_cut(&mut client, &mut server));
     let (mut client, mut server) = _to_node;
     exchange(&mut client, &mut server);
     assert!(world.a.connect("10.1.1.11:8080", REFUSED).is_err());
@@ -286,12 +260,7 @@ fn a_killed_agent_leaves_the_way_closed_and_its_flows_alive() {
     exchange(&mut client, &mut server);
     let _local = talk(&world.a, &on_b, "10.1.1.11:8081");
     one.order(&Order::Deny([8080].into()));
-    client.write_all(b"x").unwrap();
-    server.set_read_timeout(Some(REFUSED)).unwrap();
-    assert!(
-        server.read_exact(&mut [0]).is_err(),
-        "data passed after the cut"
-    );
+    assert!(is_cut(&mut client, &mut server));
     two.report();
 }
 
@@ -311,12 +280,7 @@ fn a_marked_flow_without_a_record_is_cut_at_the_first_change() {
     assert_eq!(one.report().orphans, 1);
     exchange(&mut client, &mut server);
     assert_eq!(one.order(&Order::Deny([1].into())).orphans, 0);
-    client.write_all(b"x").unwrap();
-    server.set_read_timeout(Some(REFUSED)).unwrap();
-    assert!(
-        server.read_exact(&mut [0]).is_err(),
-        "an unknown flow went on after a change"
-    );
+    assert!(is_cut(&mut client, &mut server));
 }
 
 #[test]

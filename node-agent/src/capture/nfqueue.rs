@@ -99,6 +99,14 @@ pub struct NfQueue {
     losses: Losses,
 }
 
+/// Whether queues can be bound here, tried on one that nobody uses.
+///
+/// # Errors
+/// What the kernel says.
+pub fn probe() -> io::Result<()> {
+    Queue::open(u16::MAX, 1).map(drop)
+}
+
 /// Ends a running [`Capture::poll`] from another thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<EventFd>);

@@ -59,16 +59,19 @@ impl Tools {
     /// What `nft` prints; `None` when what is asked for does not exist.
     ///
     /// # Errors
-    /// When it cannot be run.
+    /// When it cannot be run, or fails for another reason.
     pub fn nft_list(&self, arguments: &[&str]) -> Result<Option<String>, ApplyError> {
         let output = Command::new("nft")
             .args(arguments)
             .stdin(Stdio::null())
             .output()?;
-        Ok(output
-            .status
-            .success()
-            .then(|| String::from_utf8_lossy(&output.stdout).into_owned()))
+        let said = String::from_utf8_lossy(&output.stderr);
+        match output.status.success() {
+            true => Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned())),
+            // It is said in words only; any other failure is not taken for an absence.
+            false if said.contains("No such file or directory") => Ok(None),
+            false => checked("nft", &output).map(|()| None),
+        }
     }
 
     /// Runs `iptables-nft`.

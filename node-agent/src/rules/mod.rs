@@ -23,6 +23,7 @@ mod delta;
 mod model;
 pub mod statics;
 mod text;
+pub mod watch;
 
 pub use delta::delta;
 pub use model::{LinkName, LinkNameError, PodPort, RateLimits, RuleSet};

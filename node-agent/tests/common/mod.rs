@@ -2,7 +2,10 @@
 #![allow(dead_code, clippy::unwrap_used, missing_docs)]
 
 pub mod agent;
+pub mod binary;
 pub mod fake;
+pub mod gateway;
+pub mod talk;
 
 use std::{
     fs::File,

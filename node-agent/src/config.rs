@@ -1,0 +1,205 @@
+//! The configuration file: strict YAML, so that a mistyped field is said and not ignored.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use quic::Pin;
+use serde::Deserialize;
+
+use crate::rules::{LinkName, RateLimits};
+
+/// What `landbridge-agent run --config FILE` reads.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// The own cluster's name in the federation.
+    pub cluster: String,
+    /// This node's name, as pods name it.
+    pub node: String,
+    /// Where pods and policies come from.
+    pub source: Source,
+    /// The agent's X.509-SVID, what must survive a restart, and the admin socket. Mode 0700.
+    pub state_dir: PathBuf,
+    /// The interface that leads to the network.
+    pub uplink: String,
+    /// The gateway that is this cluster's issuer.
+    pub gateway: Gateway,
+    /// Holds the one-time secret that this node enrols with; needed until it has an X.509-SVID.
+    #[serde(default)]
+    pub enrol_secret_file: Option<PathBuf>,
+    /// Where /metrics, /healthz and /readyz are served.
+    pub metrics: SocketAddr,
+    /// What may reach the agent at most.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// Where pods and policies come from.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Source {
+    /// A folder with `federation.yaml` and one folder per cluster.
+    pub folder: PathBuf,
+}
+
+/// The issuer.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gateway {
+    /// Where it listens for agents.
+    pub endpoint: SocketAddr,
+    /// `sha256:` and 64 hex digits: the cluster's root certificate, believed until its bundle came.
+    pub root_pin: String,
+}
+
+/// What may reach the agent at most. Packets are per second.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Bare SYNs from one network source.
+    pub syn_per_source: u32,
+    /// Bare SYNs from one interface.
+    pub syn_per_link: u32,
+    /// Anything else that is queued, from one network source.
+    pub other_per_source: u32,
+    /// The same from one interface.
+    pub other_per_link: u32,
+    /// What one pod sends and is queued.
+    pub per_pod: u32,
+    /// Packets that wait in one queue.
+    pub queue_length: u32,
+    /// Established flows.
+    pub flows: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let rates = RateLimits::default();
+        Self {
+            syn_per_source: rates.syn_per_source,
+            syn_per_link: rates.syn_per_link,
+            other_per_source: rates.other_per_source,
+            other_per_link: rates.other_per_link,
+            per_pod: rates.per_pod,
+            queue_length: 4096,
+            flows: 262_144,
+        }
+    }
+}
+
+impl Limits {
+    /// Those that the rules enforce.
+    #[must_use]
+    pub fn rates(&self) -> RateLimits {
+        RateLimits {
+            syn_per_source: self.syn_per_source,
+            syn_per_link: self.syn_per_link,
+            other_per_source: self.other_per_source,
+            other_per_link: self.other_per_link,
+            per_pod: self.per_pod,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    ///
+    /// # Errors
+    /// Names the file, the field and what was expected.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        Self::parse(&text).with_context(|| path.display().to_string())
+    }
+
+    /// Reads and checks a file's text.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(text: &str) -> anyhow::Result<Self> {
+        let mut unknown = Vec::new();
+        let yaml = serde_norway::Deserializer::from_str(text);
+        let config: Self = serde_ignored::deserialize(yaml, |path| unknown.push(path.to_string()))?;
+        if !unknown.is_empty() {
+            bail!("unknown field {}", unknown.join(", "));
+        }
+        for (field, value) in [("cluster", &config.cluster), ("node", &config.node)] {
+            if value.is_empty() {
+                bail!("{field}: must not be empty");
+            }
+        }
+        LinkName::new(&config.uplink).context("uplink")?;
+        config.pin().context("gateway.rootPin")?;
+        let limits = &config.limits;
+        for (field, value) in [
+            ("synPerSource", limits.syn_per_source),
+            ("synPerLink", limits.syn_per_link),
+            ("otherPerSource", limits.other_per_source),
+            ("otherPerLink", limits.other_per_link),
+            ("perPod", limits.per_pod),
+            ("queueLength", limits.queue_length),
+            ("flows", limits.flows),
+        ] {
+            if value == 0 {
+                bail!("limits.{field}: 0 would let nothing through; leave it out for the default");
+            }
+        }
+        Ok(config)
+    }
+
+    /// The pin of the cluster's root.
+    ///
+    /// # Errors
+    /// When it is not `sha256:` and 64 hex digits.
+    pub fn pin(&self) -> anyhow::Result<Pin> {
+        Ok(self.gateway.root_pin.parse()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn full() -> String {
+        format!(
+            "cluster: east\nnode: node1\nsource: {{folder: /etc/landbridge}}\n\
+             stateDir: /var/lib/landbridge\nuplink: up0\n\
+             gateway: {{endpoint: \"172.16.1.1:4434\", rootPin: \"sha256:{}\"}}\n\
+             enrolSecretFile: /etc/landbridge/secret\nmetrics: 127.0.0.1:9465\n",
+            "ab".repeat(32)
+        )
+    }
+
+    fn error(text: &str) -> String {
+        format!("{:#}", Config::parse(text).unwrap_err())
+    }
+
+    #[test]
+    fn the_whole_file_is_read_and_defaults_are_filled_in() {
+        let config = Config::parse(&full()).unwrap();
+        assert_eq!(config.limits, Limits::default());
+        let some = Config::parse(&format!("{}limits: {{perPod: 9}}\n", full())).unwrap();
+        assert_eq!(
+            some.limits,
+            Limits {
+                per_pod: 9,
+                ..Limits::default()
+            }
+        );
+    }
+
+    #[test]
+    fn errors_name_the_field() {
+        let wrong = |from: &str, to: &str| error(&full().replace(from, to));
+        assert!(wrong("rootPin", "rootpin").contains("rootPin"));
+        assert!(wrong("rootPin:", "pin: 1, rootPin:").contains("gateway.pin"));
+        assert!(wrong("sha256:ab", "sha1:ab").contains("gateway.rootPin"));
+        assert!(wrong("uplink: up0", "uplink: \"up 0\"").contains("uplink"));
+        assert!(wrong("node: node1\n", "").contains("node"));
+        assert!(error(&format!("{}limits: {{perPod: 0}}\n", full())).contains("limits.perPod"));
+    }
+}

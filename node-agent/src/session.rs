@@ -1,0 +1,243 @@
+//! The session with the gateway: enrol once, dial, carry messages, dial again.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+use identity::TrustDomain;
+use quic::{
+    Anchor, Backoff, Credentials, Endpoint, Identity, Limits, Protocol, Sender, Svid, SvidRequest,
+    Target, Trust, enrol,
+};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::{clock::Clock, config::Config};
+
+/// Messages that wait for the control loop; a slow loop slows the session down.
+const INBOX: usize = 64;
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// What the session says to the control loop.
+#[derive(Debug)]
+pub enum FromGateway {
+    /// A session is up; messages go out here.
+    Up(Sender),
+    /// A message came.
+    Message(Vec<u8>),
+    /// The session ended.
+    Down,
+}
+
+/// How it stands, in words: empty when a session is up.
+pub type Standing = watch::Receiver<String>;
+
+/// Keeps a session up until the receiver is gone.
+///
+/// # Errors
+/// When no thread or runtime can be made.
+pub fn start(
+    config: &Config,
+    trust_domain: &TrustDomain,
+    clock: Clock,
+) -> anyhow::Result<(mpsc::Receiver<FromGateway>, Standing, Trust)> {
+    let trust = Trust::new(trust_domain.clone());
+    trust.set(trust_domain.clone(), Anchor::Pinned(config.pin()?));
+    let (sender, receiver) = mpsc::channel(INBOX);
+    let (say, standing) = watch::channel("the gateway was not asked yet".to_owned());
+    let dialler = Dialler {
+        target: Target {
+            address: config.gateway.endpoint,
+            trust_domain: trust_domain.clone(),
+            protocol: Protocol::Node,
+        },
+        node: config.node.clone(),
+        secret_file: config.enrol_secret_file.clone(),
+        svid_file: config.state_dir.join("svid.pem"),
+        key_file: config.state_dir.join("svid-request.pem"),
+        trust: trust.clone(),
+        sender,
+        say,
+        clock,
+    };
+    // A runtime of its own: the control loop waits for firewall programs now and then, and a session
+    // must not lose its keep-alives to that.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    std::thread::Builder::new()
+        .name("gateway".to_owned())
+        .spawn(move || runtime.block_on(dialler.run()))?;
+    Ok((receiver, standing, trust))
+}
+
+struct Dialler {
+    target: Target,
+    node: String,
+    secret_file: Option<PathBuf>,
+    svid_file: PathBuf,
+    key_file: PathBuf,
+    trust: Trust,
+    sender: mpsc::Sender<FromGateway>,
+    say: watch::Sender<String>,
+    clock: Clock,
+}
+
+impl Dialler {
+    async fn run(self) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let identity = loop {
+            match self.svid().await {
+                Ok(svid) => break Identity::new(svid),
+                Err(error) => self.failed("enrol at", &error),
+            }
+            if self.pause(&mut backoff).await.is_none() {
+                return;
+            }
+        };
+        let any = match self.target.address {
+            std::net::SocketAddr::V4(_) => "0.0.0.0:0",
+            std::net::SocketAddr::V6(_) => "[::]:0",
+        };
+        let bound = any.parse().map_err(anyhow::Error::from).and_then(|any| {
+            Ok(Endpoint::bind(
+                any,
+                identity.clone(),
+                self.trust.clone(),
+                &[],
+                Limits::default(),
+            )?)
+        });
+        let endpoint = match bound {
+            Ok((endpoint, _)) => endpoint,
+            Err(error) => return self.failed("open a socket for", &error),
+        };
+        let clock = self.clock;
+        let renewing = quic::renew(
+            identity,
+            move || clock.now().unix,
+            async |current: &Svid| {
+                self.enrol(Credentials::Svid(current.clone()), SvidRequest::generate()?)
+                    .await
+            },
+        );
+        tokio::select! {
+            () = renewing => {}
+            () = self.sessions(&endpoint) => {}
+        }
+        endpoint.close("the agent ends").await;
+    }
+
+    async fn sessions(&self, endpoint: &Endpoint) {
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            match endpoint.dial(&self.target).await {
+                Ok(mut session) => {
+                    backoff.reset();
+                    info!(gateway = %session.info.peer.id, "session with the gateway");
+                    self.say.send_replace(String::new());
+                    if self.tell(FromGateway::Up(session.sender)).await.is_none() {
+                        return;
+                    }
+                    while let Some(message) = session.receiver.recv().await {
+                        if self.tell(FromGateway::Message(message)).await.is_none() {
+                            return;
+                        }
+                    }
+                    let end = session.receiver.end();
+                    self.failed(
+                        "keep the session with",
+                        &anyhow::Error::msg(end.to_string()),
+                    );
+                    if self.tell(FromGateway::Down).await.is_none() {
+                        return;
+                    }
+                }
+                Err(error) => self.failed("reach", &error.into()),
+            }
+            if self.pause(&mut backoff).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The stored X.509-SVID if it is still valid, else a new one for the one-time secret.
+    async fn svid(&self) -> anyhow::Result<Svid> {
+        if let Some(svid) = Svid::load(&self.svid_file)?
+            && svid.expires_at() > self.clock.now().unix
+        {
+            return Ok(svid);
+        }
+        let file = self.secret_file.as_ref().context(
+            "this node has no valid X.509-SVID, and enrolSecretFile is not set to get one with",
+        )?;
+        let secret = read_secret(file)?;
+        let credentials = Credentials::Secret {
+            node: self.node.clone(),
+            secret,
+        };
+        // The same key each time: an answer that was lost can be asked for again.
+        let svid = self
+            .enrol(credentials, SvidRequest::load_or_generate(&self.key_file)?)
+            .await?;
+        info!(id = %svid.id(), until = %svid.expires_at(), "enrolled");
+        Ok(svid)
+    }
+
+    async fn enrol(&self, credentials: Credentials, request: SvidRequest) -> anyhow::Result<Svid> {
+        let svid = enrol(
+            self.target.address,
+            &self.target.trust_domain,
+            &self.trust,
+            credentials,
+            request,
+            &Limits::default(),
+        )
+        .await?;
+        svid.store(&self.svid_file)?;
+        Ok(svid)
+    }
+
+    async fn tell(&self, message: FromGateway) -> Option<()> {
+        self.sender.send(message).await.ok()
+    }
+
+    async fn pause(&self, backoff: &mut Backoff) -> Option<()> {
+        let random = getrandom::u32().unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(backoff.wait(random)) => Some(()),
+            () = self.sender.closed() => None,
+        }
+    }
+
+    fn failed(&self, what: &str, error: &anyhow::Error) {
+        let words = format!(
+            "cannot {what} the gateway at {}: {error:#}",
+            self.target.address
+        );
+        // The same failure again and again is said once.
+        let new = self.say.send_if_modified(|said| {
+            let differs = *said != words;
+            if differs {
+                said.clone_from(&words);
+            }
+            differs
+        });
+        if new {
+            warn!("{words}");
+        }
+    }
+}
+
+fn read_secret(file: &Path) -> anyhow::Result<zeroize::Zeroizing<Vec<u8>>> {
+    let read = quic::read_secret(file, 4096)?;
+    let mut secret = read.with_context(|| format!("{} is not there", file.display()))?;
+    // An editor ends the line; the secret does not contain it.
+    while secret.last().is_some_and(u8::is_ascii_whitespace) {
+        secret.pop();
+    }
+    Ok(secret)
+}

@@ -1,0 +1,323 @@
+//! The real program on two nodes of one cluster, with the real handshake and policies from a
+//! folder; only the gateway is a stand-in that is nothing but an issuer.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    time::Duration,
+};
+
+use common::{
+    A, NODE1, NODE2, Netns, REFUSED, SOON, World,
+    binary::{Binary, get},
+    can_run,
+    gateway::Gateway,
+    talk::{exchange, is_cut, talk},
+};
+
+const FEDERATION: &str = "
+apiVersion: landbridge.io/v1alpha1
+kind: Federation
+metadata: {name: test}
+spec:
+  clusters:
+  - name: east
+    podRanges: [{id: 1, cidr: 10.1.0.0/16}]
+    nodes: [node1, node2]
+";
+
+const PODS: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: shop, labels: {app: a}}
+spec: {nodeName: node1, containers: [{name: c, image: i}]}
+status: {podIP: 10.1.1.10}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: b, namespace: shop, labels: {app: b}}
+spec: {nodeName: node1, containers: [{name: c, image: i}]}
+status: {podIP: 10.1.1.11}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: c, namespace: shop, labels: {app: c}}
+spec: {nodeName: node2, containers: [{name: c, image: i}]}
+status: {podIP: 10.1.2.10}
+";
+
+fn allow(app: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: to-c, namespace: shop}}
+spec:
+  podSelector: {{matchLabels: {{app: c}}}}
+  ingress:
+  - from: [{{podSelector: {{matchLabels: {{app: {app}}}}}}}]
+    ports: [{{port: 8080}}]
+"
+    )
+}
+
+struct Nodes {
+    world: World,
+    one: Binary,
+    two: Binary,
+    _gateway: Gateway,
+}
+
+impl Nodes {
+    fn start() -> Self {
+        let world = World::routed();
+        let folder = world.state.path().join("config");
+        fs::create_dir_all(folder.join("east")).unwrap();
+        fs::write(folder.join("federation.yaml"), FEDERATION).unwrap();
+        fs::write(folder.join("east/pods.yaml"), PODS).unwrap();
+        fs::write(folder.join("east/policy.yaml"), allow("a")).unwrap();
+        let loaded = sources::load_once(&folder).unwrap().remove(0);
+        assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
+        let address = format!("{NODE2}:4434").parse().unwrap();
+        let secrets = [("node1", "one"), ("node2", "two")];
+        let gateway = Gateway::start(&world.node2, address, loaded, &secrets);
+        for (node, secret) in secrets {
+            configure(world.state.path(), node, secret, &gateway.root_pin);
+        }
+        let mut one = start(&world, "node1", &world.node1);
+        let mut two = start(&world, "node2", &world.node2);
+        one.ready(&world.node1);
+        two.ready(&world.node2);
+        Self {
+            world,
+            one,
+            two,
+            _gateway: gateway,
+        }
+    }
+
+    fn write_policy(&self, text: &str) {
+        fs::write(
+            self.world.state.path().join("config/east/policy.yaml"),
+            text,
+        )
+        .unwrap();
+    }
+}
+
+fn configure(dir: &Path, node: &str, secret: &str, pin: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    let file = dir.join(format!("{node}.secret"));
+    fs::write(&file, format!("{secret}\n")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let dir = dir.display();
+    let text = format!(
+        "cluster: east\nnode: {node}\nsource: {{folder: {dir}/config}}\nstateDir: {dir}/{node}\n\
+         uplink: up0\ngateway: {{endpoint: \"{NODE2}:4434\", rootPin: \"{pin}\"}}\n\
+         enrolSecretFile: {dir}/{node}.secret\nmetrics: 127.0.0.1:9465\n"
+    );
+    fs::write(format!("{dir}/{node}.yaml"), text).unwrap();
+}
+
+fn start(world: &World, name: &str, node: &Netns) -> Binary {
+    let dir = world.state.path();
+    Binary::start(node, &dir.join(format!("{name}.yaml")), &dir.join(name))
+}
+
+fn dropped(agent: &Binary, reason: &str) -> u64 {
+    let counters = agent.ask(r#"{"op":"counters"}"#);
+    let sum: u64 = ["forwarded", "replied", "punted", "consumed", "held"]
+        .iter()
+        .map(|fate| counters[fate].as_u64().unwrap())
+        .sum();
+    let dropped = counters["dropped"].as_object().unwrap();
+    let lost: u64 = dropped.values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(
+        counters["received"].as_u64().unwrap(),
+        sum + lost,
+        "{counters}"
+    );
+    dropped.get(reason).map_or(0, |n| n.as_u64().unwrap())
+}
+
+#[test]
+fn labels_decide_and_a_change_of_policy_reaches_live_connections() {
+    if !can_run() {
+        return;
+    }
+    let nodes = Nodes::start();
+    let world = &nodes.world;
+    let on_c = world.c.listen(8080);
+    let on_b = world.b.listen(8081);
+    let on_node = world.node1.listen(9090);
+
+    let (mut client, mut server) = talk(&world.a, &on_c, "10.1.2.10:8080");
+    let _local = talk(&world.a, &on_b, "10.1.1.11:8081");
+    let _from_node = talk(&world.node1, &on_b, "10.1.1.11:8081");
+    let _to_node = talk(&world.a, &on_node, &format!("{NODE1}:9090"));
+    let _back = talk(&world.c, &on_b, "10.1.1.11:8081");
+    assert!(
+        world.b.connect("10.1.2.10:8080", REFUSED).is_err(),
+        "b is not allowed"
+    );
+    assert!(dropped(&nodes.two, "denied-by-default") >= 1);
+    assert_eq!(dropped(&nodes.one, "queue-full"), 0);
+
+    let flows = nodes.two.ask(r#"{"op":"flows"}"#);
+    let rule = "east: NetworkPolicy shop/to-c rule ingress[0]";
+    assert!(flows.to_string().contains(rule), "{flows}");
+    let explain = r#"{"op":"explain","from":"east/shop/b","to":"east/shop/c","port":8080}"#;
+    let explained = nodes.two.ask(explain);
+    assert!(
+        explained["ingress"]
+            .to_string()
+            .contains("denied-by-default"),
+        "{explained}"
+    );
+    let status = nodes.one.ask(r#"{"op":"status"}"#);
+    assert_eq!(status["ready"], true, "{status}");
+    assert_eq!(status["problems"].as_array().unwrap().len(), 0, "{status}");
+    let metrics = world.node1.run(|| get("/metrics")).unwrap();
+    assert!(
+        metrics.contains("landbridge_agent_packets_total{fate=\"forwarded\"}"),
+        "{metrics}"
+    );
+
+    // A client that writes at once, a server that speaks first, an address outside that is
+    // reached through a masquerade, and a table that somebody flushes.
+    bulk(&world.a, &on_c, "10.1.2.10:8080");
+    server_first(&world.c, &on_b, "10.1.1.11:8081");
+    world.node1.sh("nft add table ip cni");
+    world
+        .node1
+        .sh("nft add chain ip cni post '{ type nat hook postrouting priority 100; }'");
+    world
+        .node1
+        .sh("nft add rule ip cni post oifname up0 masquerade");
+    let outside = world.node2.listen(9999);
+    let (_out, seen) = talk(&world.a, &outside, &format!("{NODE2}:9999"));
+    assert_eq!(seen.peer_addr().unwrap().ip().to_string(), NODE1);
+    let (_in, seen) = talk(&world.a, &on_c, "10.1.2.10:8080");
+    assert_eq!(seen.peer_addr().unwrap().ip().to_string(), A);
+    world.node1.sh("nft flush ruleset");
+    assert!(comes_back(&world.node1), "the rules are gone");
+    let _after = talk(&world.a, &on_c, "10.1.2.10:8080");
+    assert!(
+        world.b.connect("10.1.2.10:8080", REFUSED).is_err(),
+        "b is still not allowed"
+    );
+
+    // Only b may now: a's live connection ends, b's begins.
+    exchange(&mut client, &mut server);
+    nodes.write_policy(&allow("b"));
+    assert!(
+        is_cut_soon(&mut client, &mut server),
+        "the live connection went on"
+    );
+    let _b = talk(&world.b, &on_c, "10.1.2.10:8080");
+}
+
+/// A megabyte from the client before the server ever answers.
+fn bulk(from: &Netns, listener: &TcpListener, to: &str) {
+    const LENGTH: usize = 1 << 20;
+    let data: Vec<u8> = (0..LENGTH).map(|n| (n % 251) as u8).collect();
+    let mut client = from.connect(to, SOON).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(SOON)).unwrap();
+    let sent = data.clone();
+    let writer = std::thread::spawn(move || client.write_all(&sent).unwrap());
+    let mut received = vec![0; LENGTH];
+    server.read_exact(&mut received).unwrap();
+    writer.join().unwrap();
+    assert!(received == data, "the data is not what was sent");
+}
+
+fn server_first(from: &Netns, listener: &TcpListener, to: &str) {
+    let mut client = from.connect(to, SOON).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.write_all(b"hello").unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    let mut greeting = [0; 5];
+    client.read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"hello");
+}
+
+/// Whether the rules are there again within a second.
+fn comes_back(node: &Netns) -> bool {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        let ours = node.sh("nft list ruleset").contains("postrouting_check");
+        if ours && node.sh("iptables-nft-save").contains("NFQUEUE") {
+            return true;
+        }
+    }
+    false
+}
+
+fn is_cut_soon(client: &mut std::net::TcpStream, server: &mut std::net::TcpStream) -> bool {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_secs(3) {
+        if is_cut(client, server) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Kills the agent of one node and starts another in its place.
+fn restart(nodes: &mut Nodes, which: usize) {
+    let (name, node) = [("node1", &nodes.world.node1), ("node2", &nodes.world.node2)][which];
+    let slot = if which == 0 {
+        &mut nodes.one
+    } else {
+        &mut nodes.two
+    };
+    slot.crash();
+    *slot = start(&nodes.world, name, node);
+    slot.ready(node);
+}
+
+#[test]
+fn a_killed_agent_takes_its_flows_over_and_a_terminated_one_leaves_nothing() {
+    if !can_run() {
+        return;
+    }
+    let mut nodes = Nodes::start();
+    let on_c = nodes.world.c.listen(8080);
+    let (mut client, mut server) = talk(&nodes.world.a, &on_c, "10.1.2.10:8080");
+    for which in [0, 1] {
+        restart(&mut nodes, which);
+        exchange(&mut client, &mut server);
+        let agent = if which == 0 { &nodes.one } else { &nodes.two };
+        let status = agent.ask(r#"{"op":"status"}"#);
+        let flows = &status["flows"];
+        assert_eq!(
+            (&flows["live"], &flows["inherited"]),
+            (&1.into(), &0.into()),
+            "{status}"
+        );
+    }
+    // What it took over it can take away.
+    nodes.write_policy(&allow("b"));
+    assert!(
+        is_cut_soon(&mut client, &mut server),
+        "the inherited connection went on"
+    );
+
+    let Nodes {
+        world,
+        one,
+        two,
+        _gateway,
+    } = nodes;
+    one.terminate();
+    two.terminate();
+    for node in [&world.node1, &world.node2] {
+        assert_eq!(node.sh("nft list ruleset"), "");
+    }
+}
