@@ -8,9 +8,11 @@
 //! has not seen yet, so a slow node costs no memory; a message that was polled and not delivered is
 //! healed by a new session.
 
+mod change;
 mod nodes;
 mod pods;
 mod segment_ring;
+mod serve;
 mod state;
 mod transmit;
 
@@ -23,18 +25,17 @@ use std::{
 };
 
 use identity::{
-    BundleStore, Claims, IdentityRange, IssuerKey, MAX_LIFETIME, Mono, Now, PodChange, PodRecord,
-    SignedRecord, TrustDomain, UnixMillis, VerifiedRecord, Workload,
+    BundleStore, Claims, IdentityRange, IssuerKey, MAX_LIFETIME, Mono, Now, PodChange,
+    SignedRecord, TrustDomain, VerifiedRecord, Workload,
 };
 use rand_core::CryptoRng;
-use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::{
     delta_log::DeltaLog,
-    node_messages::{AgentPublicKey, Boot, NODE_PROTOCOL, NodeEntry, SegmentKeyGrant, ToIssuer},
+    node_messages::{Boot, NodeEntry, SegmentKeyGrant, ToIssuer},
     records::GONE_KEPT,
 };
-use nodes::{KEY_AGE, Node, Ready};
+use nodes::{KEY_AGE, Node};
 use pods::{Pod, Press};
 use segment_ring::SegmentRing;
 
@@ -123,6 +124,8 @@ pub struct Issuer {
     nodes: BTreeMap<String, Node>,
     /// Connected nodes that may have something to be told.
     dirty: BTreeSet<String>,
+    /// All of them may.
+    all_dirty: bool,
     registry: DeltaLog<String, NodeEntry>,
     bundles: DeltaLog<TrustDomain, Arc<str>>,
     records: DeltaLog<(TrustDomain, String), Arc<[u8]>>,
@@ -181,6 +184,7 @@ impl Issuer {
             addresses: BTreeMap::new(),
             nodes: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            all_dirty: false,
             registry: DeltaLog::new(),
             bundles: DeltaLog::new(),
             records: DeltaLog::new(),
@@ -264,7 +268,7 @@ impl Issuer {
                 .set(bundle.trust_domain.clone(), bundle.to_jwks().into());
         }
         if changed {
-            self.all_dirty();
+            self.all_dirty = true;
         }
     }
 
@@ -276,7 +280,7 @@ impl Issuer {
             ));
         } else if self.ranges.0 == 0 || self.ranges.1 != ranges {
             self.ranges = (self.ranges.0 + 1, ranges);
-            self.all_dirty();
+            self.all_dirty = true;
         }
     }
 
@@ -344,7 +348,7 @@ impl Issuer {
         self.now = now;
         if self.segment.advance(now.mono, &mut *self.rng) {
             self.emit(IssuerEvent::SegmentKeysChanged);
-            self.all_dirty();
+            self.all_dirty = true;
         }
         let aged: Vec<_> = self
             .nodes
@@ -415,303 +419,6 @@ impl Issuer {
             .filter_map(|(position, _, bytes)| Some((position, SignedRecord::from_bytes(bytes?)?)))
     }
 
-    /// Takes one pod as the source describes it now.
-    fn update(&mut self, uid: &str, workload: Workload, mark: Option<PodMark>) {
-        if let Some(pod) = self.pods.get(uid) {
-            if pod.workload == workload {
-                return;
-            }
-            // Credentials of it name the agent of the other node: it begins anew here.
-            if pod.workload.node != workload.node {
-                self.remove(uid);
-            }
-        }
-        let fingerprint = self.press.fingerprint(&workload);
-        let (node, unprotected) = (workload.node.clone(), workload.unprotected);
-        if let Some(pod) = self.pods.get_mut(uid) {
-            pod.workload = workload;
-            if pod.fingerprint != fingerprint {
-                pod.fingerprint = fingerprint;
-                self.relabel(uid);
-            }
-        } else {
-            let mut pod = Pod::new(workload, fingerprint, self.next_number());
-            pod.withdrawn = self.gone.contains_key(uid);
-            let mut changed = false;
-            if let Some(mark) = mark {
-                pod.last_key = Some(mark.key);
-                changed = mark.relabelled || mark.fingerprint != fingerprint;
-            }
-            self.pods.insert(uid.to_owned(), pod);
-            if changed {
-                self.relabel(uid);
-            }
-        }
-        let waited = self.nodes.get_mut(&node).is_some_and(|n| n.waited_for(uid));
-        if waited && !unprotected {
-            self.issue_for_all_keys(&node, uid);
-        }
-    }
-
-    /// The pod is seen differently from here on: a new generation and, if there ever was a
-    /// credential of it, a record and new credentials.
-    fn relabel(&mut self, uid: &str) {
-        let generation = self.next_number();
-        let Some(pod) = self.pods.get_mut(uid) else {
-            return;
-        };
-        pod.generation = generation;
-        pod.complained = false;
-        let node = pod.workload.node.clone();
-        let first = self.nodes.get(&node).and_then(|node| node.keys.first());
-        let Some(key) = pod
-            .last_key
-            .map(|last| first.map_or(last, |first| first.key))
-        else {
-            return;
-        };
-        pod.relabelled = true;
-        match self.press.issue(pod, key, self.now, &mut *self.rng) {
-            Ok(credential) => {
-                pod.withdrawn = false;
-                self.gone.remove(uid);
-                self.record(
-                    uid.to_owned(),
-                    generation,
-                    PodChange::Relabelled(credential),
-                );
-                self.issue_for_all_keys(&node, uid);
-            }
-            Err(error) => {
-                // Nobody may go on believing the old labels. The pod is cut off until it can have a
-                // credential again, which is a record of a higher generation.
-                pod.withdrawn = true;
-                self.complain(uid, &error);
-                self.record(uid.to_owned(), generation, PodChange::Gone);
-            }
-        }
-        self.emit(IssuerEvent::StateChanged);
-    }
-
-    /// The pod is no more; if there ever was a credential of it, a record says so.
-    fn remove(&mut self, uid: &str) {
-        if let Some(pod) = self.pods.remove(uid)
-            && pod.last_key.is_some()
-        {
-            self.delete(uid.to_owned());
-        }
-    }
-
-    fn delete(&mut self, uid: String) {
-        let generation = self.next_number();
-        let at = self.now.unix;
-        self.gone.insert(uid.clone(), GoneMark { generation, at });
-        self.record(uid, generation, PodChange::Gone);
-        self.emit(IssuerEvent::StateChanged);
-    }
-
-    fn record(&mut self, pod_uid: String, generation: u64, change: PodChange) {
-        let trust_domain = self.press.trust_domain.clone();
-        let sequence = self.next_number();
-        let record = PodRecord {
-            pod_uid: pod_uid.clone(),
-            generation,
-            change,
-        };
-        let signed = self.press.key.sign_record(&trust_domain, sequence, &record);
-        self.retain_record((trust_domain, pod_uid), &signed);
-        self.emit(IssuerEvent::RecordsChanged);
-    }
-
-    fn retain_record(&mut self, key: (TrustDomain, String), record: &SignedRecord) {
-        self.records.set(key, record.bytes().into());
-        while self.records.len() > MAX_RETAINED {
-            let Some((_, oldest, _)) = self.records.since(0).next() else {
-                break;
-            };
-            let oldest = oldest.clone();
-            self.records.forget(&oldest);
-        }
-        self.all_dirty();
-    }
-
-    fn greet(&mut self, name: &str, version: u16, boot: Boot, position: u64, clock: UnixMillis) {
-        if version != NODE_PROTOCOL {
-            let what =
-                format!("speaks version {version} of the node protocol, not {NODE_PROTOCOL}");
-            self.problem(format!("node {name} {what}"));
-            return;
-        }
-        let skew = clock.0.abs_diff(self.now.unix.0);
-        if skew > 30_000 {
-            let here = self.now.unix;
-            self.problem(format!(
-                "the clock of node {name} says {} s since 1970, the one here {} s",
-                clock.as_secs(),
-                here.as_secs()
-            ));
-        }
-        let known = (boot == self.boot).then_some(position.min(self.records.version()));
-        if let Some(node) = self.nodes.get_mut(name) {
-            node.sent = Some(nodes::Sent {
-                records: known.unwrap_or(0),
-                ..nodes::Sent::default()
-            });
-            self.dirty.insert(name.to_owned());
-        }
-    }
-
-    fn take_keys(&mut self, name: &str, keys: &[AgentPublicKey]) {
-        let Some(node) = self.nodes.get_mut(name).filter(|node| node.sent.is_some()) else {
-            self.misbehaved(name, &"announced keys before it said Hello");
-            return;
-        };
-        let probe = StaticSecret::random_from_rng(&mut *self.rng);
-        let weak = |key: &AgentPublicKey| {
-            let shared = probe.diffie_hellman(&PublicKey::from(key.0));
-            !shared.was_contributory()
-        };
-        if keys.iter().any(|key| !node.holds_key(*key) && weak(key)) {
-            self.misbehaved(name, &"announced a key of small order");
-        } else if node.announce(keys, self.now.mono) {
-            self.register(name);
-        }
-    }
-
-    fn answer(&mut self, name: &str, key: AgentPublicKey, uids: &[String]) {
-        let node = self.nodes.get(name).filter(|node| node.sent.is_some());
-        if !node.is_some_and(|node| node.holds_key(key)) {
-            self.misbehaved(
-                name,
-                &"asked for a key that it does not announce, or that is too old",
-            );
-            return;
-        }
-        for uid in uids {
-            match self.pods.get(uid) {
-                Some(pod) if pod.belongs_to(name) => self.issue(name, uid, key, false),
-                Some(pod) if pod.workload.node == name => {}
-                Some(_) => self.emit(IssuerEvent::Refused {
-                    node: name.to_owned(),
-                    pod_uid: uid.clone(),
-                }),
-                None => {
-                    if let Some(node) = self.nodes.get_mut(name) {
-                        node.wait_for(uid);
-                    }
-                }
-            }
-        }
-    }
-
-    fn issue_for_all_keys(&mut self, node: &str, uid: &str) {
-        let keys: Vec<_> = self
-            .nodes
-            .get(node)
-            .filter(|node| node.sent.is_some())
-            .map(|node| node.keys.iter().map(|known| known.key).collect())
-            .unwrap_or_default();
-        for key in keys {
-            self.issue(node, uid, key, true);
-        }
-    }
-
-    /// Signs a credential of the pod for its node, unless one was signed a moment ago.
-    fn issue(&mut self, name: &str, uid: &str, key: AgentPublicKey, anew: bool) {
-        let (Some(pod), Some(node)) = (self.pods.get_mut(uid), self.nodes.get_mut(name)) else {
-            return;
-        };
-        if !pod.belongs_to(name) || (!anew && pod.just_signed(key, self.now.mono)) {
-            return;
-        }
-        if !node.may_sign(self.now.mono) {
-            return;
-        }
-        let unheard = pod.last_key.is_none();
-        match self.press.issue(pod, key, self.now, &mut *self.rng) {
-            Ok(credential) => {
-                // Whoever was told that it is gone has to be told that it is back.
-                let back = std::mem::take(&mut pod.withdrawn).then(|| credential.clone());
-                pod.relabelled |= back.is_some();
-                let generation = pod.generation;
-                let expires = self.now.mono.after(self.press.valid_for());
-                let ready = Ready {
-                    credential,
-                    expires,
-                };
-                node.ready.insert((uid.to_owned(), key), ready);
-                self.dirty.insert(name.to_owned());
-                if unheard || back.is_some() {
-                    self.emit(IssuerEvent::StateChanged);
-                }
-                if let Some(credential) = back {
-                    self.gone.remove(uid);
-                    self.record(
-                        uid.to_owned(),
-                        generation,
-                        PodChange::Relabelled(credential),
-                    );
-                }
-            }
-            Err(error) => self.complain(uid, &error),
-        }
-    }
-
-    /// Brings the registry up to date with the pods.
-    fn register_addresses(&mut self) {
-        let mut addresses: BTreeMap<String, Addresses> = BTreeMap::new();
-        for pod in self.pods.values() {
-            let Some(address) = pod.workload.address else {
-                continue;
-            };
-            let of_node = addresses.entry(pod.workload.node.clone()).or_default();
-            match pod.workload.unprotected {
-                true => of_node.unprotected.push(address),
-                false => of_node.protected.push(address),
-            }
-        }
-        for of_node in addresses.values_mut() {
-            of_node.protected.sort();
-            of_node.unprotected.sort();
-        }
-        let before = std::mem::replace(&mut self.addresses, addresses);
-        let nodes: BTreeSet<_> = before
-            .keys()
-            .chain(self.addresses.keys())
-            .cloned()
-            .collect();
-        for node in nodes {
-            if before.get(&node) != self.addresses.get(&node) {
-                self.register(&node);
-            }
-        }
-    }
-
-    /// Brings the registry's entry of `node` up to date.
-    fn register(&mut self, node: &str) {
-        let addresses = self.addresses.get(node).cloned().unwrap_or_default();
-        let known = self.nodes.get(node);
-        let entry = NodeEntry {
-            node: node.to_owned(),
-            agent_keys: known.map_or_else(Vec::new, |known| {
-                known.keys.iter().map(|known| known.key).collect()
-            }),
-            addresses: addresses.protected,
-            unprotected: addresses.unprotected,
-        };
-        let empty = entry.agent_keys.is_empty()
-            && entry.addresses.is_empty()
-            && entry.unprotected.is_empty();
-        let changed = match empty {
-            true => self.registry.remove(node.to_owned()),
-            false => self.registry.set(node.to_owned(), entry),
-        };
-        if changed {
-            self.emit(IssuerEvent::RegistryChanged);
-            self.all_dirty();
-        }
-    }
-
     fn forget_old(&mut self) {
         let now = self.now.unix;
         let kept = u64::try_from(GONE_KEPT.as_millis()).unwrap_or(u64::MAX);
@@ -721,6 +428,9 @@ impl Issuer {
             .filter(|(_, mark)| now.0.saturating_sub(mark.at.0) >= kept)
             .map(|(uid, _)| uid.clone())
             .collect();
+        if !old.is_empty() {
+            self.emit(IssuerEvent::StateChanged);
+        }
         for uid in old {
             self.gone.remove(&uid);
             self.records.forget(&(self.press.trust_domain.clone(), uid));
@@ -730,26 +440,6 @@ impl Issuer {
     fn next_number(&mut self) -> u64 {
         self.counter = self.counter.saturating_add(1);
         self.counter
-    }
-
-    fn all_dirty(&mut self) {
-        let connected = self.nodes.iter().filter(|(_, node)| node.sent.is_some());
-        self.dirty.extend(connected.map(|(name, _)| name.clone()));
-    }
-
-    fn complain(&mut self, uid: &str, error: &NotIssued) {
-        if let Some(pod) = self.pods.get_mut(uid)
-            && !std::mem::replace(&mut pod.complained, true)
-        {
-            self.problem(error.to_string());
-        }
-    }
-
-    fn misbehaved(&mut self, node: &str, what: &dyn fmt::Display) {
-        self.emit(IssuerEvent::Misbehaved {
-            node: node.to_owned(),
-            what: what.to_string(),
-        });
     }
 
     fn problem(&mut self, words: String) {

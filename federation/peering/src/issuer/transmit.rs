@@ -15,6 +15,10 @@ const BATCH_NODES: usize = 512;
 impl Issuer {
     /// The next message, and the node whose session it is for.
     pub fn poll_transmit(&mut self) -> Option<(String, Vec<u8>)> {
+        if std::mem::take(&mut self.all_dirty) {
+            let listening = self.nodes.iter().filter(|(_, node)| node.sent.is_some());
+            self.dirty.extend(listening.map(|(name, _)| name.clone()));
+        }
         while let Some(name) = self.dirty.first().cloned() {
             if let Some(message) = self.next_message(&name) {
                 return Some((name, message.encode()));

@@ -1,5 +1,4 @@
 //! A cluster in virtual time: one issuer, agents on nodes, and links that lose messages.
-#![allow(clippy::unwrap_used, missing_docs, dead_code)]
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
