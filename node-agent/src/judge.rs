@@ -124,6 +124,15 @@ impl<E: Enforcer> Judge<E> {
         })
     }
 
+    /// Cuts the flows without a record of which neither end is a pod of this node any more.
+    pub fn cut_strangers(&mut self, is_pod: impl Fn(IpAddr) -> bool) {
+        let strange = |key: &FlowKey| !is_pod(key.src) && !is_pod(key.dst);
+        let cut: Vec<_> = self.orphans.extract_if(.., |key| strange(key)).collect();
+        for key in cut {
+            self.cut(&key, DropReason::UnknownFlow);
+        }
+    }
+
     /// Judges one packet. Its record is stored before this returns, and so before it goes on.
     pub fn judge(&mut self, path: Path, packet: &[u8], now: Now) -> Handled {
         self.judged.received += 1;

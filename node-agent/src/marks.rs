@@ -1,7 +1,9 @@
 //! The four bits of the packet mark and of the conntrack mark that are ours, and what they say.
 //!
 //! A packet's bits are set by our rules before the queue, by the verdict, and cleared by the last
-//! of our chains; a connection's bits stay. All other bits belong to others and are kept.
+//! of our chains; a connection's bits stay. All other bits belong to others and are kept: kube-proxy
+//! uses 0x4000 and 0x8000, Calico 0xffff0000, the AWS CNI 0x80. Cilium uses ours, but its packets
+//! never pass netfilter, so the two cannot share a node anyway.
 
 use handshake::node::{Mark, Path};
 

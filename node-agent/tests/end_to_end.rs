@@ -302,6 +302,13 @@ fn a_killed_agent_takes_its_flows_over_and_a_terminated_one_leaves_nothing() {
             "{status}"
         );
     }
+    // The kernel forgets the connection, the agents do not.
+    for node in [&nodes.world.node1, &nodes.world.node2] {
+        node.sh("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=1");
+        node.sh("conntrack -F");
+    }
+    exchange(&mut client, &mut server);
+
     // What it took over it can take away.
     nodes.write_policy(&allow("b"));
     assert!(

@@ -428,8 +428,34 @@ fn a_pods_source_is_its_own_and_survives_masquerading() {
     assert!(two.report().dropped["spoofed-source"] >= 3);
 }
 
+#[test]
+fn a_syn_on_a_live_tuple_does_not_ride_the_connection_mark() {
+    if !can_run() {
+        return;
+    }
+    let world = World::routed();
+    let (mut one, _two) = both(&world);
+    let listener = world.c.listen(8080);
+    let (mut client, mut server) = talk(&world.a, &listener, "10.1.2.10:8080");
+    let sport = client.local_addr().unwrap().port();
+    let before = one.report();
+    world
+        .node2
+        .run(|| send_syns([10, 1, 2, 10], [10, 1, 1, 10], [(8080, sport)]));
+    let after = one.report();
+    assert_eq!(after.judged, before.judged + 1, "{after:?}");
+    assert_eq!(after.dropped["no-identity"], 1, "{after:?}");
+    exchange(&mut client, &mut server);
+}
+
 /// Bare SYNs from `src` to port 8080 of `dst`, each from a port of its own.
 fn flood(src: [u8; 4], dst: [u8; 4], count: u64) {
+    let ports = (0..count).map(|n| (u16::try_from(1024 + n % 60_000).unwrap(), 8080));
+    send_syns(src, dst, ports);
+}
+
+/// Bare SYNs from `src` to `dst` with these ports.
+fn send_syns(src: [u8; 4], dst: [u8; 4], ports: impl IntoIterator<Item = (u16, u16)>) {
     use std::os::fd::AsRawFd;
 
     use nix::sys::socket::{
@@ -438,13 +464,12 @@ fn flood(src: [u8; 4], dst: [u8; 4], count: u64) {
     let flags = SockFlag::SOCK_CLOEXEC;
     let raw = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw).unwrap();
     let to = SockaddrIn::new(dst[0], dst[1], dst[2], dst[3], 0);
-    for n in 0..count {
-        let sport = u16::try_from(1024 + n % 60_000).unwrap();
+    for (sport, dport) in ports {
         let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
         packet.extend(src);
         packet.extend(dst);
         packet.extend(sport.to_be_bytes());
-        packet.extend(8080u16.to_be_bytes());
+        packet.extend(dport.to_be_bytes());
         packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
         // The checksum may be wrong: it is the rules' and the queue's turn before anybody checks.
         match sendto(raw.as_raw_fd(), &packet, &to, MsgFlags::empty()) {

@@ -139,7 +139,8 @@ pub async fn start(
     let node = Node::new(first.clone(), limits, Box::new(random()?));
     let conntrack = Conntrack::open().context("open the connection table")?;
     let sender = Sender::open().context("open a raw socket")?;
-    let judge = Judge::new(node, conntrack, records, sender, recovered.records)?;
+    let mut judge = Judge::new(node, conntrack, records, sender, recovered.records)?;
+    judge.cut_strangers(|address| local.served.contains_key(&address));
     let (inherited, orphans) = judge.unknown_to_enforcer();
     if inherited + orphans > 0 {
         info!(

@@ -274,7 +274,7 @@ pub fn install(rules: &RuleSet, counters: &CounterValues) -> String {
         w,
         "keep_source",
         "type nat hook postrouting priority 90; policy accept;",
-        &["ip saddr @pods4 ip daddr @identity4 snat ip to ip saddr"],
+        &["oifname @uplinks ip saddr @pods4 ip daddr @identity4 snat ip to ip saddr"],
     );
     close(w);
     bridge(w, rules);
