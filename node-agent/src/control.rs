@@ -282,7 +282,7 @@ impl Control {
         };
         let unsaid = lines.len().saturating_sub(LOG_LINES);
         if unsaid > 0 {
-            warn!(target: "flow", "{unsaid} more lines are left out");
+            info!(target: "flow", "{unsaid} more lines are left out");
         }
         for line in lines.into_iter().take(LOG_LINES) {
             match line {
@@ -291,6 +291,7 @@ impl Control {
                 FlowLine::Refused(flow, reason, rule) => {
                     info!(target: "flow", %flow, %reason, %rule, "refused");
                 }
+                FlowLine::Logged(flow, rule) => info!(target: "flow", %flow, %rule, "logged"),
             }
         }
     }

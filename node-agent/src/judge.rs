@@ -31,6 +31,8 @@ pub enum FlowLine {
     Cut(FlowKey, DropReason),
     /// A connection was refused, by this rule.
     Refused(FlowKey, DropReason, String),
+    /// A Log rule matched a new connection: its tuple and the rule, in words.
+    Logged(FlowKey, String),
 }
 
 /// What a new snapshot changes for flows that this process did not see begin.
@@ -278,6 +280,7 @@ impl<E: Enforcer> Judge<E> {
                 Event::Refused { key, reason, rule } => {
                     self.note(FlowLine::Refused(key, reason, rule));
                 }
+                Event::Logged { key, rule } => self.note(FlowLine::Logged(key, rule)),
             }
         }
         while let Some(transmit) = self.enforcer.poll_transmit() {

@@ -314,3 +314,24 @@ fn counters_add_up() {
         assert_eq!(counters.received, counters.forwarded + dropped);
     }
 }
+
+#[test]
+fn a_log_rule_speaks_once_for_each_new_connection() {
+    let mut logging = west(false);
+    let mut set = policies("west", false);
+    let mut log = set.policies[0].rules[0].clone();
+    log.name = "note".into();
+    log.action = policy::model::Action::Log;
+    set.policies[0].rules.insert(0, log);
+    logging.policy = policy::compile(&set).unwrap();
+    let (mut a, mut b) = (node(east(false), 1), node(logging, 2));
+    open(&mut a, &mut b, &Conn::new(FRONTEND, API));
+    let logged = events(&mut b).into_iter().filter_map(|event| match event {
+        Event::Logged { rule, .. } => Some(rule),
+        _ => None,
+    });
+    assert_eq!(
+        logged.collect::<Vec<_>>(),
+        ["west: FederationPolicy shop/main rule note"]
+    );
+}

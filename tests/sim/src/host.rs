@@ -176,7 +176,7 @@ impl Host {
                     self.records.remove(&key);
                     self.marks.remove(&key.symmetric());
                 }
-                Event::Refused { .. } => {}
+                Event::Refused { .. } | Event::Logged { .. } => {}
             }
         }
         let idle = transmits.is_empty();

@@ -1,7 +1,7 @@
 //! Asking policy about one connection of this node.
 
 use identity::Claims;
-use policy::{Decision, DropReason, Peer, Query, RuleRef, model::Direction};
+use policy::{Decision, DropReason, Peer, Query, RuleRef, Verdict, model::Direction};
 use wire::flow::FlowKey;
 
 use super::snapshot::NodeSnapshot;
@@ -15,15 +15,28 @@ pub(super) struct Refusal {
     pub rule: Option<RuleRef>,
 }
 
-/// The rule that allows `subject` and `peer` to talk on the flow `key`, if one was needed.
+/// What policy says of one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Judgement {
+    /// The rule that allows it, if one was needed.
+    pub outcome: Result<Option<RuleRef>, Refusal>,
+    /// The Log rules that matched on the way.
+    pub logs: Vec<RuleRef>,
+}
+
+/// Whether `subject` and `peer` may talk on the flow `key`.
 pub(super) fn decide(
     snapshot: &NodeSnapshot,
     direction: Direction,
     subject: &Claims,
     peer: Peer<'_>,
     key: &FlowKey,
-) -> Result<Option<RuleRef>, Refusal> {
-    let verdict = snapshot.policy.decide(&Query {
+) -> Judgement {
+    let Verdict {
+        decision,
+        rule,
+        logs,
+    } = snapshot.policy.decide(&Query {
         direction,
         subject,
         peer,
@@ -31,14 +44,15 @@ pub(super) fn decide(
         port: key.dport,
         known: &snapshot.known,
     });
-    match verdict.decision {
-        Decision::Allow => Ok(verdict.rule),
+    let outcome = match decision {
+        Decision::Allow => Ok(rule),
         Decision::Drop { reason, reject } => Err(Refusal {
             reason,
             reject,
-            rule: verdict.rule,
+            rule,
         }),
-    }
+    };
+    Judgement { outcome, logs }
 }
 
 /// Both halves for two pods of this node: egress of `from`, then ingress of `to`.
@@ -47,7 +61,7 @@ pub(super) fn decide_local(
     from: &Claims,
     to: &Claims,
     key: &FlowKey,
-) -> Result<Option<RuleRef>, Refusal> {
+) -> Judgement {
     let to_peer = Peer::Identity {
         claims: to,
         address: Some(key.dst),
@@ -56,7 +70,12 @@ pub(super) fn decide_local(
         claims: from,
         address: Some(key.src),
     };
-    let egress = decide(snapshot, Direction::Egress, from, to_peer, key)?;
-    let ingress = decide(snapshot, Direction::Ingress, to, from_peer, key)?;
-    Ok(ingress.or(egress))
+    let egress = decide(snapshot, Direction::Egress, from, to_peer, key);
+    let Ok(leaving) = &egress.outcome else {
+        return egress;
+    };
+    let mut ingress = decide(snapshot, Direction::Ingress, to, from_peer, key);
+    ingress.outcome = ingress.outcome.map(|entering| entering.or(leaving.clone()));
+    ingress.logs.splice(0..0, egress.logs);
+    ingress
 }

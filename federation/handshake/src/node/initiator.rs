@@ -159,7 +159,8 @@ impl Node {
             claims: &claims,
             address: Some(key.dst),
         };
-        let rule = match decide(&snapshot, Direction::Egress, &identity.claims, peer, &key) {
+        let judgement = decide(&snapshot, Direction::Egress, &identity.claims, peer, &key);
+        let rule = match self.heed(key, judgement) {
             Ok(rule) => rule,
             Err(refusal) => {
                 self.reset_server(p, &confirm);

@@ -252,6 +252,7 @@ impl Live {
                 decide_local(snapshot, &from, &to, &key)
             }
         }
+        .outcome
         .map_err(|refusal| refusal.reason)
     }
 }

@@ -25,7 +25,7 @@ use std::{
 };
 
 use identity::{Mono, Now};
-use policy::DropReason;
+use policy::{DropReason, RuleRef};
 use rand_core::CryptoRng;
 use wire::flow::FlowKey;
 
@@ -39,7 +39,7 @@ use crate::{
     packet::Parsed,
     replay::ReplayCache,
 };
-use decide::Refusal;
+use decide::{Judgement, Refusal};
 use initiator::Initiating;
 use live::{Live, LiveTable};
 
@@ -109,6 +109,13 @@ pub enum Event {
         key: FlowKey,
         /// Why.
         reason: DropReason,
+    },
+    /// A Log rule matched a new connection, for the flow log.
+    Logged {
+        /// From initiator to responder.
+        key: FlowKey,
+        /// The rule, in words.
+        rule: String,
     },
     /// A connection was refused, for the flow log.
     Refused {
@@ -402,6 +409,15 @@ impl Node {
         Ok(())
     }
 
+    /// Notes the Log rules that matched a new connection; returns what policy says of it.
+    fn heed(&mut self, key: FlowKey, judgement: Judgement) -> Result<Option<RuleRef>, Refusal> {
+        for rule in judgement.logs {
+            let rule = rule.to_string();
+            self.emit(Event::Logged { key, rule });
+        }
+        judgement.outcome
+    }
+
     /// Notes a refusal for the flow log; returns its reason.
     fn refuse(&mut self, key: FlowKey, refusal: &Refusal) -> DropReason {
         let rule = refusal
@@ -437,8 +453,10 @@ impl Node {
     }
 
     fn emit(&mut self, event: Event) {
-        // A cut must never be lost: only the log line of a refusal may give way.
-        if self.events.len() >= QUEUE && matches!(event, Event::Refused { .. }) {
+        // A cut must never be lost: only lines of the flow log may give way.
+        if self.events.len() >= QUEUE
+            && matches!(event, Event::Refused { .. } | Event::Logged { .. })
+        {
             self.counters.events_lost += 1;
             return;
         }

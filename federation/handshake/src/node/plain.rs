@@ -76,7 +76,8 @@ impl Node {
         };
         let (initiator_uid, from) = local(p.key.src)?;
         let (responder_uid, to) = local(p.key.dst)?;
-        match decide_local(&snapshot, &from, &to, &p.key) {
+        let judgement = decide_local(&snapshot, &from, &to, &p.key);
+        match self.heed(p.key, judgement) {
             Ok(rule) => {
                 let ends = Ends::Both {
                     initiator_uid,
@@ -107,7 +108,8 @@ impl Node {
             RemoteEnd::Node => Peer::Node,
             _ => Peer::Address(other),
         };
-        match decide(&snapshot, direction, subject, peer, &p.key) {
+        let judgement = decide(&snapshot, direction, subject, peer, &p.key);
+        match self.heed(p.key, judgement) {
             Ok(rule) => {
                 let pod_uid = pod.uid.clone();
                 let ends = match outgoing {

@@ -134,13 +134,14 @@ impl Node {
             claims: &remote,
             address: Some(p.key.src),
         };
-        if let Err(refusal) = decide(
+        let judgement = decide(
             &snapshot,
             Direction::Ingress,
             &identity.claims,
             peer,
             &p.key,
-        ) {
+        );
+        if let Err(refusal) = self.heed(p.key, judgement) {
             if refusal.reject
                 && let Some(packet) = p.reset()
             {
@@ -302,13 +303,16 @@ impl Node {
             claims: &remote,
             address: Some(p.key.src),
         };
+        // Its Log rules spoke on the SYN.
         let rule = match decide(
             &snapshot,
             Direction::Ingress,
             &identity.claims,
             peer,
             &p.key,
-        ) {
+        )
+        .outcome
+        {
             Ok(rule) => rule,
             Err(refusal) => {
                 self.responding.remove(&p.key);
