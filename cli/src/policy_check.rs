@@ -165,30 +165,30 @@ impl EndReport {
         port: u16,
     ) -> Result<Self> {
         let is_remote = subject.claims.trust_domain() != peer.claims.trust_domain();
-        let mode = |end: &End| format!("namespace {} is unprotected", end.claims.namespace());
         if is_remote && (subject.workload.unprotected || peer.workload.unprotected) {
-            let who = if peer.workload.unprotected {
-                peer
-            } else {
-                subject
+            let who = match peer.workload.unprotected {
+                true => peer,
+                false => subject,
             };
             let reason = DropReason::NoIdentity;
+            let because = format!(
+                "dropped ({reason}) because {} is in an unprotected namespace and proves no identity, and across clusters both ends must",
+                who.claims.display_name()
+            );
             return Ok(Self {
                 allowed: false,
                 reason: Some(reason),
                 rule: None,
-                because: format!(
-                    "dropped ({reason}) because {} of another cluster",
-                    mode(who)
-                ),
+                because,
             });
         }
         if subject.workload.unprotected {
+            let namespace = subject.claims.namespace();
             return Ok(Self {
                 allowed: true,
                 reason: None,
                 rule: None,
-                because: format!("allowed because {}", mode(subject)),
+                because: format!("allowed because namespace {namespace} is unprotected"),
             });
         }
         let address = peer.workload.address;

@@ -9,6 +9,7 @@ mod allot;
 mod assemble;
 pub mod crd;
 mod decode;
+mod documents;
 mod fault;
 mod federation;
 mod files;

@@ -8,10 +8,9 @@ use std::{
 
 use crate::{
     Effect, FederationConfig, Problem, World, assemble,
-    fault::Fault,
+    documents::{Parsed, parse},
     files::{FEDERATION_FILE, Files, Text},
-    read::{Kind, Object, ObjectKey, closed, guess, is_foreign, read},
-    yaml::{self, Document},
+    read::{Kind, Object, ObjectKey, closed},
 };
 
 /// What was accepted of one cluster.
@@ -20,6 +19,9 @@ pub(crate) struct Store {
     cluster: String,
     federation: Option<FederationConfig>,
     objects: BTreeMap<ObjectKey, Accepted>,
+    /// The text of each file and what it says, so that saving one file parses one file.
+    parsed: BTreeMap<String, (String, Vec<Parsed>)>,
+    parsed_for: Option<FederationConfig>,
     /// Who has which address: a pod that is added does not take it away.
     pub(crate) addresses: BTreeMap<IpAddr, ObjectKey>,
     is_first: bool,
@@ -49,6 +51,8 @@ impl Store {
             cluster: cluster.to_owned(),
             federation: None,
             objects: BTreeMap::new(),
+            parsed: BTreeMap::new(),
+            parsed_for: None,
             addresses: BTreeMap::new(),
             is_first: true,
         }
@@ -66,9 +70,17 @@ impl Store {
         }
         match &files.manifests {
             Ok(manifests) => {
-                let mut round = Round::new(self, &federation);
+                self.parse(manifests, &federation);
+                let mut round = Round::new(self);
                 for (file, text) in manifests {
-                    round.file(file, text);
+                    match (text, self.parsed.get(file)) {
+                        (Ok(_), Some((_, parsed))) => {
+                            parsed.iter().for_each(|p| round.document(file, p));
+                        }
+                        (Err(error), _) => round.unreadable(file, error),
+                        // Every text was parsed above.
+                        (Ok(_), None) => {}
+                    }
                 }
                 let (objects, found) = round.finish();
                 self.objects = objects;
@@ -96,6 +108,23 @@ impl Store {
 
     pub fn objects(&self) -> &BTreeMap<ObjectKey, Accepted> {
         &self.objects
+    }
+
+    /// Parses what changed: files, or all of them when the Federation did.
+    fn parse(&mut self, manifests: &BTreeMap<String, Text>, federation: &FederationConfig) {
+        if self.parsed_for.as_ref() != Some(federation) {
+            self.parsed.clear();
+            self.parsed_for = Some(federation.clone());
+        }
+        self.parsed.retain(|file, _| manifests.contains_key(file));
+        for (file, text) in manifests {
+            let Ok(text) = text else { continue };
+            if self.parsed.get(file).is_some_and(|(old, _)| old == text) {
+                continue;
+            }
+            let parsed = parse(text, Some(federation), &self.cluster);
+            self.parsed.insert(file.clone(), (text.clone(), parsed));
+        }
     }
 
     /// The last accepted Federation stays when there is no better one.
@@ -143,50 +172,20 @@ fn read_federation(
         Some(Err(error)) => return whole(error.clone(), ""),
         None => return whole("is missing".into(), "an object of kind Federation"),
     };
-    let documents = yaml::documents(text);
-    let [document] = documents.as_slice() else {
-        let message = format!("holds {} objects", documents.len());
+    let parsed = parse(text, None, "");
+    let [parsed] = parsed.as_slice() else {
+        let message = format!("holds {} objects", parsed.len());
         return whole(message, "one object, of kind Federation");
     };
-    let place = Place {
-        file: FEDERATION_FILE,
-        document: *document,
-        number: 1,
-    };
-    let tree = match yaml::tree(*document) {
-        Ok(tree) => tree,
-        Err(error) => {
-            let key = guess(document.text);
-            let problem = place.problem(key.as_ref(), error.fault, error.line, effect);
-            return (None, vec![problem]);
-        }
-    };
-    let reading = read(&tree, None, "");
-    let key = reading.key;
-    if let Some(key) = &key
+    if let Some(key) = &parsed.key
         && key.kind != Kind::Federation
     {
-        return whole(
-            format!("holds a {}", key.kind.word()),
-            "an object of kind Federation",
-        );
+        let message = format!("holds a {}", key.kind.word());
+        return whole(message, "an object of kind Federation");
     }
-    let problem = |fault: Fault| {
-        let effect = if fault.warning {
-            Effect::Warning
-        } else {
-            effect
-        };
-        place.fault(key.as_ref(), fault, effect)
-    };
-    let problems = reading
-        .faults
-        .into_list()
-        .into_iter()
-        .map(problem)
-        .collect();
-    match reading.object {
-        Some(Object::Federation(federation)) => (Some(federation), problems),
+    let problems = parsed.problems(FEDERATION_FILE, effect).collect();
+    match &parsed.object {
+        Some(Object::Federation(federation)) => (Some(federation.clone()), problems),
         _ => (None, problems),
     }
 }
@@ -194,7 +193,6 @@ fn read_federation(
 /// One reading of all files.
 struct Round<'a> {
     store: &'a Store,
-    federation: &'a FederationConfig,
     objects: BTreeMap<ObjectKey, Accepted>,
     /// Files of which nobody can say what they hold.
     unclear: BTreeSet<String>,
@@ -202,93 +200,49 @@ struct Round<'a> {
 }
 
 impl<'a> Round<'a> {
-    fn new(store: &'a Store, federation: &'a FederationConfig) -> Self {
+    fn new(store: &'a Store) -> Self {
         Self {
             store,
-            federation,
             objects: BTreeMap::new(),
             unclear: BTreeSet::new(),
             problems: Vec::new(),
         }
     }
 
-    fn file(&mut self, file: &str, text: &Text) {
-        match text {
-            Ok(text) => {
-                for (document, number) in yaml::documents(text).into_iter().zip(1..) {
-                    self.document(Place {
-                        file,
-                        document,
-                        number,
-                    });
-                }
-            }
-            Err(error) => {
-                let had = self.store.objects.values().any(|a| a.file == file);
-                self.unclear.insert(file.to_owned());
-                self.problems.push(Problem {
-                    file: file.to_owned(),
-                    line: None,
-                    object: "the file".into(),
-                    field_path: String::new(),
-                    message: error.clone(),
-                    expected: String::new(),
-                    effect: if had {
-                        Effect::KeptPrevious
-                    } else {
-                        Effect::NotInForce
-                    },
-                });
-            }
-        }
+    fn unreadable(&mut self, file: &str, error: &str) {
+        self.unclear.insert(file.to_owned());
+        self.problems.push(Problem {
+            file: file.to_owned(),
+            line: None,
+            object: "the file".into(),
+            field_path: String::new(),
+            message: error.to_owned(),
+            expected: String::new(),
+            effect: self.effect_on_file(file),
+        });
     }
 
-    fn document(&mut self, place: Place<'_>) {
-        let tree = match yaml::tree(place.document) {
-            Ok(tree) => tree,
-            Err(error) => {
-                let key = guess(place.document.text);
-                let certain = key.as_ref().filter(|k| self.store.objects.contains_key(*k));
-                if certain.is_none() {
-                    self.unclear.insert(place.file.to_owned());
-                }
-                let effect = self.refuse(key.as_ref(), place);
-                self.problems
-                    .push(place.problem(key.as_ref(), error.fault, error.line, effect));
-                return;
-            }
-        };
-        let reading = read(&tree, Some(self.federation), &self.store.cluster);
-        let key = reading.key.as_ref();
+    fn document(&mut self, file: &str, parsed: &Parsed) {
+        let key = parsed.key.as_ref();
         if let Some(key) = key
-            && self.is_misplaced(key, place)
+            && !parsed.is_guess
+            && self.is_misplaced(key, file, parsed)
         {
             return;
         }
-        let effect = match (key, reading.object) {
+        let effect = match (key, &parsed.object) {
             (Some(key), Some(object)) => {
-                self.objects.insert(key.clone(), place.accepted(object));
+                let accepted = accepted(file, parsed, object.clone());
+                self.objects.insert(key.clone(), accepted);
                 Effect::Warning
             }
-            _ => {
-                if key.is_none() && !is_foreign(&tree) {
-                    self.unclear.insert(place.file.to_owned());
-                }
-                self.refuse(key, place)
-            }
+            _ => self.refuse(file, parsed),
         };
-        for fault in reading.faults.into_list() {
-            let effect = if fault.warning {
-                Effect::Warning
-            } else {
-                effect
-            };
-            self.problems.push(place.fault(key, fault, effect));
-        }
+        self.problems.extend(parsed.problems(file, effect));
     }
 
     /// A Federation outside its file, or an object that another document defines.
-    fn is_misplaced(&mut self, key: &ObjectKey, place: Place<'_>) -> bool {
+    fn is_misplaced(&mut self, key: &ObjectKey, file: &str, parsed: &Parsed) -> bool {
         let (message, expected) = match self.objects.get(key) {
             _ if key.kind == Kind::Federation => {
                 let message = "stands in a cluster's folder".to_owned();
@@ -301,8 +255,8 @@ impl<'a> Round<'a> {
             None => return false,
         };
         self.problems.push(Problem {
-            file: place.file.to_owned(),
-            line: Some(place.first_line()),
+            file: file.to_owned(),
+            line: Some(parsed.line),
             object: key.to_string(),
             field_path: String::new(),
             message,
@@ -313,33 +267,39 @@ impl<'a> Round<'a> {
     }
 
     /// What becomes of an object that cannot be read.
-    fn refuse(&mut self, key: Option<&ObjectKey>, place: Place<'_>) -> Effect {
-        let Some(key) = key else {
-            return self.effect_on_file(place.file);
+    fn refuse(&mut self, file: &str, parsed: &Parsed) -> Effect {
+        let known = parsed.key.as_ref();
+        let known = known.filter(|k| !parsed.is_guess || self.store.objects.contains_key(*k));
+        if known.is_none() && !parsed.is_foreign {
+            self.unclear.insert(file.to_owned());
+        }
+        let Some(key) = &parsed.key else {
+            return self.effect_on_file(file);
         };
         if self.objects.contains_key(key) {
             return Effect::NotInForce;
         }
         if let Some(accepted) = self.store.objects.get(key) {
-            let effect = match accepted.object.is_closed() {
+            self.objects.insert(key.clone(), accepted.clone());
+            return match accepted.object.is_closed() {
                 true => Effect::Closed,
                 false => Effect::KeptPrevious,
             };
-            self.objects.insert(key.clone(), accepted.clone());
-            return effect;
         }
         if !self.store.is_first {
-            return self.effect_on_file(place.file);
+            return self.effect_on_file(file);
         }
         match closed(key) {
             Some(object) => {
-                self.objects.insert(key.clone(), place.accepted(object));
+                self.objects
+                    .insert(key.clone(), accepted(file, parsed, object));
                 Effect::Closed
             }
             None => Effect::NotInForce,
         }
     }
 
+    /// What becomes of the objects of a file of which nobody can say what it holds.
     fn effect_on_file(&self, file: &str) -> Effect {
         let is_unclear = self.unclear.contains(file);
         match is_unclear && self.store.objects.values().any(|a| a.file == file) {
@@ -359,48 +319,10 @@ impl<'a> Round<'a> {
     }
 }
 
-/// Where a document stands.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    file: &'a str,
-    document: Document<'a>,
-    /// Counted from 1.
-    number: usize,
-}
-
-impl Place<'_> {
-    fn first_line(self) -> u32 {
-        yaml::first_line(self.document)
-    }
-
-    fn accepted(self, object: Object) -> Accepted {
-        Accepted {
-            object,
-            file: self.file.to_owned(),
-            line: self.first_line(),
-        }
-    }
-
-    fn fault(self, key: Option<&ObjectKey>, fault: Fault, effect: Effect) -> Problem {
-        let line = yaml::line(self.document, &fault.path, fault.in_key);
-        self.problem(key, fault, line, effect)
-    }
-
-    fn problem(
-        self,
-        key: Option<&ObjectKey>,
-        fault: Fault,
-        line: Option<u32>,
-        effect: Effect,
-    ) -> Problem {
-        Problem {
-            file: self.file.to_owned(),
-            line: line.or_else(|| Some(self.first_line())),
-            object: key.map_or_else(|| format!("document {}", self.number), ToString::to_string),
-            field_path: fault.path.to_string(),
-            message: fault.message,
-            expected: fault.expected,
-            effect,
-        }
+fn accepted(file: &str, parsed: &Parsed, object: Object) -> Accepted {
+    Accepted {
+        object,
+        file: file.to_owned(),
+        line: parsed.line,
     }
 }

@@ -155,12 +155,11 @@ impl FolderWatcher {
                 let _ = self.watcher.unwatch(&path);
             }
             let Some(id) = now else { continue };
-            match self.watcher.watch(&path, RecursiveMode::NonRecursive) {
-                Ok(()) => {
-                    self.watched.insert(path, id);
-                }
-                Err(error) => tracing::warn!(path = %path.display(), %error, "cannot watch"),
+            if let Err(error) = self.watcher.watch(&path, RecursiveMode::NonRecursive) {
+                // The slow look serves it.
+                tracing::warn!(path = %path.display(), %error, "cannot watch");
             }
+            self.watched.insert(path, id);
         }
         renewed
     }

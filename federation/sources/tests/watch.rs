@@ -264,3 +264,22 @@ fn nothing_to_begin_with() {
     let error = FolderSource::open(&dir.path().join("none"), "west").unwrap_err();
     assert!(refused(error).contains("federation.yaml: the file: is missing"));
 }
+
+/// As Kubernetes mounts a ConfigMap: every file is a link by way of `..data`, which is swapped.
+#[tokio::test]
+async fn mounted_configuration_that_is_swapped_by_a_link() {
+    use std::os::unix::fs::symlink;
+    let dir = folder(&[]);
+    let west = dir.path().join("west");
+    for (version, app) in [("..1", "old"), ("..2", "new")] {
+        fs::create_dir(west.join(version)).unwrap();
+        write(&west, &format!("{version}/p.yaml"), &pod("p", app));
+    }
+    symlink("..1", west.join("..data")).unwrap();
+    symlink("..data/p.yaml", west.join("p.yaml")).unwrap();
+    let mut worlds = open(dir.path());
+    assert_eq!(app(&worlds.borrow(), "p"), Some("old"));
+    symlink("..2", west.join("..data_tmp")).unwrap();
+    fs::rename(west.join("..data_tmp"), west.join("..data")).unwrap();
+    until(&mut worlds, "a swap", |w| app(w, "p") == Some("new")).await;
+}
