@@ -12,8 +12,9 @@ use super::{
     process,
     state::{self, State},
     tap::Verdict,
-    up,
+    up::Site,
 };
+use crate::say::say;
 
 /// Ends the demo, looks for what stayed behind, brings it up again and looks at `chosen`.
 pub fn check(
@@ -33,7 +34,16 @@ pub fn check(
     });
     let mut is_up = false;
     report.line("a second demo comes up from the same configuration", || {
-        up::bring_up_again(&plan, state, kept.folder(), interrupts)?;
+        let site = Site {
+            plan: &plan,
+            state,
+            folder: kept.folder(),
+            interrupts,
+            enforcement: true,
+            // A comment in the protocol's sense.
+            say: |line| say!("# {line}"),
+        };
+        site.bring_up_again()?;
         is_up = true;
         Ok(Verdict::Holds(String::new()))
     });

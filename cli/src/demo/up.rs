@@ -53,18 +53,17 @@ pub fn run(args: &UpArgs) -> Result<()> {
     let _lock = state.lock()?;
     clean_up_after_a_crash(&state)?;
     preflight::check_names(&plan)?;
+    let site = Site {
+        plan: &plan,
+        state: &state,
+        folder: &folder,
+        interrupts: &interrupts,
+        enforcement,
+        say: |line| say!("{line}"),
+    };
     let journal = state.claim()?;
 
-    let outcome = bring_up(
-        &plan,
-        &state,
-        &folder,
-        &binaries,
-        enforcement,
-        &interrupts,
-        &journal,
-    );
-    match outcome {
+    match site.bring_up(&binaries, &journal) {
         Ok(()) => {
             describe(&plan, &state, enforcement);
             say!("\nup after {:.1} s", begin.elapsed().as_secs_f32());
@@ -88,16 +87,20 @@ pub fn run(args: &UpArgs) -> Result<()> {
     }
 }
 
-/// Brings a demo up where one was before, from the same configuration.
-pub fn bring_up_again(
-    plan: &Plan,
-    state: &State,
-    folder: &Path,
-    interrupts: &Interrupts,
-) -> Result<()> {
-    let binaries = preflight::check(true)?;
-    let journal = state.claim()?;
-    bring_up(plan, state, folder, &binaries, true, interrupts, &journal)
+/// What is brought up, and where.
+pub struct Site<'a> {
+    /// The network.
+    pub plan: &'a Plan,
+    /// Where everything goes.
+    pub state: &'a State,
+    /// The configuration to copy.
+    pub folder: &'a Path,
+    /// Asked between the steps.
+    pub interrupts: &'a Interrupts,
+    /// With gateways and agents.
+    pub enforcement: bool,
+    /// Says what is done.
+    pub say: fn(&str),
 }
 
 /// A demo that is up stays; what a crashed one left is removed.
@@ -120,32 +123,39 @@ fn clean_up_after_a_crash(state: &State) -> Result<()> {
     Ok(())
 }
 
-fn bring_up(
-    plan: &Plan,
-    state: &State,
-    folder: &Path,
-    binaries: &Binaries,
-    enforcement: bool,
-    interrupts: &Interrupts,
-    journal: &Journal,
-) -> Result<()> {
-    state.make_folders()?;
-    state::copy_folder(folder, &state.config())?;
-    state.write_plan(plan)?;
-
-    say!("building the network: {}", size(plan));
-    net::build(plan, journal, &|| interrupts.check())?;
-    interrupts.check()?;
-    say!("starting the servers in the pods");
-    pods::start_all(plan, state, &binaries.own, journal)?;
-    interrupts.check()?;
-    if enforcement {
-        say!("starting gateways and agents");
-        let started = daemons::start(plan, state, binaries, journal, interrupts)?;
-        daemons::wait_ready(&started, state, interrupts)?;
+impl Site<'_> {
+    /// Brings a demo up where one was before.
+    pub fn bring_up_again(&self) -> Result<()> {
+        let binaries = preflight::check(self.enforcement)?;
+        self.bring_up(&binaries, &self.state.claim()?)
     }
-    interrupts.check()?;
-    journal.record(&Entry::Ready { enforcement })
+
+    fn bring_up(&self, binaries: &Binaries, journal: &Journal) -> Result<()> {
+        let Self {
+            plan,
+            state,
+            interrupts,
+            enforcement,
+            ..
+        } = *self;
+        state.make_folders()?;
+        state::copy_folder(self.folder, &state.config())?;
+        state.write_plan(plan)?;
+
+        (self.say)(&format!("building the network: {}", size(plan)));
+        net::build(plan, journal, &|| interrupts.check())?;
+        interrupts.check()?;
+        (self.say)("starting the servers in the pods");
+        pods::start_all(plan, state, &binaries.own, journal)?;
+        interrupts.check()?;
+        if enforcement {
+            (self.say)("starting gateways and agents");
+            let started = daemons::start(plan, state, binaries, journal, interrupts)?;
+            daemons::wait_ready(&started, state, interrupts)?;
+        }
+        interrupts.check()?;
+        journal.record(&Entry::Ready { enforcement })
+    }
 }
 
 fn size(plan: &Plan) -> String {

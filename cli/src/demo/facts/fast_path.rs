@@ -9,23 +9,26 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::{Demo, Enforcer, pairs};
-use crate::demo::{content, http::Connected, tap::Verdict};
+use super::{Demo, pairs};
+use crate::{
+    demo::{content, http::Connected, netns, plan::Node, tap::Verdict},
+    oracle::End,
+};
 
 /// Bytes sent, and echoed.
 const SIZE: usize = 10_000_000;
 /// Longest pause between two reads.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Sends and receives on a connection on which both sides have spoken, and compares what both
-/// agents received in user space before and after.
+/// Sends and receives on a connection on which both sides have spoken, and compares how many packets
+/// the kernel handed to each agent before and after.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let Some(pair) = pairs::allowed_across(demo)? else {
         return Ok(Verdict::Skipped(
             "no pair across clusters is allowed".into(),
         ));
     };
-    let agents = [demo.agent_of(&pair.from)?, demo.agent_of(&pair.to)?];
+    let nodes = [node_of(demo, &pair.from)?, node_of(demo, &pair.to)?];
     let Connected::Yes(mut stream) = pair.connect(demo, PAUSE)? else {
         bail!("{} was not connected", pair.name());
     };
@@ -34,30 +37,52 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
     stream.set_nodelay(true)?;
     echo(&mut stream, 3 * content::BLOCK).context("the first bytes were not echoed")?;
 
-    let received = |agent: &Enforcer| agent.counter("received");
-    let before = [received(&agents[0])?, received(&agents[1])?];
+    let before = [queued(&nodes[0].netns)?, queued(&nodes[1].netns)?];
     if before.contains(&0) {
-        bail!("the agents counted {before:?} packets so far, so they did not prove the identities");
+        bail!("the kernels queued {before:?} packets so far, so no agent proved anything");
     }
     echo(&mut stream, SIZE).context("the transfer was not echoed")?;
-    let after = [received(&agents[0])?, received(&agents[1])?];
+    let after = [queued(&nodes[0].netns)?, queued(&nodes[1].netns)?];
     if before != after {
         bail!(
-            "{}: {} received {} packets and {} received {} during an established transfer",
+            "{}: {} packets went through the agent of {} and {} through that of {}",
             pair.name(),
-            agents[0].role,
             after[0] - before[0],
-            agents[1].role,
-            after[1] - before[1]
+            nodes[0].netns,
+            after[1] - before[1],
+            nodes[1].netns
         );
     }
     Ok(Verdict::Holds(format!(
-        "{}: {} MB each way, 0 packets in {} and {}",
+        "{}: {} MB each way; the queues of {} and {} stayed at {} and {} packets",
         pair.name(),
         SIZE / 1_000_000,
-        agents[0].role,
-        agents[1].role
+        nodes[0].netns,
+        nodes[1].netns,
+        after[0],
+        after[1]
     )))
+}
+
+fn node_of(demo: &Demo, end: &End) -> Result<Node> {
+    let (cluster, pod) = demo.place(end)?;
+    cluster
+        .node(&pod.node)
+        .cloned()
+        .with_context(|| format!("no node {}", pod.node))
+}
+
+/// How many packets the kernel of a node has ever handed to user space, by its own count: the sum
+/// over its queues of the newest packet's number (eighth column of nfnetlink_queue).
+fn queued(netns: &str) -> Result<u64> {
+    let path = "/proc/thread-self/net/netfilter/nfnetlink_queue";
+    let text = netns::inside(netns, || {
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+    })?;
+    let newest = |line: &str| line.split_whitespace().nth(7)?.parse::<u64>().ok();
+    text.lines()
+        .map(|line| newest(line).with_context(|| format!("{path} has the line {line:?}")))
+        .sum()
 }
 
 /// Sends `size` bytes and reads as many back; the server is not told to stop.

@@ -27,16 +27,16 @@ fn walk(path: &Path, open: &mut Vec<String>, seen: &mut usize) -> Result<()> {
     let metadata =
         fs::symlink_metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
     *seen += 1;
-    if metadata.is_dir() && metadata.mode() & 0o077 == 0 {
+    // An empty file, such as a lock, tells nothing to whoever may read it.
+    let says_something = !(metadata.is_symlink() || metadata.is_file() && metadata.len() == 0);
+    if says_something && metadata.mode() & 0o077 != 0 {
+        open.push(format!("{:o} {}", metadata.mode() & 0o7777, path.display()));
+    }
+    if metadata.is_dir() {
         // What a closed folder holds is closed too; still, a copy of it would not be.
         for entry in fs::read_dir(path)? {
             walk(&entry?.path(), open, seen)?;
         }
-        return Ok(());
-    }
-    let is_device_of_another_kind = metadata.is_symlink();
-    if metadata.mode() & 0o077 != 0 && !is_device_of_another_kind {
-        open.push(format!("{:o} {}", metadata.mode() & 0o7777, path.display()));
     }
     Ok(())
 }
