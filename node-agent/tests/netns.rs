@@ -12,6 +12,7 @@ use common::{
     A, B, C, NODE1, Netns, REFUSED, World,
     agent::{Agent, Order, Setup},
     can_run,
+    syn::{flood, send_syns},
     talk::{exchange, is_cut, talk},
 };
 use landbridge_agent::conntrack::Conntrack;
@@ -446,35 +447,4 @@ fn a_syn_on_a_live_tuple_does_not_ride_the_connection_mark() {
     assert_eq!(after.judged, before.judged + 1, "{after:?}");
     assert_eq!(after.dropped["no-identity"], 1, "{after:?}");
     exchange(&mut client, &mut server);
-}
-
-/// Bare SYNs from `src` to port 8080 of `dst`, each from a port of its own.
-fn flood(src: [u8; 4], dst: [u8; 4], count: u64) {
-    let ports = (0..count).map(|n| (u16::try_from(1024 + n % 60_000).unwrap(), 8080));
-    send_syns(src, dst, ports);
-}
-
-/// Bare SYNs from `src` to `dst` with these ports.
-fn send_syns(src: [u8; 4], dst: [u8; 4], ports: impl IntoIterator<Item = (u16, u16)>) {
-    use std::os::fd::AsRawFd;
-
-    use nix::sys::socket::{
-        AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn, sendto, socket,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC;
-    let raw = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw).unwrap();
-    let to = SockaddrIn::new(dst[0], dst[1], dst[2], dst[3], 0);
-    for (sport, dport) in ports {
-        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
-        packet.extend(src);
-        packet.extend(dst);
-        packet.extend(sport.to_be_bytes());
-        packet.extend(dport.to_be_bytes());
-        packet.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-        // The checksum may be wrong: it is the rules' and the queue's turn before anybody checks.
-        match sendto(raw.as_raw_fd(), &packet, &to, MsgFlags::empty()) {
-            Ok(_) | Err(nix::errno::Errno::ENOBUFS) => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
 }

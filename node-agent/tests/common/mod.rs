@@ -5,6 +5,8 @@ pub mod agent;
 pub mod binary;
 pub mod fake;
 pub mod gateway;
+pub mod nodes;
+pub mod syn;
 pub mod talk;
 
 use std::{
