@@ -263,10 +263,14 @@ impl Node {
         self.live.restore(record, &self.snapshot)
     }
 
-    /// Forgets a flow whose connection the kernel no longer tracks.
+    /// Forgets a flow whose connection the kernel no longer tracks. One that the kernel was not told
+    /// of yet is a new connection on the ports of an old one, and stays.
     pub fn handle_flow_gone(&mut self, key: &FlowKey) {
-        if self.live.remove(key).is_none() {
-            self.live.remove(&key.reversed());
+        for key in [*key, key.reversed()] {
+            if self.live.flow(&key).is_some_and(|live| live.marked) {
+                self.live.remove(&key);
+                return;
+            }
         }
     }
 
