@@ -4,6 +4,11 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod hub;
 pub mod metrics;
 pub mod nexthops;
+pub mod pipeline;
 pub mod queue;
+pub mod run;
+mod start;
+pub mod state;

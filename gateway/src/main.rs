@@ -1,2 +1,64 @@
-//! The gateway of a cluster.
-fn main() {}
+//! `landbridge-gateway`: the gateway of a cluster.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+use landbridge_gateway::{config::Config, run};
+use tracing_subscriber::EnvFilter;
+
+/// The gateway of a cluster: proves, decides, encrypts and forwards what crosses clusters
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the gateway's keys, if they are not there, and print the pin of its root as JSON
+    Init(File),
+    /// Run until SIGTERM or SIGINT
+    Run(File),
+}
+
+#[derive(Args, Debug)]
+struct File {
+    /// The configuration file (YAML)
+    #[arg(long)]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match carry_out(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            tracing::error!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Init(file) => {
+            let made = run::init(&Config::load(&file.config)?)?;
+            std::io::Write::write_all(&mut std::io::stdout(), format!("{made}\n").as_bytes())?;
+            Ok(())
+        }
+        Command::Run(file) => {
+            let config = Config::load(&file.config)?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
+            runtime.block_on(run::run(config))
+        }
+    }
+}

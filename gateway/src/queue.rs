@@ -204,6 +204,7 @@ impl<Q: Port, P: Pipeline> Queue<Q, P> {
 pub struct QueueThread {
     thread: JoinHandle<io::Result<()>>,
     stop: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
     waker: Waker,
 }
 
@@ -222,19 +223,23 @@ impl QueueThread {
     ) -> io::Result<Self> {
         let waker = Waker::new()?;
         let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::new(AtomicBool::new(false));
         let thread = Builder::new().name(format!("lb-queue-{queue}")).spawn({
-            let (waker, stop) = (waker.clone(), Arc::clone(&stop));
+            let (waker, stop, ended) = (waker.clone(), Arc::clone(&stop), Arc::clone(&ended));
             move || {
                 pin(queue);
                 let mut queue = Queue::new(set.pool, set.ports, pipeline);
                 let run = panic::AssertUnwindSafe(|| queue.run(&waker, &stop, &clock));
                 // The panic hook has printed the message.
-                panic::catch_unwind(run).unwrap_or_else(|_| abort())
+                let result = panic::catch_unwind(run).unwrap_or_else(|_| abort());
+                ended.store(true, Ordering::Relaxed);
+                result
             }
         })?;
         Ok(Self {
             thread,
             stop,
+            ended,
             waker,
         })
     }
@@ -244,9 +249,9 @@ impl QueueThread {
         self.waker.clone()
     }
 
-    /// Whether the thread ended by itself, which only an error makes it do.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+    /// Becomes true when the thread ended, which only an error makes it do by itself.
+    pub fn ended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ended)
     }
 
     /// Ends the thread and returns what it ended with.

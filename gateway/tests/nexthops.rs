@@ -2,41 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{
-    collections::BTreeSet, fs::File, net::IpAddr, process::Command, sync::Arc, time::Duration,
-};
+mod common;
 
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
+
+use common::Namespaces;
 use landbridge_gateway::nexthops::{NextHopWatch, NextHops};
-use nix::sched::{CloneFlags, setns};
 use tokio::{sync::watch, time::timeout};
 
 /// A gateway's namespace joined by a veth to that of its neighbours.
-struct World {
-    gateway: String,
-    peer: String,
-}
+struct World(Namespaces);
 
 impl World {
-    fn new() -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            let ci = std::env::var("CI").is_ok_and(|v| v == "true");
-            assert!(!ci, "network namespaces need root");
-            eprintln!("SKIPPED: network namespaces need root");
-            return None;
-        }
-        let prefix = format!("lbt-gw-{}", std::process::id());
-        let world = Self {
-            gateway: format!("{prefix}-gw"),
-            peer: format!("{prefix}-peer"),
-        };
-        let (gateway, peer) = (&world.gateway, &world.peer);
-        for line in [
-            format!("netns add {gateway}"),
-            format!("netns add {peer}"),
-            format!("link add lan0 netns {gateway} type veth peer name up0 netns {peer}"),
-        ] {
-            ip(&line);
-        }
+    fn new() -> Self {
+        let namespaces = Namespaces::new("hops", &["gw", "peer"]);
+        namespaces.join(("gw", "lan0"), ("peer", "up0"));
+        let world = Self(namespaces);
         for line in [
             "addr add 172.16.1.1/24 dev lan0",
             "addr add fd00::1/64 dev lan0 nodad",
@@ -56,31 +37,16 @@ impl World {
         ] {
             world.peer(line);
         }
-        Some(world)
+        world
     }
 
-    fn gateway(&self, line: &str) {
-        ip(&format!("-n {} {line}", self.gateway));
+    fn gateway(&self, line: &str) -> String {
+        self.0.ip("gw", line)
     }
 
     fn peer(&self, line: &str) {
-        ip(&format!("-n {} {line}", self.peer));
+        self.0.ip("peer", line);
     }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        for name in [&self.gateway, &self.peer] {
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
-}
-
-fn ip(line: &str) -> String {
-    let output = Command::new("ip").args(line.split(' ')).output().unwrap();
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {line}: {error}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Waits until the tables are as `wanted` says.
@@ -101,10 +67,12 @@ fn mac(tables: &NextHops, to: &str) -> Option<[u8; 6]> {
 
 #[test]
 fn routes_are_followed_neighbours_resolved_and_changes_noticed() {
-    let Some(world) = World::new() else { return };
-    let namespace = File::open(format!("/run/netns/{}", world.gateway)).unwrap();
+    if !common::root_or_skip() {
+        return;
+    }
+    let world = World::new();
     // This thread is the test's own; the runtime below has no other.
-    setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+    world.0.enter("gw");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -141,7 +109,7 @@ async fn follow(world: &World) {
     let problems = now.problems(&destinations);
     assert_eq!(problems.len(), 1, "{problems:?}");
     assert!(problems[0].to_string().contains("172.16.1.99 on lan0"));
-    let entries = ip(&format!("-n {} neigh show", world.gateway));
+    let entries = world.gateway("neigh show");
     assert_eq!(entries.matches("managed").count(), 4, "{entries}");
 
     // A node that comes back with another link address announces it.
@@ -161,7 +129,7 @@ async fn follow(world: &World) {
     .await;
 
     watch.close().await;
-    let entries = ip(&format!("-n {} neigh show", world.gateway));
+    let entries = world.gateway("neigh show");
     assert_eq!(
         entries.matches("managed").count(),
         0,

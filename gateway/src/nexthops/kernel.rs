@@ -8,10 +8,16 @@ use rtnetlink::packet_route::{
     neighbour::{
         NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
     },
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia},
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType, RouteVia,
+    },
 };
 
 use super::Route;
+
+/// What the entries that a gateway makes are marked with (`NDA_PROTOCOL`), so that the next process
+/// knows them. The numbers from 64 on have no meaning of their own in the kernel.
+pub(super) const OURS: RouteProtocol = RouteProtocol::Other(0x4c);
 
 /// A neighbour entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +30,8 @@ pub(super) struct Neighbour {
     pub(super) mac: Option<[u8; 6]>,
     /// Whether the kernel keeps it resolved by itself (`NTF_EXT_MANAGED`).
     pub(super) managed: bool,
+    /// Whether a gateway made the entry ([`OURS`]), this one or one that was killed.
+    pub(super) ours: bool,
     /// Whether somebody set the link address for good (`NUD_PERMANENT`).
     pub(super) permanent: bool,
 }
@@ -79,7 +87,7 @@ pub(super) fn route(message: &RouteMessage) -> Option<Route> {
 
 /// A neighbour with an IP address.
 pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
-    let (mut address, mut mac, mut managed) = (None, None, false);
+    let (mut address, mut mac, mut managed, mut ours) = (None, None, false, false);
     for attribute in &message.attributes {
         match attribute {
             NeighbourAttribute::Destination(NeighbourAddress::Inet(a)) => {
@@ -89,6 +97,7 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
                 address = Some((*a).into());
             }
             NeighbourAttribute::LinkLayerAddress(bytes) => mac = bytes.as_slice().try_into().ok(),
+            NeighbourAttribute::Protocol(protocol) => ours = *protocol == OURS,
             NeighbourAttribute::ExtFlags(flags) => {
                 managed = flags.contains(NeighbourExtFlags::Managed);
             }
@@ -109,6 +118,7 @@ pub(super) fn neighbour(message: &NeighbourMessage) -> Option<Neighbour> {
         address: address?,
         mac: mac.filter(|_| valid),
         managed,
+        ours,
         permanent: message.header.state == NeighbourState::Permanent,
     })
 }

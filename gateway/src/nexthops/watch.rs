@@ -192,8 +192,12 @@ impl Resolver {
             .iter()
             .map(|n| ((n.interface, n.address), n))
             .collect();
+        // Those of a process that was killed are this one's now, to keep and to take back.
+        let left = entries
+            .iter()
+            .filter(|(_, entry)| entry.managed && entry.ours);
+        self.managed.extend(left.map(|(key, _)| *key));
         for key in &needed {
-            let entry = entries.get(key);
             let looked_after = entries
                 .get(key)
                 .is_some_and(|n| n.managed || n.permanent || (!self.can_manage && n.mac.is_some()));
@@ -218,8 +222,10 @@ impl Resolver {
                 .add(interface, address)
                 .state(NeighbourState::None)
                 .replace();
-            let flag = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-            request.message_mut().attributes.push(flag);
+            request.message_mut().attributes.extend([
+                NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed),
+                NeighbourAttribute::Protocol(kernel::OURS),
+            ]);
             match request.execute().await {
                 Ok(()) => {
                     self.managed.insert((interface, address));

@@ -1,0 +1,367 @@
+//! The control side: one task that owns every state machine of the gateway, feeds them with what
+//! happens, and carries out what they say. It decides nothing itself.
+//!
+//! After every input the same round runs ([`Hub::settle`]): store what must be stored, deliver events
+//! from machine to machine until all are quiet, send, and publish a new snapshot for the queue
+//! threads if anything in it changed.
+
+pub mod assemble;
+pub mod dial;
+mod flow_log;
+pub mod judge;
+pub mod links;
+mod nodes;
+mod peers;
+mod settle;
+mod steer;
+pub mod tunnels;
+pub mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use gateway_core::context::Event;
+use gateway_xdp::Attachment;
+use handshake::transit::TransitSnapshot;
+use identity::{Now, TrustDomain};
+use ipnet::IpNet;
+use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering, records::RecordBook};
+use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
+use rand_chacha::ChaCha20Rng;
+use sources::World;
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::{debug, info};
+
+use crate::{clock::Clock, config::Config, nexthops::NextHops, pipeline::Shared, state::State};
+use flow_log::log_event;
+use judge::Judge;
+use links::{Input, LinkId};
+use nodes::Nodes;
+use peers::Peers;
+use tunnels::Tunnels;
+use view::View;
+
+pub(crate) use steer::{sides, steering};
+
+/// How often what nobody announces is looked at: worn associations, pictures for people.
+const TICK: Duration = Duration::from_secs(1);
+/// Inputs taken before the machines are settled again.
+const BATCH: usize = 64;
+
+/// What the hub is made of.
+pub struct HubParts {
+    /// The configuration file.
+    pub config: Config,
+    /// The own cluster.
+    pub trust_domain: TrustDomain,
+    /// The state directory.
+    pub state: State,
+    /// Both clocks.
+    pub clock: Clock,
+    /// Signs nodes' certificates.
+    pub root: ClusterRoot,
+    /// Peers, sans-IO.
+    pub peering: Peering,
+    /// Credentials, sans-IO.
+    pub issuer: Issuer,
+    /// Who may enrol.
+    pub gate: EnrolGate,
+    /// Dials and accepts gateways.
+    pub peer_endpoint: Endpoint,
+    /// What arrives there.
+    pub peer_arrivals: mpsc::Receiver<Arrival>,
+    /// What arrives from nodes.
+    pub node_arrivals: mpsc::Receiver<Arrival>,
+    /// Who is believed to be a gateway of a peer.
+    pub peer_trust: Trust,
+    /// Pods and policies.
+    pub world: watch::Receiver<Arc<World>>,
+    /// Routes and neighbours.
+    pub hops: watch::Receiver<Arc<NextHops>>,
+    /// What leads to these addresses is kept resolved.
+    pub destinations: watch::Sender<BTreeSet<IpAddr>>,
+    /// What the queue threads read.
+    pub shared: Arc<Shared>,
+    /// What the queue threads say of flows.
+    pub events: mpsc::Receiver<Event>,
+    /// The steering program on each interface.
+    pub attachments: Arc<Mutex<Vec<Attachment>>>,
+    /// For diallers' pauses.
+    pub rng: ChaCha20Rng,
+}
+
+/// See the module.
+pub struct Hub {
+    config: Config,
+    own: TrustDomain,
+    state: State,
+    clock: Clock,
+    peering: Peering,
+    issuer: Issuer,
+    records: RecordBook,
+    /// Up to where own records are in `records`.
+    own_records: u64,
+    judge: Judge,
+    transit: Option<Arc<TransitSnapshot>>,
+    tunnels: Tunnels,
+    peers: Peers,
+    nodes: Nodes,
+    world: watch::Receiver<Arc<World>>,
+    hops: watch::Receiver<Arc<NextHops>>,
+    destinations: watch::Sender<BTreeSet<IpAddr>>,
+    shared: Arc<Shared>,
+    events: mpsc::Receiver<Event>,
+    attachments: Arc<Mutex<Vec<Attachment>>>,
+    steered: Vec<IpNet>,
+    inputs: mpsc::Receiver<Input>,
+    sender: mpsc::Sender<Input>,
+    peer_arrivals: mpsc::Receiver<Arrival>,
+    node_arrivals: mpsc::Receiver<Arrival>,
+    next_link: u64,
+    /// What handshakes are judged by changed.
+    judge_again: bool,
+    /// Anything else of the snapshot changed.
+    assemble_again: bool,
+    view: Arc<ArcSwap<View>>,
+    /// Problems by their origin, newest words only.
+    problems: BTreeMap<String, String>,
+}
+
+impl Hub {
+    /// A hub that has heard nothing yet.
+    #[must_use]
+    pub fn new(parts: HubParts) -> Self {
+        let (sender, inputs) = mpsc::channel(256);
+        let peers = Peers::new(
+            parts.peer_endpoint,
+            parts.peer_trust,
+            sender.clone(),
+            parts.rng,
+        );
+        Self {
+            peers,
+            nodes: Nodes::new(parts.root, parts.gate),
+            config: parts.config,
+            own: parts.trust_domain,
+            state: parts.state,
+            clock: parts.clock,
+            peering: parts.peering,
+            issuer: parts.issuer,
+            records: RecordBook::default(),
+            own_records: 0,
+            judge: Judge::default(),
+            transit: None,
+            tunnels: Tunnels::default(),
+            world: parts.world,
+            hops: parts.hops,
+            destinations: parts.destinations,
+            shared: parts.shared,
+            events: parts.events,
+            attachments: parts.attachments,
+            steered: Vec::new(),
+            inputs,
+            sender,
+            peer_arrivals: parts.peer_arrivals,
+            node_arrivals: parts.node_arrivals,
+            next_link: 0,
+            judge_again: true,
+            assemble_again: true,
+            view: Arc::default(),
+            problems: BTreeMap::new(),
+        }
+    }
+
+    /// The picture for people.
+    #[must_use]
+    pub fn view(&self) -> Arc<ArcSwap<View>> {
+        Arc::clone(&self.view)
+    }
+
+    /// Runs until `stop` is true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.take_world();
+        self.settle().await;
+        let mut tick = Instant::now() + TICK;
+        while !*stop.borrow() {
+            let due = self.due().min(tick);
+            tokio::select! {
+                biased;
+                _ = stop.changed() => {}
+                Some(input) = self.inputs.recv() => self.take_inputs(input),
+                Some(arrival) = self.peer_arrivals.recv() => self.take_arrival(arrival),
+                Some(arrival) = self.node_arrivals.recv() => self.take_arrival(arrival),
+                Ok(()) = self.world.changed() => self.take_world(),
+                Ok(()) = self.hops.changed() => self.assemble_again = true,
+                Some(event) = self.events.recv() => self.take_events(event),
+                () = sleep_until(due) => {}
+            }
+            if Instant::now() >= tick {
+                tick = Instant::now() + TICK;
+                self.tick();
+            }
+            let now = self.clock.now();
+            self.peering.handle_timeout(now);
+            self.issuer.handle_timeout(now);
+            self.settle().await;
+        }
+        self.peers.close("this gateway ends");
+        self.nodes.close("this gateway ends");
+    }
+
+    fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    /// The next deadline of a machine.
+    fn due(&self) -> Instant {
+        let deadlines = [self.peering.poll_timeout(), self.issuer.poll_timeout()];
+        let first = deadlines.into_iter().flatten().min();
+        let left = first.map_or(TICK, |at| at.since(self.now().mono));
+        Instant::now() + left
+    }
+
+    fn take_inputs(&mut self, first: Input) {
+        self.take_input(first);
+        for _ in 1..BATCH {
+            let Ok(input) = self.inputs.try_recv() else {
+                return;
+            };
+            self.take_input(input);
+        }
+    }
+
+    fn take_input(&mut self, input: Input) {
+        let now = self.now();
+        match input {
+            Input::Peer(session) => self.peer_session(session),
+            Input::Node(session) => self.node_session(session),
+            Input::Enrolling(enrolling) => self.enrol(enrolling),
+            Input::Refused(refused) => self.refused(&refused),
+            Input::NotReached { peer, why } => {
+                if let Some(peer) = self.peers.name(peer) {
+                    debug!(%peer, "not reached: {why}");
+                    self.peering.handle_refused(&peer, &why, now);
+                }
+            }
+            Input::Frame(id, bytes) => {
+                if let Some(peer) = self.peers.of(id) {
+                    self.peering.handle_message(&peer, &bytes, now);
+                } else if let Some(node) = self.nodes.of(id) {
+                    self.issuer.handle_node_message(&node, &bytes, now);
+                }
+            }
+            Input::Ended(id, why) => {
+                if let Some(peer) = self.peers.ended(id) {
+                    info!(%peer, "session ended: {why}");
+                    self.peering.handle_disconnected(&peer, &why, now);
+                } else if let Some(node) = self.nodes.ended(id) {
+                    info!(node, "session ended: {why}");
+                    self.issuer.handle_node_disconnected(&node, now);
+                }
+            }
+        }
+    }
+
+    fn take_arrival(&mut self, arrival: Arrival) {
+        let input = match arrival {
+            Arrival::Session(session) if session.info.protocol == quic::Protocol::Peer => {
+                Input::Peer(session)
+            }
+            Arrival::Session(session) => Input::Node(session),
+            Arrival::Enrolling(enrolling) => Input::Enrolling(enrolling),
+            Arrival::Refused(refused) => Input::Refused(refused),
+        };
+        self.take_input(input);
+    }
+
+    fn link_id(&mut self) -> LinkId {
+        self.next_link += 1;
+        LinkId(self.next_link)
+    }
+
+    /// Takes what the source says now.
+    fn take_world(&mut self) {
+        let world = Arc::clone(&self.world.borrow_and_update());
+        let now = self.now();
+        self.problems
+            .retain(|origin, _| !origin.starts_with("source "));
+        for (number, problem) in world.problems.iter().enumerate() {
+            let origin = format!("source {number}");
+            self.problems.insert(origin, problem.to_string());
+        }
+        if world.cluster.trust_domain != self.own {
+            // Keys and state are of the old one.
+            self.problem(
+                "trust domain",
+                "the trust domain changed: restart the gateway with a new state directory",
+            );
+            return;
+        }
+        let ranges = world.cluster.pod_ranges.iter().map(announced).collect();
+        self.peering.set_own_ranges(ranges, now);
+        self.configure_peers(&world);
+        if self.judge.set_policies(&world.policies) {
+            if let Some(policy) = self.judge.policy() {
+                let (hash, part) = (policy.hash(), policy.digest_part());
+                self.peering.set_policy(hash, &part, now);
+                self.peering.set_enforcing(hash, now);
+            }
+            self.judge_again = true;
+        }
+        match self.judge.problem().map(str::to_owned) {
+            Some(problem) => self.problem("policy", problem),
+            None => drop(self.problems.remove("policy")),
+        }
+        self.issuer.set_workloads(world.workloads.clone(), now);
+        self.judge_again = true;
+        self.steer(&world);
+        let wanted = self.peers.endpoints();
+        let nodes = self.config.nodes.iter().map(|node| node.address);
+        self.destinations
+            .send_replace(wanted.chain(nodes).collect());
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        let sealed: Vec<_> = self
+            .tunnels
+            .sealed()
+            .map(|(peer, spi, packets)| (peer.clone(), spi, packets))
+            .collect();
+        for (peer, spi, packets) in sealed {
+            self.peering.handle_sent(&peer, spi, packets);
+        }
+        self.records.forget_old(now.mono);
+        self.show();
+    }
+
+    fn problem(&mut self, origin: &str, words: impl Into<String>) {
+        self.problems.insert(origin.into(), words.into());
+    }
+
+    fn take_events(&mut self, first: Event) {
+        log_event(&first);
+        for _ in 1..BATCH {
+            let Ok(event) = self.events.try_recv() else {
+                return;
+            };
+            log_event(&event);
+        }
+    }
+}
+
+/// A range as peers hear it.
+fn announced(range: &sources::PodRange) -> AnnouncedRange {
+    AnnouncedRange {
+        range_id: range.id,
+        prefix: range.cidr,
+    }
+}

@@ -1,0 +1,79 @@
+//! Sessions as the hub sees them: frames and ends come in through one bounded channel, whatever
+//! session they are of.
+
+use quic::{Enrolling, Refused, Session};
+use tokio::sync::mpsc;
+
+/// What happened outside.
+#[derive(Debug)]
+pub enum Input {
+    /// A gateway of another cluster is at the other end, whoever dialled.
+    Peer(Session),
+    /// Dialling the peer of this number in the configuration failed.
+    NotReached {
+        /// Its place in the configuration.
+        peer: usize,
+        /// Why.
+        why: String,
+    },
+    /// Somebody dialled in vain.
+    Refused(Refused),
+    /// An agent of this cluster is at the other end.
+    Node(Session),
+    /// A node asks for an X.509-SVID.
+    Enrolling(Enrolling),
+    /// A frame came on a session.
+    Frame(LinkId, Vec<u8>),
+    /// A session ended.
+    Ended(LinkId, String),
+}
+
+/// Names one session while this process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// The sending half of a session, and what is known of it.
+#[derive(Debug)]
+pub struct Link {
+    /// Its name.
+    pub id: LinkId,
+    /// What is known of it.
+    pub info: quic::Info,
+    sender: quic::Sender,
+}
+
+impl Link {
+    /// Begins to read `session`: its frames go to `inputs`. When the hub is slow, the session's own
+    /// flow control holds the other end back.
+    #[must_use]
+    pub fn start(id: LinkId, session: Session, inputs: mpsc::Sender<Input>) -> Self {
+        let Session {
+            info,
+            sender,
+            mut receiver,
+        } = session;
+        tokio::spawn(async move {
+            while let Some(frame) = receiver.recv().await {
+                if inputs.send(Input::Frame(id, frame)).await.is_err() {
+                    return;
+                }
+            }
+            let why = receiver.end().to_string();
+            // A hub that is gone does not care.
+            let _ = inputs.send(Input::Ended(id, why)).await;
+        });
+        Self { id, info, sender }
+    }
+
+    /// Sends a frame. A session that cannot take it is ended: the next one begins with what was lost.
+    pub fn send(&self, frame: Vec<u8>) {
+        if let Err(e) = self.sender.try_send(frame) {
+            self.sender.close(&e.to_string());
+        }
+    }
+
+    /// Ends the session; the other end reads `reason`.
+    pub fn close(&self, reason: &str) {
+        self.sender.close(reason);
+    }
+}

@@ -1,0 +1,297 @@
+//! The hub's peers: who they are by configuration, their sessions, whom TLS believes.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
+
+use identity::TrustDomain;
+use peering::peers::PeerConfig;
+use quic::{
+    Anchor, Endpoint, Facts, Pin, Preferred, Protocol, Refused, Session, Target, Trust, preferred,
+};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::Rng;
+use sources::World;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::{
+    Hub, announced,
+    dial::Dialler,
+    links::{Input, Link, LinkId},
+};
+
+/// All peers.
+pub(super) struct Peers {
+    endpoint: Endpoint,
+    trust: Trust,
+    inputs: mpsc::Sender<Input>,
+    rng: ChaCha20Rng,
+    all: BTreeMap<TrustDomain, Peer>,
+    /// The name of each number that a dialler was ever started with.
+    numbers: Vec<TrustDomain>,
+}
+
+struct Peer {
+    /// Where its gateway listens for QUIC.
+    address: SocketAddr,
+    pin: Pin,
+    /// Where its tunnel ends, once it said so.
+    tunnel: Option<SocketAddr>,
+    link: Option<Link>,
+    dialler: Dialler,
+}
+
+impl Peers {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        trust: Trust,
+        inputs: mpsc::Sender<Input>,
+        rng: ChaCha20Rng,
+    ) -> Self {
+        Self {
+            endpoint,
+            trust,
+            inputs,
+            rng,
+            all: BTreeMap::new(),
+            numbers: Vec::new(),
+        }
+    }
+
+    /// The peer of a dialler.
+    pub(super) fn name(&self, number: usize) -> Option<TrustDomain> {
+        self.numbers.get(number).cloned()
+    }
+
+    /// Whose session it is.
+    pub(super) fn of(&self, id: LinkId) -> Option<TrustDomain> {
+        let mut all = self.all.iter();
+        let found = all.find(|(_, peer)| peer.link.as_ref().is_some_and(|link| link.id == id));
+        found.map(|(domain, _)| domain.clone())
+    }
+
+    /// The session ended; whose it was, unless another has taken its place.
+    pub(super) fn ended(&mut self, id: LinkId) -> Option<TrustDomain> {
+        let domain = self.of(id)?;
+        self.lose(&domain);
+        Some(domain)
+    }
+
+    pub(super) fn send(&self, peer: &TrustDomain, message: Vec<u8>) {
+        if let Some(link) = self.all.get(peer).and_then(|peer| peer.link.as_ref()) {
+            link.send(message);
+        }
+    }
+
+    pub(super) fn close_one(&mut self, peer: &TrustDomain, reason: &str) {
+        if let Some(link) = self.all.get(peer).and_then(|peer| peer.link.as_ref()) {
+            link.close(reason);
+        }
+        self.lose(peer);
+    }
+
+    pub(super) fn close(&mut self, reason: &str) {
+        for peer in self.all.values() {
+            if let Some(link) = &peer.link {
+                link.close(reason);
+            }
+        }
+        self.all.clear();
+    }
+
+    /// It is none any more: no session of it is accepted, and none is dialled.
+    pub(super) fn remove(&mut self, peer: &TrustDomain) {
+        self.close_one(peer, "not a peer any more");
+        self.all.remove(peer);
+        self.trust.remove(peer);
+    }
+
+    pub(super) fn set_tunnel_endpoint(&mut self, peer: &TrustDomain, to: Option<SocketAddr>) {
+        if let Some(peer) = self.all.get_mut(peer) {
+            // Without a session the last one stays: flows outlive it.
+            peer.tunnel = to.or(peer.tunnel);
+        }
+    }
+
+    /// Where the peer's tunnel ends: where it said, else its QUIC address until it says.
+    pub(super) fn endpoint(&self, peer: &TrustDomain) -> Option<SocketAddr> {
+        let peer = self.all.get(peer)?;
+        Some(peer.tunnel.unwrap_or(peer.address))
+    }
+
+    /// The addresses of all peers' gateways.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = IpAddr> {
+        self.all
+            .values()
+            .flat_map(|peer| [Some(peer.address.ip()), peer.tunnel.map(|t| t.ip())])
+            .flatten()
+    }
+
+    fn lose(&mut self, domain: &TrustDomain) {
+        if let Some(peer) = self.all.get_mut(domain) {
+            peer.link = None;
+            peer.dialler.wake();
+        }
+    }
+
+    fn keep(&mut self, domain: TrustDomain, address: SocketAddr, pin: Pin) {
+        let same = |peer: &Peer| peer.address == address && peer.pin == pin;
+        if self.all.get(&domain).is_some_and(same) {
+            return;
+        }
+        if self.all.contains_key(&domain) {
+            self.close_one(&domain, "configured anew");
+        }
+        let target = Target {
+            address,
+            trust_domain: domain.clone(),
+            protocol: Protocol::Peer,
+        };
+        let mut seed = [0; 32];
+        self.rng.fill_bytes(&mut seed);
+        let dialler = Dialler::start(
+            self.endpoint.clone(),
+            target,
+            self.numbers.len(),
+            self.inputs.clone(),
+            ChaCha20Rng::from_seed(seed),
+        );
+        self.numbers.push(domain.clone());
+        let peer = Peer {
+            address,
+            pin,
+            tunnel: None,
+            link: None,
+            dialler,
+        };
+        self.all.insert(domain, peer);
+    }
+}
+
+impl Hub {
+    /// The peers of the configuration file, and those that FederationPeer objects name. A cluster
+    /// that the federation does not have is none.
+    pub(super) fn configure_peers(&mut self, world: &World) {
+        self.problems
+            .retain(|origin, _| !origin.starts_with("peer "));
+        let file = self.config.peers.iter().map(|peer| {
+            let endpoint = Some(peer.endpoint.to_string());
+            (peer.cluster.clone(), endpoint, Some(peer.root_pin.clone()))
+        });
+        let objects = world.peers.iter().map(|peer| {
+            let endpoint = peer.endpoints.first().cloned();
+            (peer.cluster.clone(), endpoint, peer.root_pin.clone())
+        });
+        let all: Vec<_> = file.chain(objects).collect();
+        let mut wanted = BTreeMap::new();
+        for (cluster, endpoint, pin) in all {
+            match self.peer_config(world, &cluster, endpoint.as_deref(), pin.as_deref()) {
+                Ok((config, address, pin)) => {
+                    // The file is said first and wins.
+                    wanted
+                        .entry(config.trust_domain.clone())
+                        .or_insert((config, address, pin));
+                }
+                Err(why) => {
+                    self.problem(&format!("peer {cluster}"), format!("peer {cluster}: {why}"))
+                }
+            }
+        }
+        let configs = wanted
+            .values()
+            .map(|(config, _, _)| config.clone())
+            .collect();
+        let now = self.now();
+        if let Err(e) = self.peering.set_peers(configs, now) {
+            self.problem("peer list", e.to_string());
+            return;
+        }
+        for (domain, (_, address, pin)) in wanted {
+            self.peers.keep(domain, address, pin);
+        }
+        self.trust_bundles();
+        self.judge_again = true;
+    }
+
+    fn peer_config(
+        &self,
+        world: &World,
+        cluster: &str,
+        endpoint: Option<&str>,
+        pin: Option<&str>,
+    ) -> Result<(PeerConfig, SocketAddr, Pin), String> {
+        let cluster = world
+            .federation
+            .cluster(cluster)
+            .ok_or("the federation has no such cluster")?;
+        let endpoint = endpoint.ok_or("it has no endpoint")?;
+        let address = endpoint
+            .parse()
+            .map_err(|_| format!("its endpoint {endpoint:?} is not address:port"))?;
+        let pin: Pin = pin
+            .ok_or("its root pin is missing")?
+            .parse()
+            .map_err(|e: quic::PinError| e.to_string())?;
+        let config = PeerConfig {
+            trust_domain: cluster.trust_domain.clone(),
+            pin: pin.0,
+            ranges: Some(cluster.pod_ranges.iter().map(announced).collect()),
+        };
+        Ok((config, address, pin))
+    }
+
+    /// TLS believes a peer by its bundle, and by its pin until there is one.
+    pub(super) fn trust_bundles(&mut self) {
+        for (domain, peer) in &self.peers.all {
+            let bundle = self.peering.bundles().bundle(domain);
+            let anchor = match bundle.filter(|bundle| !bundle.x509_roots.is_empty()) {
+                Some(bundle) => Anchor::Roots(bundle.x509_roots.clone()),
+                None => Anchor::Pinned(peer.pin),
+            };
+            self.peers.trust.set(domain.clone(), anchor);
+        }
+    }
+
+    pub(super) fn peer_session(&mut self, session: Session) {
+        let domain = session.info.peer.id.trust_domain().clone();
+        let id = self.link_id();
+        let (own, inputs) = (self.own.clone(), self.sender.clone());
+        let facts = |info: &quic::Info| Facts {
+            dialled: info.dialled,
+            instance: info.instance,
+        };
+        let Some(peer) = self.peers.all.get_mut(&domain) else {
+            session.sender.close("not a peer");
+            return;
+        };
+        if let Some(old) = &peer.link {
+            let new = facts(&session.info);
+            if preferred(&own, &domain, facts(&old.info), new) == Preferred::Old {
+                session.sender.close("there is a session already");
+                return;
+            }
+            old.close("another session took its place");
+        }
+        let remote = session.info.remote;
+        info!(peer = %domain, %remote, dialled = session.info.dialled, "session");
+        peer.link = Some(Link::start(id, session, inputs));
+        peer.dialler.rest();
+        let now = self.now();
+        self.peering.handle_connected(&domain, remote, now);
+    }
+
+    pub(super) fn refused(&mut self, refused: &Refused) {
+        warn!(remote = %refused.remote, "refused: {}", refused.error);
+        // From the address of a peer it is worth a word in that peer's status.
+        let now = self.now();
+        let from = refused.remote.ip();
+        let peer = self.peers.all.iter().find(|(_, p)| p.address.ip() == from);
+        if let Some((domain, _)) = peer {
+            let domain = domain.clone();
+            self.peering
+                .handle_refused(&domain, &refused.error.to_string(), now);
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! What people and programs see of the gateway: a picture that the hub renews, read by others.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use gateway_core::{FlowView, Totals, track::Sender};
+use handshake::transit::TransitSnapshot;
+use peering::peers::Status;
+use policy::{Peer, Query, model::Direction};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    admin::{Answer, Request},
+    metrics::Health,
+    pipeline::{Published, Shared},
+};
+
+/// The most flows of one answer.
+const MAX_FLOWS: usize = 10_000;
+
+/// The picture.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The own cluster and the peers.
+    pub peering: Option<Status>,
+    /// Nodes: name, whether its agent is connected, addresses of its pods.
+    pub nodes: Vec<(String, bool, usize)>,
+    /// What is in force, once there is something.
+    pub transit: Option<Arc<TransitSnapshot>>,
+    /// What keeps the gateway from taking traffic.
+    pub unready: Vec<String>,
+    /// What an operator has to put right.
+    pub problems: Vec<String>,
+}
+
+/// Answers for one gateway.
+pub struct Observer {
+    /// The gateway's name.
+    pub name: String,
+    /// The newest picture.
+    pub view: Arc<ArcSwap<View>>,
+    /// The data plane.
+    pub shared: Arc<Shared>,
+    /// The counts of each queue.
+    pub queues: Vec<Published>,
+    /// How packets come in: attachment and copy mode by interface.
+    pub interfaces: Value,
+    /// The kernel's side: steering counters and socket statistics.
+    pub kernel: Box<dyn Fn() -> Value + Send + Sync>,
+    /// Whether a queue thread ended.
+    pub dead: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+impl Observer {
+    fn totals(&self) -> (Totals, u64) {
+        let mut sum = Totals::default();
+        let mut lost = 0;
+        for queue in &self.queues {
+            let (totals, events) = queue.read();
+            sum.add(&totals);
+            lost += events;
+        }
+        (sum, lost)
+    }
+
+    fn status(&self) -> Value {
+        let view = self.view.load();
+        let own = view.peering.as_ref().map(|status| {
+            json!({
+                "trust_domain": status.trust_domain,
+                "bundle_sequence": status.bundle_sequence,
+                "digest_sequence": status.digest_sequence,
+                "digest_hash": status.policy_hash,
+            })
+        });
+        let peers = view
+            .peering
+            .iter()
+            .flat_map(|status| &status.peers)
+            .map(|peer| {
+                json!({
+                    "trust_domain": peer.trust_domain,
+                    "connected": peer.connected,
+                    "since": peer.since,
+                    "bundle_sequence": peer.bundle_sequence,
+                    "bundle_expires_at": peer.bundle_expires_at,
+                    "digest_sequence": peer.digest_sequence,
+                    "digest_hash": peer.announced_hash,
+                    "enforced_hash": peer.enforced_hash,
+                    "clock_offset_ms": peer.clock_offset_ms,
+                    "tunnel_send": peer.tunnel_send,
+                    "tunnel_receive": peer.tunnel_receive,
+                    "ranges": peer.ranges,
+                    "problems": peer.problems,
+                })
+            });
+        let nodes = view.nodes.iter().map(
+            |(name, connected, pods)| json!({"node": name, "connected": connected, "pods": pods}),
+        );
+        json!({
+            "gateway": self.name,
+            "ready": view.unready.is_empty(),
+            "unready": view.unready,
+            "own": own,
+            "peers": peers.collect::<Vec<_>>(),
+            "nodes": nodes.collect::<Vec<_>>(),
+            "epoch": view.transit.as_ref().map(|transit| transit.epoch),
+            "flows": self.shared.dataplane.flows().established(),
+            "half_open": self.shared.dataplane.flows().half_open(),
+            "interfaces": self.interfaces,
+            "problems": view.problems,
+        })
+    }
+
+    fn counters(&self) -> Value {
+        let (totals, lost) = self.totals();
+        let dropped: Map<String, Value> = totals
+            .drops()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason.as_str().to_owned(), count.into()))
+            .collect();
+        json!({
+            "received": totals.received,
+            "forwarded": totals.forwarded,
+            "replied": totals.replied,
+            "punted": totals.punted,
+            "consumed": totals.consumed,
+            "held": totals.held,
+            "originated": totals.originated,
+            "dropped": dropped,
+            "events_lost": lost,
+            "signature_checks": self.shared.dataplane.flows().signature_checks(),
+            "kernel": (self.kernel)(),
+        })
+    }
+
+    fn explain(&self, from: &str, to: &str, port: u16, protocol: &str) -> Result<Value, String> {
+        let view = self.view.load();
+        let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;
+        let protocol = match protocol {
+            "tcp" => 6,
+            "udp" => 17,
+            other => return Err(format!("protocol {other:?} is neither tcp nor udp")),
+        };
+        // The own pods by the source, the others as far as a live flow shows them: no list of remote
+        // pods exists anywhere.
+        let flows = self.shared.dataplane.list(MAX_FLOWS);
+        let seen = flows
+            .iter()
+            .flat_map(|f| [&f.ends.initiator, &f.ends.responder]);
+        let known: Vec<_> = transit.pods.values().chain(seen).collect();
+        let find = |name: &str| {
+            let found = known.iter().find(|claims| claims.display_name() == name);
+            found.copied().ok_or_else(|| {
+                format!("{name:?} is no pod of this cluster and has no flow through this gateway")
+            })
+        };
+        let (from, to) = (find(from)?, find(to)?);
+        let mut sides = Map::new();
+        for (word, direction, subject, peer) in [
+            ("egress", Direction::Egress, from, to),
+            ("ingress", Direction::Ingress, to, from),
+        ] {
+            let table = match *subject.trust_domain() == transit.own {
+                true => Some(&transit.policy),
+                false => transit.digests.get(subject.trust_domain()),
+            };
+            let Some(table) = table else { continue };
+            let address = transit.pods.iter().find(|(_, claims)| *claims == peer);
+            let query = Query {
+                direction,
+                subject,
+                peer: Peer::Identity {
+                    claims: peer,
+                    address: address.map(|(address, _)| *address),
+                },
+                protocol,
+                port,
+                known: &transit.known,
+            };
+            let explanation = serde_json::to_value(table.explain(&query));
+            sides.insert(word.into(), explanation.map_err(|e| e.to_string())?);
+        }
+        Ok(Value::Object(sides))
+    }
+}
+
+impl Answer for Observer {
+    fn answer(&self, request: Request) -> Result<Value, String> {
+        match request {
+            Request::Status {} => Ok(self.status()),
+            Request::Counters {} => Ok(self.counters()),
+            Request::Flows {} => {
+                let flows = self.shared.dataplane.list(MAX_FLOWS);
+                Ok(flows.iter().map(flow).collect())
+            }
+            Request::Explain {
+                from,
+                to,
+                port,
+                protocol,
+            } => self.explain(&from, &to, port, &protocol),
+        }
+    }
+}
+
+impl Health for Observer {
+    fn refresh(&self) {
+        let (totals, lost) = self.totals();
+        for (fate, count) in [
+            ("forwarded", totals.forwarded),
+            ("replied", totals.replied),
+            ("punted", totals.punted),
+            ("consumed", totals.consumed),
+        ] {
+            metrics::counter!("landbridge_packets_total", "fate" => fate).absolute(count);
+        }
+        metrics::counter!("landbridge_packets_received_total").absolute(totals.received);
+        metrics::counter!("landbridge_packets_originated_total").absolute(totals.originated);
+        metrics::counter!("landbridge_events_lost_total").absolute(lost);
+        metrics::gauge!("landbridge_packets_held").set(totals.held as f64);
+        for (reason, count) in totals.drops() {
+            metrics::counter!("landbridge_packets_dropped_total", "reason" => reason.as_str())
+                .absolute(count);
+        }
+        let flows = self.shared.dataplane.flows();
+        metrics::gauge!("landbridge_flows").set(flows.established() as f64);
+        metrics::gauge!("landbridge_flows_half_open").set(flows.half_open() as f64);
+        metrics::counter!("landbridge_signature_checks_total").absolute(flows.signature_checks());
+        let view = self.view.load();
+        for peer in view.peering.iter().flat_map(|status| &status.peers) {
+            let name = peer.trust_domain.to_string();
+            let connected = f64::from(u8::from(peer.connected));
+            metrics::gauge!("landbridge_peer_connected", "peer" => name).set(connected);
+        }
+        let problems = view.problems.len() as f64;
+        metrics::gauge!("landbridge_problems").set(problems);
+        kernel_metrics(&(self.kernel)());
+    }
+
+    fn unhealthy(&self) -> Vec<String> {
+        match (self.dead)() {
+            true => vec!["a queue thread ended".into()],
+            false => Vec::new(),
+        }
+    }
+
+    fn unready(&self) -> Vec<String> {
+        let mut why = self.unhealthy();
+        why.extend(self.view.load().unready.iter().cloned());
+        why
+    }
+}
+
+/// `{interface: {counter: number}}` as metrics of the interface.
+fn kernel_metrics(kernel: &Value) {
+    for (interface, counters) in kernel.as_object().into_iter().flatten() {
+        for (name, count) in counters.as_object().into_iter().flatten() {
+            if let Some(count) = count.as_u64() {
+                let labels = [("interface", interface.clone()), ("what", name.clone())];
+                metrics::counter!("landbridge_kernel_packets_total", &labels).absolute(count);
+            }
+        }
+    }
+}
+
+fn flow(flow: &FlowView) -> Value {
+    let end = |claims: &identity::Claims| {
+        json!({
+            "workload": claims.display_name(),
+            "spiffe_id": claims.subject.to_string(),
+            "pod_uid": claims.pod_uid,
+            "generation": claims.generation,
+        })
+    };
+    let sent = |sender| {
+        let (bytes, packets) = flow.sent_by(sender);
+        json!({"bytes": bytes, "packets": packets})
+    };
+    json!({
+        "flow": flow.ends.key.to_string(),
+        "initiator": end(&flow.ends.initiator),
+        "responder": end(&flow.ends.responder),
+        "sent_by_initiator": sent(Sender::Initiator),
+        "sent_by_responder": sent(Sender::Responder),
+        "epoch": flow.epoch,
+        "over": flow.over,
+    })
+}

@@ -1,0 +1,216 @@
+//! From a configuration file to a running gateway, and back.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+};
+
+use anyhow::{Context, bail};
+use gateway_xdp::{Plan, QueueSet, RingSizes, Steering, preflight};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use quic::renew;
+use serde_json::{Value, json};
+use sources::{FolderSource, World};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+    time::{Duration, sleep, timeout},
+};
+use tracing::{error, info};
+
+use crate::{
+    admin::AdminSocket,
+    clock::Clock,
+    config::Config,
+    hub::{Hub, HubParts, view::Observer},
+    metrics,
+    nexthops::NextHopWatch,
+    start::{self, Keys, Network, Queues},
+    state::{State, own_svid},
+};
+
+/// How long the end waits for peers and nodes to hear of it.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// Makes the keys of the gateway, if they are not there, and says the pin of its root.
+///
+/// # Errors
+/// When the state directory or the source cannot be used.
+pub fn init(config: &Config) -> anyhow::Result<Value> {
+    let worlds = sources::load_once(&config.source.folder)?;
+    let ours = |world: &World| world.cluster.name == config.cluster;
+    let Some(world) = worlds.iter().find(|world| ours(world)) else {
+        bail!("the federation has no cluster {:?}", config.cluster);
+    };
+    let state = State::open(&config.state_dir)?;
+    let domain = &world.cluster.trust_domain;
+    let root = state.root(domain, Clock::start().now().unix)?;
+    state.issuer_key(&mut start::rng()?)?;
+    Ok(json!({"rootPin": root.pin().to_string(), "trustDomain": domain}))
+}
+
+/// Runs the gateway until SIGTERM or SIGINT, then takes everything back.
+///
+/// # Errors
+/// When it cannot start, or a part of it ended, in words. What it had attached stays closed then.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let clock = Clock::start();
+    let state = State::open(&config.state_dir)?;
+    check(&config)?;
+    let steering = Steering::open(&config.state_dir)?;
+    let world = FolderSource::open(&config.source.folder, &config.cluster)?;
+    let domain = world.borrow().cluster.trust_domain.clone();
+    let keys = Keys::load(&state, &config, &domain, clock)?;
+
+    // From here on the kernel routes nothing of ours in clear.
+    let mut attachments = start::attach(&config, &steering, &world.borrow())?;
+    let shared = start::data_plane(&config, &domain)?;
+    let Queues {
+        threads,
+        published,
+        events,
+        statistics,
+        interfaces,
+    } = start::queues(&mut attachments, &shared, clock)?;
+    let attachments = Arc::new(Mutex::new(attachments));
+
+    let Network {
+        peer_endpoint,
+        peer_arrivals,
+        node_endpoint,
+        node_arrivals,
+        peer_trust,
+        identity,
+    } = start::network(&config, &keys)?;
+    let (destinations, wanted) = watch::channel(BTreeSet::new());
+    let names = start::interface_names(&config);
+    let hops = NextHopWatch::start(names, wanted).await?;
+    let hub = Hub::new(HubParts {
+        trust_domain: domain.clone(),
+        root: state.root(&domain, clock.now().unix)?,
+        peering: keys.peering,
+        issuer: keys.issuer,
+        gate: keys.gate,
+        peer_endpoint: peer_endpoint.clone(),
+        peer_arrivals,
+        node_arrivals,
+        peer_trust,
+        world,
+        hops: hops.tables(),
+        destinations,
+        shared: Arc::clone(&shared),
+        events,
+        attachments: Arc::clone(&attachments),
+        rng: start::rng()?,
+        config: config.clone(),
+        state,
+        clock,
+    });
+
+    let ended: Vec<_> = threads.iter().map(|thread| thread.ended()).collect();
+    let observer = Arc::new(Observer {
+        name: format!("{}/{}", config.cluster, config.name),
+        view: hub.view(),
+        shared,
+        queues: published,
+        interfaces,
+        kernel: start::kernel_counters(Arc::clone(&attachments), statistics),
+        dead: Box::new(move || ended.iter().any(|ended| ended.load(Ordering::Relaxed))),
+    });
+    let recorder = PrometheusBuilder::new().install_recorder()?;
+    let admin = AdminSocket::bind(&config.state_dir)?.serve(observer.clone());
+    let admin = tokio::spawn(admin);
+    let http = tokio::spawn(metrics::serve(config.metrics, recorder, observer.clone()));
+    let (stop, stopped) = watch::channel(false);
+    let hub = tokio::spawn(hub.run(stopped));
+    info!("running");
+
+    let (root, id) = (keys.root, keys.svid.id().clone());
+    let issue = async |_: &quic::Svid| own_svid(&root, &id, clock.now().unix);
+    let end = tokio::select! {
+        end = until_end(&observer, &hub, &http) => end,
+        // The gateway's own certificate, for as long as it runs.
+        () = renew(identity, || clock.now().unix, issue) => Ok(()),
+    };
+    // The other way round: peers and nodes hear it, then packets stop, and only after a clean end
+    // the kernel has the interfaces back.
+    stop.send_replace(true);
+    if hub.await.is_err() {
+        error!("the hub panicked");
+    }
+    admin.abort();
+    http.abort();
+    // Both hold the observer until they are gone; that they were aborted is no news.
+    let _ = (admin.await, http.await);
+    // Whoever does not hear it finds out by itself.
+    let goodbye = async {
+        peer_endpoint.close("this gateway ends").await;
+        node_endpoint.close("this gateway ends").await;
+    };
+    let _ = timeout(GOODBYE, goodbye).await;
+    hops.close().await;
+    drop(observer);
+    for thread in threads {
+        if let Err(e) = thread.stop() {
+            error!("a queue thread ended: {e}");
+        }
+    }
+    end?;
+    let attachments = Arc::into_inner(attachments).context("the attachments are in use")?;
+    let attachments = attachments
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner);
+    steering.close(attachments)?;
+    info!("ended");
+    Ok(())
+}
+
+/// What stands against running here, all of it at once.
+fn check(config: &Config) -> anyhow::Result<()> {
+    let sizes = RingSizes::default();
+    let interfaces = start::interface_names(config);
+    let facts = start::facts(&interfaces);
+    let count = interfaces.len() as u32;
+    let problems = preflight(&Plan {
+        state: config.state_dir.clone(),
+        interfaces,
+        mode: config.xdp_mode,
+        memory: QueueSet::memory(count, facts.queues, facts.mtu, sizes),
+    });
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("\n- {problem}"))
+        .collect();
+    bail!("the gateway cannot run here:{}", list.concat());
+}
+
+/// Until a signal says so. An error when a part ended by itself.
+async fn until_end(
+    observer: &Observer,
+    hub: &JoinHandle<()>,
+    http: &JoinHandle<io::Result<()>>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            () = sleep(Duration::from_millis(500)) => {}
+        }
+        if hub.is_finished() {
+            bail!("the control task ended");
+        }
+        if http.is_finished() {
+            bail!("the metrics endpoint ended: is its address free?");
+        }
+        if (observer.dead)() {
+            bail!("a queue thread ended");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The parts that a gateway starts with, each from what is before it.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use gateway_core::{Dataplane, Limits, SharedCache, Snapshot, context::Event};
+use gateway_xdp::{Attachment, Nic, QueueSet, RingSizes, StatisticsHandle, Steering};
+use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
+use identity::{BundleStore, IdentityNetworks, TrustDomain};
+use peering::{
+    issuer::{Issuer, IssuerConfig},
+    peers::{MAX_STATE, OwnKeys, Peering, PeeringConfig},
+};
+use policy::{KnownKeys, model::PolicySet};
+use quic::{
+    Anchor, Arrival, ClusterRoot, Endpoint, EnrolGate, Identity, Protocol, SecretHash, Svid, Trust,
+    gateway_id,
+};
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::Rng;
+use serde_json::{Map, Value, json};
+use sources::World;
+use tokio::sync::mpsc;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    hub::{
+        assemble::{Parts, assemble},
+        sides, steering,
+    },
+    nexthops::NextHops,
+    pipeline::{Ports, Published, Shared, Worker},
+    queue::QueueThread,
+    state::{State, own_svid},
+};
+
+/// Resets and ICMP errors that one queue may send per second.
+const ANSWERS_PER_SECOND: u32 = 200;
+/// Verified credentials that are remembered, about 1.5 KiB each.
+const CREDENTIALS: usize = 1 << 16;
+/// Flow events between the queue threads and the log.
+const EVENTS: usize = 4096;
+
+/// A generator with the kernel's randomness as its seed.
+///
+/// # Errors
+/// When the kernel gives none.
+pub fn rng() -> anyhow::Result<ChaCha20Rng> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).context("the kernel gives no randomness")?;
+    Ok(ChaCha20Rng::from_seed(seed))
+}
+
+/// The interfaces of the configuration: the nodes' side first, each once.
+#[must_use]
+pub fn interface_names(config: &Config) -> Vec<String> {
+    let mut names = vec![config.lan.interface.clone()];
+    if !config.one_interface() {
+        names.push(config.wan.interface.clone());
+    }
+    names
+}
+
+/// What the interfaces have in common; of those that are not there the preflight speaks.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts {
+    /// The most receive queues.
+    pub queues: u32,
+    /// The largest MTU.
+    pub mtu: u32,
+}
+
+/// See [`Facts`].
+#[must_use]
+pub fn facts(interfaces: &[String]) -> Facts {
+    let nics = interfaces.iter().filter_map(|name| Nic::query(name).ok());
+    let start = Facts {
+        queues: 1,
+        mtu: 1500,
+    };
+    nics.fold(start, |facts, nic| Facts {
+        queues: facts.queues.max(nic.rx_queues),
+        mtu: facts.mtu.max(nic.mtu),
+    })
+}
+
+/// Attaches to all interfaces. What is ours is dropped there until queue threads serve it.
+///
+/// # Errors
+/// When a NIC refuses, with the remedy.
+pub fn attach(config: &Config, steer: &Steering, world: &World) -> anyhow::Result<Vec<Attachment>> {
+    let others = world.federation.clusters.iter();
+    let others = others.filter(|cluster| cluster.name != config.cluster);
+    let remote: Vec<_> = others
+        .flat_map(|c| c.pod_ranges.iter().map(|r| r.cidr))
+        .collect();
+    let names = interface_names(config);
+    let mut attachments = Vec::with_capacity(names.len());
+    for name in &names {
+        let wanted = steering(config, name, &remote);
+        attachments.push(steer.attach(name, &wanted, config.xdp_mode)?);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    steer.retire_all_but(&names)?;
+    Ok(attachments)
+}
+
+/// The data plane with a snapshot that lets nothing through.
+///
+/// # Errors
+/// When the kernel gives no randomness.
+pub fn data_plane(config: &Config, domain: &TrustDomain) -> anyhow::Result<Arc<Shared>> {
+    let mut rng = rng()?;
+    let mut key = || {
+        let mut key = [0; 16];
+        rng.fill_bytes(&mut key);
+        key
+    };
+    let cache: Arc<dyn handshake::credentials::CredentialCache> =
+        Arc::new(SharedCache::new(CREDENTIALS, &key()));
+    Ok(Arc::new(Shared {
+        dataplane: Dataplane::new(&Limits::default(), &key(), &cache),
+        snapshot: ArcSwap::from_pointee(closed(config, domain)?),
+    }))
+}
+
+fn closed(config: &Config, domain: &TrustDomain) -> anyhow::Result<Snapshot> {
+    let nothing = PolicySet {
+        cluster: domain.clone(),
+        policies: Vec::new(),
+    };
+    let transit = Arc::new(TransitSnapshot {
+        epoch: 0,
+        own: domain.clone(),
+        networks: IdentityNetworks::default(),
+        bundles: BundleStore::default(),
+        policy: policy::compile(&nothing)?,
+        digests: BTreeMap::new(),
+        known: KnownKeys::all(),
+        pods: BTreeMap::new(),
+        segment_keys: SegmentKeys::default(),
+        changes: PodStates::default(),
+    });
+    let (lan, wan) = sides(config);
+    Ok(assemble(Parts {
+        transit,
+        ready: false,
+        lan: &lan,
+        wan: &wan,
+        tunnel_port: config.wan.psp_port,
+        hops: &NextHops::default(),
+        peers: Vec::new(),
+    }))
+}
+
+/// The running queue threads and what can be known of them.
+pub struct Queues {
+    /// One per queue index.
+    pub threads: Vec<QueueThread>,
+    /// The counts of each.
+    pub published: Vec<Published>,
+    /// What they say of flows.
+    pub events: mpsc::Receiver<Event>,
+    /// The kernel's counters, by queue and interface.
+    pub statistics: Vec<(String, StatisticsHandle)>,
+    /// How packets come in, for people.
+    pub interfaces: Value,
+}
+
+/// Binds a socket to every queue, starts a thread per queue index, and only then lets packets in.
+///
+/// # Errors
+/// When a queue is taken, or there is no memory.
+pub fn queues(
+    attachments: &mut [Attachment],
+    shared: &Arc<Shared>,
+    clock: Clock,
+) -> anyhow::Result<Queues> {
+    let nics: Vec<Nic> = attachments.iter().map(|a| a.nic().clone()).collect();
+    let nics: Vec<&Nic> = nics.iter().collect();
+    let ports = match attachments.len() {
+        1 => Ports::One,
+        _ => Ports::Two,
+    };
+    let count = nics.iter().map(|nic| nic.rx_queues).max().unwrap_or(1);
+    let (sender, events) = mpsc::channel(EVENTS);
+    let mut queues = Queues {
+        threads: Vec::new(),
+        published: Vec::new(),
+        events,
+        statistics: Vec::new(),
+        interfaces: Value::Null,
+    };
+    let mut described = Map::new();
+    for queue in 0..count {
+        let set = QueueSet::open(&nics, queue, RingSizes::default())?;
+        for (attachment, port) in attachments.iter_mut().zip(&set.ports) {
+            attachment.insert(port)?;
+            let name = attachment.nic().name.clone();
+            queues.statistics.push((name, port.statistics_handle()));
+        }
+        for (attachment, port) in attachments.iter().zip(&set.ports) {
+            let nic = attachment.nic();
+            let about = json!({
+                "xdp": attachment.mode().map(gateway_xdp::AttachMode::as_str),
+                "adopted": attachment.adopted(),
+                "queues": count,
+                "copy_mode": port.mode().as_str(),
+                "mtu": nic.mtu,
+            });
+            described.insert(nic.name.clone(), about);
+        }
+        let worker = Worker::new(
+            Arc::clone(shared),
+            queue as usize,
+            ports,
+            ANSWERS_PER_SECOND,
+            sender.clone(),
+        );
+        queues.published.push(worker.published());
+        queues
+            .threads
+            .push(QueueThread::start(queue, set, worker, clock)?);
+    }
+    queues.interfaces = Value::Object(described);
+    Ok(queues)
+}
+
+/// Reads what the kernel counted, per interface.
+pub fn kernel_counters(
+    attachments: Arc<Mutex<Vec<Attachment>>>,
+    statistics: Vec<(String, StatisticsHandle)>,
+) -> Box<dyn Fn() -> Value + Send + Sync> {
+    Box::new(move || {
+        let mut all: BTreeMap<String, BTreeMap<&str, u64>> = BTreeMap::new();
+        let attachments = attachments.lock().unwrap_or_else(PoisonError::into_inner);
+        for attachment in attachments.iter() {
+            let counters = attachment.counters().unwrap_or_default();
+            let entry = all.entry(attachment.nic().name.clone()).or_default();
+            entry.insert("redirected", counters.redirected);
+            entry.insert("passed", counters.passed);
+            entry.insert("missed", counters.missed);
+        }
+        drop(attachments);
+        for (name, handle) in &statistics {
+            let counted = handle.read().unwrap_or_default();
+            let entry = all.entry(name.clone()).or_default();
+            for (what, count) in [
+                ("rx_dropped", counted.rx_dropped),
+                ("rx_ring_full", counted.rx_ring_full),
+                ("fill_ring_empty", counted.fill_ring_empty),
+                ("tx_invalid", counted.tx_invalid),
+            ] {
+                *entry.entry(what).or_default() += count;
+            }
+        }
+        json!(all)
+    })
+}
+
+/// Keys and the machines that remember.
+pub struct Keys {
+    /// The cluster's root.
+    pub root: ClusterRoot,
+    /// The gateway's own certificate.
+    pub svid: Svid,
+    /// What peers say.
+    pub peering: Peering,
+    /// What nodes are told.
+    pub issuer: Issuer,
+    /// Who may enrol.
+    pub gate: EnrolGate,
+}
+
+impl Keys {
+    /// Loads what is stored, and makes what is not.
+    ///
+    /// # Errors
+    /// When something stored is damaged: without its memory a gateway would believe old things.
+    pub fn load(
+        state: &State,
+        config: &Config,
+        domain: &TrustDomain,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let now = clock.now();
+        let root = state.root(domain, now.unix)?;
+        let id = gateway_id(domain, &config.name).context("name")?;
+        let svid = own_svid(&root, &id, now.unix)?;
+        let key = || state.issuer_key(&mut rng()?);
+        let own = OwnKeys {
+            x509_roots: vec![root.certificate_der().to_vec()],
+            issuer_keys: vec![key()?.public()],
+            carried_labels: None,
+        };
+
+        let mut peering_config = PeeringConfig::new(domain.clone());
+        peering_config.tunnel_port = config.wan.psp_port;
+        let queues = facts(&interface_names(config)).queues;
+        peering_config.queues = u8::try_from(queues).unwrap_or(u8::MAX);
+        let stored = state.load_sealed(MAX_STATE as u64)?;
+        let made = Peering::new(peering_config, key()?, stored, Box::new(rng()?), now);
+        let mut peering = made.map_err(|(file, e)| anyhow::anyhow!("{file}: {e}"))?;
+        peering.set_own_keys(own, now);
+
+        let issuer_config = IssuerConfig::new(domain.clone());
+        let memory = state.load("issuer")?;
+        let issuer = Issuer::new(issuer_config, key()?, memory, Box::new(rng()?), now);
+
+        let mut secrets = BTreeMap::new();
+        for node in &config.nodes {
+            if let Some(hash) = &node.enrol_secret_hash {
+                let hash: SecretHash = hash
+                    .parse()
+                    .with_context(|| format!("nodes: enrolSecretHash of {}", node.name))?;
+                secrets.insert(node.name.clone(), hash);
+            }
+        }
+        let spent = state.load("enrolled")?;
+        let gate = EnrolGate::new(domain.clone(), secrets, spent);
+        Ok(Self {
+            root,
+            svid,
+            peering,
+            issuer,
+            gate,
+        })
+    }
+}
+
+/// Where sessions come from.
+pub struct Network {
+    /// Towards gateways of other clusters.
+    pub peer_endpoint: Endpoint,
+    /// What arrives there.
+    pub peer_arrivals: mpsc::Receiver<Arrival>,
+    /// Towards nodes.
+    pub node_endpoint: Endpoint,
+    /// What arrives there.
+    pub node_arrivals: mpsc::Receiver<Arrival>,
+    /// Whom the first one believes.
+    pub peer_trust: Trust,
+    /// Who both are.
+    pub identity: Identity,
+}
+
+/// Binds both endpoints. To be called within a runtime.
+///
+/// # Errors
+/// When an address is taken or not of this machine.
+pub fn network(config: &Config, keys: &Keys) -> anyhow::Result<Network> {
+    let domain = keys.root.trust_domain();
+    let identity = Identity::new(keys.svid.clone());
+    let peer_trust = Trust::new(domain.clone());
+    let node_trust = Trust::new(domain.clone());
+    let own = Anchor::Roots(vec![keys.root.certificate_der().to_vec()]);
+    node_trust.set(domain.clone(), own);
+    let bind = |address: SocketAddr, trust: &Trust, protocols: &[Protocol]| {
+        let limits = quic::Limits::default();
+        Endpoint::bind(address, identity.clone(), trust.clone(), protocols, limits)
+            .with_context(|| format!("cannot listen on {address}"))
+    };
+    let wan = SocketAddr::new(config.wan.address, config.wan.quic_port);
+    let lan = SocketAddr::new(config.lan.address, config.lan.node_port);
+    let (peer_endpoint, peer_arrivals) = bind(wan, &peer_trust, &[Protocol::Peer])?;
+    let (node_endpoint, node_arrivals) =
+        bind(lan, &node_trust, &[Protocol::Node, Protocol::Enrol])?;
+    Ok(Network {
+        peer_endpoint,
+        peer_arrivals,
+        node_endpoint,
+        node_arrivals,
+        peer_trust,
+        identity,
+    })
+}
