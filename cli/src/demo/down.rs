@@ -19,7 +19,7 @@ use super::{
 };
 
 /// How long a process may take to end by itself.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(10);
 
 /// What is to stay.
 #[derive(Clone, Copy, PartialEq, Eq)]

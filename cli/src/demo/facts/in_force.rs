@@ -2,11 +2,13 @@
 
 use std::{
     collections::BTreeMap,
+    io::{self, ErrorKind, Read, Write},
+    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use identity::Labels;
 
 use super::{
@@ -82,6 +84,55 @@ pub fn relabelled(demo: &mut Demo) -> Result<Verdict> {
         denied.as_millis(),
         allowed.as_millis()
     )))
+}
+
+/// A connection that stands is cut when a label of its source changes so that policy denies it.
+pub fn live_cut(demo: &mut Demo) -> Result<Verdict> {
+    let Some((pair, key)) = label_that_matters(demo)? else {
+        return Ok(Verdict::Skipped(
+            "no single label decides a pair across clusters".into(),
+        ));
+    };
+    let (cluster, pod) = demo.place(&pair.from)?;
+    let dir = demo.state.config().join(&cluster.name);
+    let (path, mut documents, place) = edit::find_pod(&dir, &pod.namespace, &pod.name)?;
+    documents[place]["metadata"]["labels"][key.as_str()] = CHANGED.into();
+    let Connected::Yes(mut stream) = pair.connect(demo, HOPELESS)? else {
+        bail!("{} was not connected", pair.name());
+    };
+    stream.set_read_timeout(Some(ATTEMPT))?;
+    stream.set_write_timeout(Some(ATTEMPT))?;
+    echo(&mut stream).with_context(|| format!("{} echoed nothing before a change", pair.name()))?;
+    let (edited, saved) = Edited::save(path, &edit::text(&documents)?)?;
+    let mut heard = Duration::ZERO;
+    while saved.elapsed() < IN_FORCE + IN_FORCE {
+        match echo(&mut stream) {
+            Ok(()) => heard = saved.elapsed(),
+            // Silence may be followed by an echo; a reset by nothing.
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => break,
+        }
+    }
+    let put_back = edited.undo()?;
+    takes_effect(demo, &pair, true, put_back)?;
+    if heard > IN_FORCE {
+        bail!(
+            "{} still echoed {} ms after the file was saved",
+            pair.name(),
+            heard.as_millis()
+        );
+    }
+    Ok(Verdict::Holds(format!(
+        "{} with {key}={CHANGED}: last heard {} ms after the file was saved",
+        pair.name(),
+        heard.as_millis()
+    )))
+}
+
+/// Sends a few bytes and waits for them to come back.
+fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(b"\0ping")?;
+    stream.read_exact(&mut [0; 5])
 }
 
 /// A label value that no policy allows.

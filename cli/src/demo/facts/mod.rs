@@ -140,6 +140,11 @@ pub const ALL: &[Fact] = &[
         look: in_force::relabelled,
     },
     Fact {
+        name: "live-cut",
+        title: "a live connection of a pod that is relabelled so that it is denied ends within 1 s",
+        look: in_force::live_cut,
+    },
+    Fact {
         name: "address-reused",
         title: "a new pod with the address of an allowed pod is refused",
         look: address_reuse::look,
