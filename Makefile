@@ -29,8 +29,8 @@ demo: setup build ## two clusters on this machine: up, check every fact twice, d
 
 test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part needs root)
 
-bench: ## measurements of the parts
-	$(CARGO) bench --locked --workspace
+bench: ## measurements of the parts, each beside bare cryptography: docs/benchmarks.md
+	scripts/bench
 
 fmt: ## formatting
 	$(CARGO) fmt --all --check
