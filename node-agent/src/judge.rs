@@ -22,6 +22,9 @@ use crate::{
 /// Lines for the flow log that wait; beyond it the oldest goes, counted.
 const LOG: usize = 1024;
 
+/// Flows that are forgotten between two batches of packets.
+const TIDIED_AT_ONCE: usize = 64;
+
 /// A line for the flow log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlowLine {
@@ -81,6 +84,9 @@ pub struct Judge<E> {
     inherited: BTreeMap<FlowKey, FlowRecord>,
     /// Flows that the kernel passes and that have no record: cut at the first change.
     orphans: BTreeSet<FlowKey>,
+    /// Flows that are to be forgotten, if their record is not younger than `gone_age`.
+    gone: Vec<FlowKey>,
+    gone_age: u64,
     /// Flows whose mark is still to be taken.
     uncleared: BTreeSet<FlowKey>,
     log: VecDeque<FlowLine>,
@@ -119,6 +125,8 @@ impl<E: Enforcer> Judge<E> {
             sender,
             inherited,
             orphans,
+            gone: Vec::new(),
+            gone_age: 0,
             uncleared: BTreeSet::new(),
             log: VecDeque::new(),
             judged: Judged::default(),
@@ -183,23 +191,38 @@ impl<E: Enforcer> Judge<E> {
         Ok(removed)
     }
 
-    /// Forgets the flows that were recorded at `age` or before and that the kernel no longer
-    /// passes. `tracked` is what it passes, in either direction.
+    /// Finds the flows that were recorded at `age` or before and that the kernel no longer passes,
+    /// for [`Judge::tidy`] to forget. `tracked` is what it passes, in either direction.
     pub fn reconcile(&mut self, age: u64, tracked: &BTreeSet<FlowKey>) {
-        let gone: Vec<_> = self
+        let untracked =
+            |key: &&FlowKey| !tracked.contains(key) && !tracked.contains(&key.reversed());
+        self.gone = self
             .records
             .not_after(age)
-            .filter(|key| !tracked.contains(key) && !tracked.contains(&key.reversed()))
+            .filter(untracked)
             .copied()
             .collect();
-        for key in gone {
-            self.inherited.remove(&key);
-            self.forget(&key);
-        }
+        self.gone_age = age;
         self.orphans.retain(|key| tracked.contains(key));
         for key in std::mem::take(&mut self.uncleared) {
             self.clear_mark(&key);
         }
+    }
+
+    /// Forgets some of what [`Judge::reconcile`] found; true while there is more. A few at a time,
+    /// so that packets do not wait.
+    pub fn tidy(&mut self) -> bool {
+        for _ in 0..TIDIED_AT_ONCE {
+            let Some(key) = self.gone.pop() else {
+                return false;
+            };
+            // The same ports may carry a new connection by now.
+            if self.records.is_not_after(&key, self.gone_age) {
+                self.inherited.remove(&key);
+                self.forget(&key);
+            }
+        }
+        !self.gone.is_empty()
     }
 
     /// What the records' age is now, for [`Judge::reconcile`].

@@ -221,8 +221,11 @@ impl<E: Enforcer, C: Capture> State<E, C> {
 
     fn step(&mut self) -> io::Result<()> {
         let now = self.clock.now();
-        let due = self.judge.enforcer.poll_timeout();
-        let wait = due.map_or(LONGEST_WAIT, |due| due.0.saturating_sub(now.mono.0));
+        let wait = match (self.judge.tidy(), self.judge.enforcer.poll_timeout()) {
+            (true, _) => Duration::ZERO,
+            (false, Some(due)) => due.since(now.mono),
+            (false, None) => LONGEST_WAIT,
+        };
         let (judge, clock) = (&mut self.judge, &self.clock);
         let judged = self
             .capture

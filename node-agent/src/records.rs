@@ -157,10 +157,10 @@ impl Records {
         old.map(|(key, _)| key)
     }
 
-    /// Whether `key` has a record.
+    /// Whether `key` has a record that is not younger than `age`.
     #[must_use]
-    pub fn contains(&self, key: &FlowKey) -> bool {
-        self.used.contains_key(key)
+    pub fn is_not_after(&self, key: &FlowKey, age: u64) -> bool {
+        self.used.get(key).is_some_and(|(_, put)| *put <= age)
     }
 
     /// The number of records.

@@ -242,6 +242,7 @@ pub fn process() {
                     .map(|t| t.flow())
                     .collect();
                 packets.reconcile(age, live).unwrap();
+                while packets.ask(|judge, _| judge.tidy()).unwrap() {}
                 say(report(&firewall, 0));
             }
             Order::Stop => {

@@ -72,6 +72,16 @@ impl Binary {
         serde_json::from_str(&line).unwrap()
     }
 
+    /// Processor time so far, in hundredths of a second (proc_pid_stat(5), fields 14 and 15).
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11);
+        fields
+            .take(2)
+            .map(|ticks| ticks.parse::<u64>().unwrap())
+            .sum()
+    }
+
     /// SIGKILL: nothing is tidied up.
     pub fn crash(&mut self) {
         self.child.kill().unwrap();
