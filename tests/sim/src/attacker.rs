@@ -5,8 +5,10 @@ use std::net::IpAddr;
 
 use etherparse::{IpNumber, Ipv4Header, TcpHeader};
 
-use crate::dice::Dice;
+use crate::{dice::Dice, wires};
 
+/// Where the sealed part of a tunnel packet begins: after Ethernet, IPv4, UDP and PSP.
+const SEALED: usize = wires::HEADER + 20 + 8 + 16;
 /// How many packets it remembers.
 const MEMORY: usize = 64;
 
@@ -14,17 +16,54 @@ const MEMORY: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Attacker {
     seen: Vec<Vec<u8>>,
+    tunnelled: Vec<Vec<u8>>,
 }
 
 impl Attacker {
     /// A packet passes.
     pub fn observe(&mut self, packet: &[u8], dice: &mut Dice) {
-        if self.seen.len() < MEMORY {
-            self.seen.push(packet.to_vec());
-        } else if dice.percent(20) {
-            let place = dice.below(MEMORY);
-            self.seen[place] = packet.to_vec();
+        remember(&mut self.seen, packet, dice);
+    }
+
+    /// A frame passes between gateways.
+    pub fn observe_tunnel(&mut self, frame: &[u8], dice: &mut Dice) {
+        remember(&mut self.tunnelled, frame, dice);
+    }
+
+    /// A frame to inject between gateways.
+    pub fn strike_tunnel(&self, clusters: usize, dice: &mut Dice) -> Option<Vec<u8>> {
+        if self.tunnelled.is_empty() {
+            return None;
         }
+        let mut frame = dice.pick(&self.tunnelled).clone();
+        match dice.below(6) {
+            0 => {}
+            1 | 2 => {
+                let place = wires::HEADER + dice.below(frame.len() - wires::HEADER);
+                frame[place] ^= 1 << dice.below(8);
+            }
+            3 => frame.truncate(wires::HEADER + dice.below(frame.len() - wires::HEADER)),
+            4 => {
+                // One head, another body.
+                let other = dice.pick(&self.tunnelled);
+                frame.truncate(SEALED);
+                frame.extend_from_slice(other.get(SEALED..)?);
+            }
+            _ => {
+                // What it heard inside a cluster, in clear, at the door of the tunnel.
+                let packet = self.seen.get(dice.below(self.seen.len().max(1)))?.clone();
+                let to = wires::wan_mac(dice.below(clusters));
+                return Some(wires::frame(
+                    to,
+                    wires::wan_mac(dice.below(clusters)),
+                    &packet,
+                ));
+            }
+        }
+        if dice.percent(30) {
+            redirect(&mut frame, dice.below(clusters))?;
+        }
+        Some(frame)
     }
 
     /// A packet to inject; `addresses` are those of pods it may lend a token to.
@@ -66,4 +105,28 @@ impl Attacker {
         bytes.extend_from_slice(&payload);
         Some(bytes)
     }
+}
+
+fn remember(seen: &mut Vec<Vec<u8>>, bytes: &[u8], dice: &mut Dice) {
+    if seen.len() < MEMORY {
+        seen.push(bytes.to_vec());
+    } else if dice.percent(20) {
+        let place = dice.below(MEMORY);
+        seen[place] = bytes.to_vec();
+    }
+}
+
+/// Sends a tunnel packet to another gateway than it was for.
+fn redirect(frame: &mut Vec<u8>, cluster: usize) -> Option<()> {
+    let (mut ip, rest) = Ipv4Header::from_slice(frame.get(wires::HEADER..)?).ok()?;
+    let IpAddr::V4(to) = wires::wan_address(cluster) else {
+        return None;
+    };
+    ip.destination = to.octets();
+    ip.header_checksum = ip.calc_header_checksum();
+    let mut packet = Vec::new();
+    ip.write(&mut packet).ok()?;
+    packet.extend_from_slice(rest);
+    *frame = wires::frame(wires::wan_mac(cluster), wires::wan_mac(cluster), &packet);
+    Some(())
 }

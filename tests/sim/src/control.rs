@@ -14,9 +14,10 @@ use handshake::{
     transit::TransitSnapshot,
 };
 use identity::{BundleStore, Claims, IssuerKey, TrustBundle, TrustDomain, UnixMillis};
+use peering::peer_messages::{TunnelKey, TunnelSecret};
 use policy::KnownKeys;
 
-use crate::objects::Objects;
+use crate::{dice::Dice, objects::Objects};
 
 /// Issuers, agents' keys, and what was signed so far.
 #[derive(Debug)]
@@ -83,6 +84,15 @@ impl Control {
     /// A pod was deleted.
     pub fn gone(&mut self, domain: TrustDomain, uid: String) {
         self.changes.insert(domain, uid, PodState::Gone);
+    }
+
+    /// A new association.
+    pub fn tunnel_key(&mut self, dice: &mut Dice) -> TunnelKey {
+        self.epoch += 1;
+        TunnelKey {
+            spi: u32::try_from(self.epoch).expect("a short run"),
+            secret: TunnelSecret::from_bytes(dice.bytes()[..16].to_vec()),
+        }
     }
 
     /// What the agent of one node knows once it heard of `objects`.

@@ -31,6 +31,7 @@ pub struct Host {
     pub deliveries: Vec<Delivery>,
     /// Packets of which the enforcer's user space saw nothing.
     pub fast: u64,
+    due: Option<Mono>,
     dice: Dice,
 }
 
@@ -51,6 +52,7 @@ impl Host {
             out: Vec::new(),
             deliveries: Vec::new(),
             fast: 0,
+            due: None,
             dice,
         }
     }
@@ -72,6 +74,7 @@ impl Host {
     /// The agent dies; rules and marks stay.
     pub fn crash(&mut self) {
         self.enforcer = None;
+        self.find_due();
     }
 
     /// A new agent finds the records of the old one; a marked flow without one is cut.
@@ -105,6 +108,7 @@ impl Host {
                 node.handle_flow_gone(&key);
             }
         }
+        self.find_due();
     }
 
     /// A packet comes from the network.
@@ -114,7 +118,7 @@ impl Host {
         };
         let to = parsed.dst();
         if let Some(packet) = self.judge(Path::ToPod, packet, now) {
-            self.to_pod(to, &packet, now.mono);
+            self.hand_to_pod(to, &packet, now.mono);
         }
         self.drain(now);
     }
@@ -133,12 +137,13 @@ impl Host {
     /// When [`Host::handle_timeout`] is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
+        self.due
+    }
+
+    fn find_due(&mut self) {
         let enforcer = self.enforcer.as_ref().and_then(Node::poll_timeout);
-        self.pods
-            .values()
-            .filter_map(Sockets::next_timeout)
-            .chain(enforcer)
-            .min()
+        let pods = self.pods.values().filter_map(Sockets::next_timeout);
+        self.due = pods.chain(enforcer).min();
     }
 
     /// Lets packets, events and deliveries flow until nothing is left.
@@ -154,9 +159,10 @@ impl Host {
                 self.pod_sends(&packet, now);
             }
             if self.drain_enforcer(now) && idle {
-                return;
+                break;
             }
         }
+        self.find_due();
     }
 
     fn drain_enforcer(&mut self, now: Now) -> bool {
@@ -183,7 +189,7 @@ impl Host {
         for transmit in transmits {
             if transmit.to_pod {
                 if let Ok(parsed) = ip::Packet::parse(&transmit.packet) {
-                    self.to_pod(parsed.dst(), &transmit.packet, now.mono);
+                    self.hand_to_pod(parsed.dst(), &transmit.packet, now.mono);
                 }
             } else {
                 self.out.push(transmit.packet);
@@ -203,13 +209,13 @@ impl Host {
             return;
         };
         if local {
-            self.to_pod(to, &packet, now.mono);
+            self.hand_to_pod(to, &packet, now.mono);
         } else {
             self.out.push(packet);
         }
     }
 
-    fn to_pod(&mut self, to: IpAddr, packet: &[u8], now: Mono) {
+    fn hand_to_pod(&mut self, to: IpAddr, packet: &[u8], now: Mono) {
         if let Some(pod) = self.pods.get_mut(&to) {
             pod.handle_packet(packet, now);
         }

@@ -13,4 +13,6 @@ pub mod naive;
 pub mod network;
 pub mod objects;
 pub mod sockets;
+pub mod tunnel;
+pub mod wires;
 pub mod world;

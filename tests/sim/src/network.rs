@@ -20,7 +20,7 @@ pub enum Link {
 pub struct Weather {
     /// Of 100 packets, how many are lost.
     pub loss: u32,
-    /// Of 100 packets, how many come twice; never inside the tunnel, whose window drops copies.
+    /// Of 100 packets, how many come twice.
     pub duplication: u32,
     /// Of 100 packets, how many are held back by up to 50 ms, behind later ones.
     pub reordering: u32,
@@ -39,11 +39,7 @@ impl Weather {
         if dice.percent(self.loss) {
             return Vec::new();
         }
-        let copies = if link != Link::Wan && dice.percent(self.duplication) {
-            2
-        } else {
-            1
-        };
+        let copies = if dice.percent(self.duplication) { 2 } else { 1 };
         (0..copies)
             .map(|_| {
                 let base = match link {

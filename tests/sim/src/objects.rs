@@ -266,7 +266,7 @@ fn random_peers(federation: bool, namespace: &str, dice: &mut Dice) -> Vec<PeerM
                     (true, 0) => ClusterMatch::Any,
                     (true, 1) => ClusterMatch::Remote,
                     (true, _) => ClusterMatch::Listed(vec![
-                        TrustDomain::new(*dice.pick::<&str>(&["east", "west", "north"]))
+                        TrustDomain::new(dice.pick::<&str>(&["east", "west", "north"]))
                             .expect("a name"),
                     ]),
                 },

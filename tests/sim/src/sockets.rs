@@ -14,6 +14,8 @@ use wire::flow::FlowKey;
 const RTO: Duration = Duration::from_secs(1);
 /// Attempts before a socket gives up.
 const ATTEMPTS: u32 = 6;
+/// A word in every request and every answer.
+pub const WORD: &str = " asks for number ";
 /// How often an open connection asks again.
 const PING_EVERY: Duration = Duration::from_secs(2);
 
@@ -372,7 +374,7 @@ impl Client {
     }
 
     fn request(&self) -> Vec<u8> {
-        format!("{} asks {}", self.key, self.answered).into_bytes()
+        format!("{}{WORD}{}", self.key, self.answered).into_bytes()
     }
 
     /// The segment that is outstanding.

@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
+use gateway_core::Side;
 use identity::{Mono, Now, UnixMillis};
+use peering::peers::TunnelState;
 use policy::model::Direction;
 use wire::{flow::FlowKey, ip};
 
@@ -19,7 +21,8 @@ use crate::{
     naive::{Oracle, Other},
     network::{Link, Weather},
     objects::{Objects, PORT, Pod},
-    sockets::{Delivery, Sockets},
+    sockets::{self, Delivery, Sockets},
+    wires,
 };
 
 /// A change reaches every machine within this time.
@@ -33,8 +36,8 @@ const WALL: u64 = 1_800_000_000_000;
 enum Place {
     /// Node of a cluster.
     Host(usize, usize),
-    /// The gateway of a cluster; from the tunnel of another, if given.
-    Gateway(usize, Option<usize>),
+    /// One side of the gateway of a cluster.
+    Gateway(usize, Side),
 }
 
 #[derive(Clone, Debug)]
@@ -44,6 +47,10 @@ enum Event {
     Hears(Place),
     /// An agent that died starts again.
     Restarts(usize, usize),
+    /// A gateway that died starts again.
+    GatewayStarts(usize),
+    /// Two gateways meet again.
+    Meets(usize, usize),
     Heals(usize, usize),
 }
 
@@ -60,6 +67,12 @@ pub struct Summary {
     pub changes: u64,
     /// Agents that died.
     pub crashes: u64,
+    /// Gateways that died.
+    pub restarts: u64,
+    /// Frames that gateways sent to each other.
+    pub tunnelled: u64,
+    /// Frames that the attacker put between gateways.
+    pub struck: u64,
     /// Pairs that the naive model allows at the end, all of which talked.
     pub allowed_at_end: u64,
     /// Pairs that it denies, none of which did.
@@ -109,7 +122,9 @@ impl World {
                 let snapshot = control.node_snapshot(&objects, number, node, UnixMillis(WALL));
                 hosts.insert((number, node), Host::new(snapshot, dice.split()));
             }
-            gateways.push(Gateway::new(control.gateway_snapshot(&objects, number)));
+            let domains = objects.clusters.iter().map(|c| c.domain.clone()).collect();
+            let transit = control.gateway_snapshot(&objects, number);
+            gateways.push(Gateway::new(number, domains, transit, dice.split()));
         }
         let mut world = Self {
             now: Mono::default(),
@@ -133,6 +148,9 @@ impl World {
         addresses
             .into_iter()
             .for_each(|address| world.start_pod(address));
+        for (a, b) in world.pairs() {
+            world.meet(a, b);
+        }
         world
     }
 
@@ -166,9 +184,9 @@ impl World {
             71..74 => self.crash_agent(),
             74..77 => self.partition(),
             77..79 => {
-                let number = self.dice.below(self.gateways.len());
-                self.gateways[number].restart();
+                self.kill_gateway();
             }
+            _ if self.dice.percent(40) => self.attack_tunnel(),
             _ => self.attack(),
         }
     }
@@ -247,6 +265,51 @@ impl World {
         }
     }
 
+    fn kill_gateway(&mut self) {
+        let number = self.dice.below(self.gateways.len());
+        if self.gateways[number].is_up() {
+            self.gateways[number].kill();
+            self.summary.restarts += 1;
+            let later = self.now.after(self.dice.millis(1, 1000));
+            self.schedule(later, Event::GatewayStarts(number));
+        }
+    }
+
+    fn start_gateway(&mut self, number: usize) {
+        let transit = self.control.gateway_snapshot(&self.objects, number);
+        self.gateways[number].start(transit, self.now);
+        for (a, b) in self.pairs() {
+            if a == number || b == number {
+                let later = self.now.after(self.dice.millis(5, 60));
+                self.schedule(later, Event::Meets(a, b));
+            }
+        }
+    }
+
+    /// Two gateways have a new session: associations of the old one are over.
+    fn meet(&mut self, a: usize, b: usize) {
+        if !self.gateways[a].is_up() || !self.gateways[b].is_up() {
+            return;
+        }
+        let [to_a, to_b] = [(); 2].map(|()| self.control.tunnel_key(&mut self.dice));
+        let domain = |number: usize| self.objects.clusters[number].domain.clone();
+        for (here, there, receive, send) in [(a, b, &to_a, &to_b), (b, a, &to_b, &to_a)] {
+            let state = TunnelState {
+                endpoint: None,
+                send: vec![send.clone()],
+                receive: vec![receive.clone()],
+            };
+            self.gateways[here].set_tunnel(&domain(there), &state);
+        }
+    }
+
+    fn pairs(&self) -> Vec<(usize, usize)> {
+        let count = self.gateways.len();
+        (0..count)
+            .flat_map(|a| (a + 1..count).map(move |b| (a, b)))
+            .collect()
+    }
+
     fn partition(&mut self) {
         let (a, b) = (
             self.dice.below(self.gateways.len()),
@@ -274,11 +337,29 @@ impl World {
             return;
         };
         let stands = if self.dice.percent(50) { from } else { to };
-        let place = match stands == to {
-            true => Place::Host(to, self.pod(dst).node),
-            false => Place::Gateway(from, None),
-        };
-        self.schedule(self.now, Event::Arrives(place, packet));
+        if stands == to {
+            let place = Place::Host(to, self.pod(dst).node);
+            self.schedule(self.now, Event::Arrives(place, packet));
+        } else {
+            let station = wires::node_mac(from, self.dice.below(2));
+            let frame = wires::frame(wires::lan_mac(from), station, &packet);
+            let place = Place::Gateway(from, Side::Lan);
+            self.schedule(self.now, Event::Arrives(place, frame));
+        }
+    }
+
+    /// The attacker stands between the clusters, too.
+    fn attack_tunnel(&mut self) {
+        let clusters = self.gateways.len();
+        if let Some(frame) = self.attacker.strike_tunnel(clusters, &mut self.dice)
+            && let Some(to) = wires::cluster_of(&frame)
+        {
+            self.summary.struck += 1;
+            self.schedule(
+                self.now,
+                Event::Arrives(Place::Gateway(to, Side::Wan), frame),
+            );
+        }
     }
 
     /// Changes the objects; every machine hears of it a little later.
@@ -301,7 +382,7 @@ impl World {
             .keys()
             .map(|(number, node)| Place::Host(*number, *node));
         hosts
-            .chain((0..self.gateways.len()).map(|number| Place::Gateway(number, None)))
+            .chain((0..self.gateways.len()).map(|number| Place::Gateway(number, Side::Lan)))
             .collect()
     }
 
@@ -320,7 +401,7 @@ impl World {
             }
             Place::Gateway(number, _) => {
                 let snapshot = self.control.gateway_snapshot(&self.objects, number);
-                self.gateways[number].set_snapshot(snapshot);
+                self.gateways[number].set_transit(snapshot);
             }
         }
     }
@@ -407,6 +488,8 @@ impl World {
                     host.restart(snapshot, now);
                     self.collect((number, node));
                 }
+                Event::GatewayStarts(number) => self.start_gateway(number),
+                Event::Meets(a, b) => self.meet(a, b),
                 Event::Heals(a, b) => {
                     self.partitions.remove(&(a, b));
                 }
@@ -423,11 +506,12 @@ impl World {
                 host.handle_network(packet, now);
                 self.collect((number, node));
             }
-            Place::Gateway(number, from) => {
-                let peer = from.map(|from| self.objects.clusters[from].domain.clone());
-                let passed = self.gateways[number].handle_packet(peer.as_ref(), packet, now);
-                if let Some(packet) = passed {
-                    self.route(Place::Gateway(number, from), packet);
+            Place::Gateway(number, side) => {
+                let sent = self.gateways[number].handle_frame(side, packet, now);
+                match sent {
+                    Some((Side::Lan, frame)) => self.send_to_node(number, &frame),
+                    Some((Side::Wan, frame)) => self.send_to_gateway(number, &frame),
+                    None => {}
                 }
             }
         }
@@ -439,7 +523,7 @@ impl World {
         let packets = std::mem::take(&mut host.out);
         let deliveries = std::mem::take(&mut host.deliveries);
         for packet in packets {
-            self.route(Place::Host(place.0, place.1), packet);
+            self.route(place, packet);
         }
         for delivery in deliveries {
             self.summary.deliveries += 1;
@@ -447,37 +531,54 @@ impl World {
         }
     }
 
-    fn route(&mut self, from: Place, packet: Vec<u8>) {
+    /// A node sends a packet: to another node of its cluster, or to its gateway.
+    fn route(&mut self, (number, node): (usize, usize), packet: Vec<u8>) {
         let Ok(parsed) = ip::Packet::parse(&packet) else {
             return;
         };
         let Some(to) = self.objects.cluster_of(parsed.dst()) else {
             return;
         };
-        let (number, on_wan) = match from {
-            Place::Host(number, _) | Place::Gateway(number, Some(_)) => (number, false),
-            Place::Gateway(number, None) => (number, true),
-        };
-        let (link, place) = if on_wan {
-            if self.partitions.contains(&(number.min(to), number.max(to))) || number == to {
-                return;
-            }
-            (Link::Wan, Place::Gateway(to, Some(number)))
-        } else if to == number {
-            let Some(pod) = self.objects.clusters[to].pods.get(&parsed.dst()) else {
-                return;
-            };
-            let via = if matches!(from, Place::Host(..)) {
-                Link::Nodes
-            } else {
-                Link::Access
-            };
-            (via, Place::Host(to, pod.node))
-        } else {
-            (Link::Access, Place::Gateway(number, None))
-        };
+        if to != number {
+            let (gateway, station) = (wires::lan_mac(number), wires::node_mac(number, node));
+            let frame = wires::frame(gateway, station, &packet);
+            self.carry(Link::Access, Place::Gateway(number, Side::Lan), frame);
+        } else if let Some(pod) = self.objects.clusters[to].pods.get(&parsed.dst()) {
+            self.carry(Link::Nodes, Place::Host(to, pod.node), packet);
+        }
+    }
+
+    /// A gateway sends a frame to a node.
+    fn send_to_node(&mut self, number: usize, frame: &[u8]) {
+        let node = wires::node_of(frame).expect("a gateway sends to nodes that exist");
+        let packet = frame[wires::HEADER..].to_vec();
+        self.carry(Link::Access, Place::Host(number, node), packet);
+    }
+
+    /// A gateway sends a frame to another.
+    fn send_to_gateway(&mut self, number: usize, frame: &[u8]) {
+        self.look_for_clear_text(frame);
+        self.summary.tunnelled += 1;
+        let to = wires::cluster_of(frame).expect("a gateway sends to gateways that exist");
+        self.attacker.observe_tunnel(frame, &mut self.dice);
+        if !self.partitions.contains(&(number.min(to), number.max(to))) {
+            self.carry(Link::Wan, Place::Gateway(to, Side::Wan), frame.to_vec());
+        }
+    }
+
+    fn carry(&mut self, link: Link, to: Place, bytes: Vec<u8>) {
         for at in self.weather.arrivals(link, self.now, &mut self.dice) {
-            self.schedule(at, Event::Arrives(place, packet.clone()));
+            self.schedule(at, Event::Arrives(to, bytes.clone()));
+        }
+    }
+
+    /// Between clusters nothing may be read: no payload and no name.
+    fn look_for_clear_text(&self, frame: &[u8]) {
+        for word in [sockets::WORD, "spiffe://"] {
+            let found = frame
+                .windows(word.len())
+                .any(|part| part == word.as_bytes());
+            assert!(!found, "{word:?} in clear between clusters");
         }
     }
 
@@ -500,15 +601,13 @@ impl World {
         // Each end enforces its own half, and may have heard of another version than the other.
         for (direction, end) in [(Direction::Egress, key.src), (Direction::Ingress, key.dst)] {
             let host = self.host_of(end);
-            let past = self
-                .past
-                .iter()
-                .filter(|(replaced, _)| self.in_force(*replaced, host));
-            let mut versions = past.map(|(_, objects)| objects).chain([&self.objects]);
-            let may = versions.any(|objects| {
-                let same = objects.pod(key.src).is_some_and(|pod| pod.name == *client);
-                same && half_allowed(objects, key, direction)
-            });
+            let past = self.past.iter();
+            let past = past.filter(|(replaced, _)| self.in_force(*replaced, host));
+            let versions: Vec<&Objects> = past
+                .map(|(_, objects)| objects)
+                .chain([&self.objects])
+                .collect();
+            let may = some_mix_allows(&versions, key, direction, client);
             assert!(may, "{key} delivered {said:?}; {direction:?} is denied");
         }
     }
@@ -532,10 +631,7 @@ impl World {
             assert_eq!(counters.received, counters.forwarded + dropped);
             assert_eq!(counters.events_lost, 0);
         }
-        for gateway in &self.gateways {
-            let dropped: u64 = gateway.dropped.values().sum();
-            assert_eq!(gateway.received, gateway.forwarded + dropped);
-        }
+        self.gateways.iter().for_each(Gateway::check);
     }
 
     fn start_pod(&mut self, address: IpAddr) {
@@ -589,28 +685,67 @@ impl World {
 
 /// Whether the naive model allows the connection, recomputed from the raw objects.
 fn allowed(objects: &Objects, key: &FlowKey) -> bool {
-    [Direction::Egress, Direction::Ingress]
-        .into_iter()
-        .all(|direction| half_allowed(objects, key, direction))
+    let client = objects.pod(key.src).map(|pod| pod.name.clone());
+    client.is_some_and(|client| {
+        [Direction::Egress, Direction::Ingress]
+            .into_iter()
+            .all(|direction| some_mix_allows(&[objects], key, direction, &client))
+    })
 }
 
-fn half_allowed(objects: &Objects, key: &FlowKey, direction: Direction) -> bool {
-    let (Some(from), Some(to)) = (objects.claims(key.src), objects.claims(key.dst)) else {
-        return false;
+/// Whether some policy of these versions allows this half of the connection for what the client
+/// and the server were in some of them. The three travel by different ways: policy by the source,
+/// the own pod by the issuer, the other by the handshake.
+fn some_mix_allows(
+    versions: &[&Objects],
+    key: &FlowKey,
+    direction: Direction,
+    client: &str,
+) -> bool {
+    let clients = distinct(versions, |objects| {
+        let pod = objects.pod(key.src).filter(|pod| pod.name == client)?;
+        Some((pod, objects.claims(key.src)?))
+    });
+    let servers = distinct(versions, |objects| {
+        Some((objects.pod(key.dst)?, objects.claims(key.dst)?))
+    });
+    let end = match direction {
+        Direction::Egress => key.src,
+        Direction::Ingress => key.dst,
     };
-    let (subject, other) = match direction {
-        Direction::Egress => (&from, Other::Pod(&to, Some(key.dst))),
-        Direction::Ingress => (&to, Other::Pod(&from, Some(key.src))),
-    };
-    let policies = objects
-        .clusters
-        .iter()
-        .map(|c| (c.domain.clone(), c.policies.clone()));
-    let oracle = Oracle {
-        policies: policies.collect(),
-        carried: BTreeMap::new(),
-    };
-    oracle
-        .judge(direction, subject, other, key.protocol, key.dport)
-        .is_allowed()
+    let policies = distinct(versions, |objects| {
+        let cluster = &objects.clusters[objects.cluster_of(end)?];
+        Some((&cluster.policies, &cluster.domain))
+    });
+    policies.iter().any(|(policies, domain)| {
+        let oracle = Oracle {
+            policies: BTreeMap::from([((*domain).clone(), (*policies).clone())]),
+            carried: BTreeMap::new(),
+        };
+        clients.iter().any(|(_, from)| {
+            servers.iter().any(|(_, to)| {
+                let (subject, other) = match direction {
+                    Direction::Egress => (from, Other::Pod(to, Some(key.dst))),
+                    Direction::Ingress => (to, Other::Pod(from, Some(key.src))),
+                };
+                oracle
+                    .judge(direction, subject, other, key.protocol, key.dport)
+                    .is_allowed()
+            })
+        })
+    })
+}
+
+/// What `part` finds in each version, newest first, the same only once.
+fn distinct<'a, K: PartialEq, T>(
+    versions: &[&'a Objects],
+    part: impl Fn(&'a Objects) -> Option<(K, T)>,
+) -> Vec<(K, T)> {
+    let mut found: Vec<(K, T)> = Vec::new();
+    for (key, value) in versions.iter().rev().filter_map(|objects| part(objects)) {
+        if found.iter().all(|(known, _)| *known != key) {
+            found.push((key, value));
+        }
+    }
+    found
 }
