@@ -28,7 +28,7 @@ use arc_swap::ArcSwap;
 use gateway_core::context::Event;
 use gateway_xdp::Attachment;
 use handshake::transit::TransitSnapshot;
-use identity::{Now, TrustDomain};
+use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
 use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering, records::RecordBook};
 use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
@@ -36,7 +36,7 @@ use rand_chacha::ChaCha20Rng;
 use sources::World;
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info};
 
@@ -53,6 +53,9 @@ pub(crate) use steer::{sides, steering};
 
 /// How often what nobody announces is looked at: worn associations, pictures for people.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a neighbour that a packet asked for is kept resolved, and how many are.
+const ASKED_FOR: Duration = Duration::from_secs(60);
+const MAX_ASKED: usize = 4096;
 /// Inputs taken before the machines are settled again.
 const BATCH: usize = 64;
 
@@ -126,6 +129,8 @@ pub struct Hub {
     peer_arrivals: mpsc::Receiver<Arrival>,
     node_arrivals: mpsc::Receiver<Arrival>,
     next_link: u64,
+    /// Neighbours that packets asked for, and when last.
+    asked: BTreeMap<IpAddr, Mono>,
     /// What handshakes are judged by changed.
     judge_again: bool,
     /// Anything else of the snapshot changed.
@@ -172,6 +177,7 @@ impl Hub {
             peer_arrivals: parts.peer_arrivals,
             node_arrivals: parts.node_arrivals,
             next_link: 0,
+            asked: BTreeMap::new(),
             judge_again: true,
             assemble_again: true,
             view: Arc::default(),
@@ -188,9 +194,14 @@ impl Hub {
     /// Runs until `stop` is true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         self.take_world();
-        self.settle().await;
+        let mut stored = self.settle();
         let mut tick = Instant::now() + TICK;
         while !*stop.borrow() {
+            if !stored {
+                let _ = timeout(TICK, stop.changed()).await;
+                stored = self.settle();
+                continue;
+            }
             let due = self.due().min(tick);
             tokio::select! {
                 biased;
@@ -210,7 +221,7 @@ impl Hub {
             let now = self.clock.now();
             self.peering.handle_timeout(now);
             self.issuer.handle_timeout(now);
-            self.settle().await;
+            stored = self.settle();
         }
         self.peers.close("this gateway ends");
         self.nodes.close("this gateway ends");
@@ -323,10 +334,7 @@ impl Hub {
         self.issuer.set_workloads(world.workloads.clone(), now);
         self.judge_again = true;
         self.steer(&world);
-        let wanted = self.peers.endpoints();
-        let nodes = self.config.nodes.iter().map(|node| node.address);
-        self.destinations
-            .send_replace(wanted.chain(nodes).collect());
+        self.want_neighbours();
     }
 
     fn tick(&mut self) {
@@ -340,6 +348,11 @@ impl Hub {
             self.peering.handle_sent(&peer, spi, packets);
         }
         self.records.forget_old(now.mono);
+        let before = self.asked.len();
+        self.asked.retain(|_, at| now.mono.since(*at) < ASKED_FOR);
+        if self.asked.len() != before {
+            self.want_neighbours();
+        }
         self.show();
     }
 
@@ -348,13 +361,45 @@ impl Hub {
     }
 
     fn take_events(&mut self, first: Event) {
-        log_event(&first);
+        self.take_event(&first);
         for _ in 1..BATCH {
             let Ok(event) = self.events.try_recv() else {
                 return;
             };
-            log_event(&event);
+            self.take_event(&event);
         }
+    }
+
+    fn take_event(&mut self, event: &Event) {
+        log_event(event);
+        if let Event::Unresolved(_, address) = event {
+            self.ask_for(*address);
+        }
+    }
+
+    /// A packet needs this neighbour: it is kept resolved as long as packets ask for it.
+    fn ask_for(&mut self, address: IpAddr) {
+        let new = !self.asked.contains_key(&address);
+        if new && self.asked.len() >= MAX_ASKED {
+            return;
+        }
+        self.asked.insert(address, self.clock.now().mono);
+        if new {
+            self.want_neighbours();
+        }
+    }
+
+    /// Says whose link addresses are needed.
+    fn want_neighbours(&self) {
+        let peers = self.peers.endpoints();
+        let nodes = self.config.nodes.iter().map(|node| node.address);
+        let asked = self.asked.keys().copied();
+        let wanted = peers.chain(nodes).chain(asked).collect();
+        self.destinations.send_if_modified(|old| {
+            let differs = *old != wanted;
+            *old = wanted;
+            differs
+        });
     }
 }
 

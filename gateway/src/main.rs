@@ -1,6 +1,6 @@
 //! `landbridge-gateway`: the gateway of a cluster.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use landbridge_gateway::{config::Config, run};
@@ -35,7 +35,12 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
+    // Keys are in memory: no core dump, and no other process of this user may look.
+    if let Err(e) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("the process can be dumped: {e}");
+    }
     match carry_out(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {

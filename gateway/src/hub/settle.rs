@@ -10,17 +10,21 @@ use peering::{
 use tracing::{debug, error, info, warn};
 
 use super::{
-    Hub, TICK,
+    Hub,
     assemble::{Parts, PeerState, assemble},
     steer::sides,
     view::View,
 };
 
 impl Hub {
-    /// Until every machine is quiet.
-    pub(super) async fn settle(&mut self) {
+    /// Until every machine is quiet. Returns whether everything that had to be stored is: while the
+    /// disk does not take it nothing else may happen, and nothing more may be read.
+    pub(super) fn settle(&mut self) -> bool {
         loop {
-            self.persist().await;
+            if !self.persist() {
+                self.show();
+                return false;
+            }
             let mut quiet = true;
             while let Some(event) = self.peering.poll_event() {
                 self.peer_event(event);
@@ -47,29 +51,26 @@ impl Hub {
             }
         }
         self.publish();
+        true
     }
 
-    /// Stores what `peering` must not forget. While the disk does not take it, nothing else happens:
-    /// no peer hears a sequence, and nothing is believed, that a crash could undo.
-    async fn persist(&mut self) {
+    /// Stores what `peering` must not forget: no peer hears a sequence, and nothing is believed, that
+    /// a crash could undo.
+    fn persist(&mut self) -> bool {
         while let Some((key, bytes)) = self.peering.poll_persist() {
             let name = match &key {
                 StateKey::Own => "own".to_owned(),
                 StateKey::Peer(domain) => format!("peer.{domain}"),
             };
-            match self.state.store_sealed(&name, &bytes) {
-                Ok(()) => {
-                    self.peering.handle_persisted(&key);
-                    self.problems.remove("disk");
-                }
-                Err(e) => {
-                    error!("state is not stored: {e:#}");
-                    self.problem("disk", format!("{e:#}"));
-                    self.show();
-                    tokio::time::sleep(TICK).await;
-                }
+            if let Err(e) = self.state.store_sealed(&name, &bytes) {
+                error!("state is not stored: {e:#}");
+                self.problem("disk", format!("{e:#}"));
+                return false;
             }
+            self.peering.handle_persisted(&key);
+            self.problems.remove("disk");
         }
+        true
     }
 
     fn peer_event(&mut self, event: PeerEvent) {

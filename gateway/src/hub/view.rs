@@ -235,6 +235,15 @@ impl Health for Observer {
         }
         let problems = view.problems.len() as f64;
         metrics::gauge!("landbridge_problems").set(problems);
+        for (interface, about) in self.interfaces.as_object().into_iter().flatten() {
+            let word = |what: &str| about[what].as_str().unwrap_or("none").to_owned();
+            let labels = [
+                ("interface", interface.clone()),
+                ("xdp", word("xdp")),
+                ("copy_mode", word("copy_mode")),
+            ];
+            metrics::gauge!("landbridge_interface_info", &labels).set(1.0);
+        }
         kernel_metrics(&(self.kernel)());
     }
 

@@ -5,7 +5,10 @@ use std::{io, os::fd::AsFd, sync::Arc, time::Duration};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::eventfd::{EfdFlags, EventFd},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        socket::{getsockopt, sockopt::SocketError},
+    },
 };
 
 use crate::XskQueue;
@@ -34,7 +37,7 @@ impl Waker {
     /// over. In copy mode the call also sends what the transmit rings hold.
     ///
     /// # Errors
-    /// What poll answered; an interruption is no error.
+    /// What poll answered, an interruption is no error; `NotConnected` when an interface was removed.
     pub fn wait(&self, queues: &[XskQueue], timeout: Duration) -> io::Result<()> {
         const MOST: usize = 8;
         let mut fds = [const { None }; MOST];
@@ -51,6 +54,15 @@ impl Waker {
         match poll(&mut list[..count], timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
+        }
+        let silent = list[1..count].iter().zip(queues);
+        for (fd, queue) in silent.filter(|(fd, _)| fd.revents().is_none_or(|e| e.is_empty())) {
+            // The kernel unbinds a socket whose interface is removed. poll does not tell.
+            let error = getsockopt(&fd.as_fd(), SocketError)?;
+            if error != 0 {
+                let gone = format!("the interface of queue {} is gone", queue.queue());
+                return Err(io::Error::new(io::ErrorKind::NotConnected, gone));
+            }
         }
         // Empty the counter; EAGAIN says that it was empty.
         let _ = self.0.read();

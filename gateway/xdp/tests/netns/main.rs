@@ -409,6 +409,28 @@ fn a_live_change_of_prefixes_moves_packets_between_socket_and_kernel() {
 }
 
 #[test]
+fn an_interface_that_is_removed_ends_the_wait_and_its_pins_are_not_adopted() {
+    let Some(world) = World::new() else { return };
+    let steering = open(&world);
+    let mut attachment = attach(&world, &steering);
+    let echo = world.within(&world.gateway, || Echo::new(&mut attachment));
+    let waker = Waker::new().unwrap();
+    waker.wait(&echo.queues.ports, Duration::ZERO).unwrap();
+    world.run(&world.peer, "ip link del p0");
+    let gone = waker
+        .wait(&echo.queues.ports, Duration::from_millis(1))
+        .unwrap_err();
+    assert_eq!(gone.kind(), std::io::ErrorKind::NotConnected);
+    drop((echo, attachment));
+
+    world.run(&world.gateway, "ip link add x0 type veth peer name x1");
+    world.run(&world.gateway, "ip link set x0 up");
+    let attachment = attach(&world, &steering);
+    assert!(!attachment.adopted(), "another interface of the same name");
+    steering.close(vec![attachment]).unwrap();
+}
+
+#[test]
 fn every_kind_of_packet_goes_where_it_belongs() {
     let Some(world) = World::new() else { return };
     let steering = open(&world);
