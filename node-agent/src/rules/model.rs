@@ -74,11 +74,11 @@ pub struct RateLimits {
 impl Default for RateLimits {
     fn default() -> Self {
         Self {
-            syn_per_source: 2_000,
+            syn_per_source: 5_000,
             syn_per_link: 20_000,
             other_per_source: 20_000,
             other_per_link: 50_000,
-            per_pod: 5_000,
+            per_pod: 20_000,
         }
     }
 }
