@@ -269,9 +269,10 @@ fn a_clock_that_is_off_is_said_with_both_times() {
 #[test]
 fn a_withdrawn_peer_loses_all_at_once_and_its_sequences_are_remembered() {
     let mut world = World::mesh(&["east", "west"]);
-    world.with("west", |west, now| west.set_policy("second", now));
-    world.run(secs(1));
     let backup = world.get("west").disk.clone();
+    world.with("west", |west, now| west.set_policy("second", now));
+    // Long enough for two more bundles.
+    world.run(secs(11 * 3600));
     let peers = world.get("east").peers.clone();
     world.with("east", |east, now| {
         east.peering.set_peers(vec![], now).unwrap()
@@ -294,18 +295,23 @@ fn a_withdrawn_peer_loses_all_at_once_and_its_sequences_are_remembered() {
     world.with("east", |east, now| {
         east.peering.set_peers(vec![], now).unwrap()
     });
-    world.restart("west");
     world.get("west").disk = backup;
+    world.get("west").policy = "forged".into();
     world.restart("west");
+    world.get("east").events.clear();
     world.with("east", |east, now| {
         east.peering.set_peers(peers.clone(), now).unwrap()
     });
     world.connect("east", "west");
     world.run(secs(1));
-    assert_eq!(
-        digest_hash(&mut world, "west", "east"),
-        Some(hash("second"))
+    let alarms = world.get("east").alarms().join("\n");
+    assert!(
+        alarms.contains("bundle 2 of west is older than 3"),
+        "{alarms}"
     );
+    let west = domain("west");
+    assert!(world.get("east").peering.bundles().bundle(&west).is_none());
+    assert!(world.get("east").peering.digest(&west).is_none());
 
     // Set up anew with another root, which the operator confirms by the pin: all is forgotten.
     let new_root = root("west again");

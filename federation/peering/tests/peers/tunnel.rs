@@ -94,4 +94,6 @@ fn associations_are_renewed_by_packets_once() {
     let (send, receive) = spis(&mut world, "east", "west");
     assert!(send.iter().all(|spi| !first.contains(spi)));
     assert_eq!(receive.len(), 4, "one new generation, not three");
+    let asked = world.sent.iter().filter(|(_, _, bytes)| bytes[0] == 8);
+    assert_eq!(asked.count(), 1, "asked for once");
 }
