@@ -11,7 +11,7 @@
 //! is dropped instead of routed. The next process adopts them; a clean exit removes them.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -27,6 +27,7 @@ use aya::{
 use crate::{
     Nic, SteerConfig, SteerCounters, XdpError, XskQueue,
     bpffs::{BpfFs, StateLock, remove_pins},
+    detach::detach,
     steer::{MAX_QUEUES, SteerMaps},
 };
 
@@ -134,7 +135,11 @@ impl Steering {
             // The kernel puts files of its own at the root (CONFIG_BPF_PRELOAD).
             let ours = entry.file_type().map_err(failed)?.is_dir();
             if ours && !keep.iter().any(|name| entry.file_name() == *name) {
-                remove_pins(&entry.path()).map_err(failed)?;
+                let pins = entry.path();
+                match detach(&pins.join(LINK)) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+                    _ => remove_pins(&pins).map_err(failed)?,
+                }
             }
         }
         Ok(())
@@ -145,8 +150,8 @@ impl Steering {
     /// # Errors
     /// When a pin cannot be removed; what is left stays closed.
     pub fn close(self, attachments: Vec<Attachment>) -> Result<(), XdpError> {
-        drop(attachments);
         self.retire_all_but(&[])?;
+        drop(attachments);
         self.fs.close();
         Ok(())
     }

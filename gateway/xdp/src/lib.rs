@@ -7,6 +7,7 @@
 
 mod attach;
 mod bpffs;
+mod detach;
 mod error;
 mod frames;
 mod mapping;

@@ -52,21 +52,28 @@ impl Waker {
         let millis = timeout.as_micros().div_ceil(1000);
         let timeout = PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX);
         match poll(&mut list[..count], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
+            Ok(0) => return queues.iter().try_for_each(check),
+            Ok(_) => {}
+            Err(Errno::EINTR) => return Ok(()),
             Err(e) => return Err(e.into()),
         }
-        let silent = list[1..count].iter().zip(queues);
-        for (fd, queue) in silent.filter(|(fd, _)| fd.revents().is_none_or(|e| e.is_empty())) {
-            // The kernel unbinds a socket whose interface is removed. poll does not tell.
-            let error = getsockopt(&fd.as_fd(), SocketError)?;
-            if error != 0 {
-                let gone = format!("the interface of queue {} is gone", queue.queue());
-                return Err(io::Error::new(io::ErrorKind::NotConnected, gone));
-            }
+        if list[0].revents().is_some_and(|events| !events.is_empty()) {
+            // Empty the counter; EAGAIN says that it was empty.
+            let _ = self.0.read();
         }
-        // Empty the counter; EAGAIN says that it was empty.
-        let _ = self.0.read();
         Ok(())
+    }
+}
+
+/// The kernel unbinds a socket whose interface is removed, and poll does not tell. Sending on it fails,
+/// so it is enough to look when nothing comes.
+fn check(queue: &XskQueue) -> io::Result<()> {
+    match getsockopt(queue, SocketError)? {
+        0 => Ok(()),
+        _ => {
+            let gone = format!("the interface of queue {} is gone", queue.queue());
+            Err(io::Error::new(io::ErrorKind::NotConnected, gone))
+        }
     }
 }
 

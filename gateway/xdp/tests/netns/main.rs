@@ -191,8 +191,7 @@ fn a_queue_without_a_socket_drops_what_is_ours() {
     let Some(world) = World::new() else { return };
     // That the kernel would forward it shows that the test can fail.
     send_into_prefix(&world, 10);
-    kernel_is_reached(&world);
-    assert_eq!(world.forwarded_in_clear(), 10);
+    world.until_forwarded(10);
 
     let steering = open(&world);
     let attachment = attach(&world, &steering);
@@ -204,8 +203,7 @@ fn a_queue_without_a_socket_drops_what_is_ours() {
 
     steering.close(vec![attachment]).unwrap();
     send_into_prefix(&world, 10);
-    kernel_is_reached(&world);
-    assert_eq!(world.forwarded_in_clear(), 20);
+    world.until_forwarded(20);
 }
 
 /// What `a_killed_gateway_stays_closed_and_its_successor_adopts` kills. It serves until then.

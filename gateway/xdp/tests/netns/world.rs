@@ -14,7 +14,7 @@ use std::{
     process::Command,
     sync::atomic::{AtomicU32, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns};
@@ -113,6 +113,15 @@ impl World {
     /// Runs a command line inside `namespace`.
     pub fn run(&self, namespace: &str, line: &str) {
         ip(&format!("netns exec {namespace} {line}"));
+    }
+
+    /// Waits until the gateway's kernel has forwarded so many packets in clear, and no more.
+    pub fn until_forwarded(&self, count: u64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.forwarded_in_clear() < count && Instant::now() < deadline {
+            thread::yield_now();
+        }
+        assert_eq!(self.forwarded_in_clear(), count);
     }
 
     /// Packets that the gateway's kernel forwarded in clear.
