@@ -133,7 +133,8 @@ pub enum PeerEvent {
         /// What the peer is told.
         reason: String,
     },
-    /// The peer is none any more: all of it is gone.
+    /// All of the peer is gone: it is none any more, or it was set up anew under another pin. Which
+    /// of both, [`Peering::peers`] says.
     Removed(TrustDomain),
 }
 

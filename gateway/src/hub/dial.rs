@@ -1,6 +1,6 @@
 //! Keeps a session with one peer: dials while there is none, with growing pauses.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quic::{Backoff, Endpoint, Target};
 use rand_core::Rng;
@@ -10,6 +10,9 @@ use tokio::{
 };
 
 use super::links::Input;
+
+/// A session that lasted so long was a good one: the next pause is a short one again.
+const LASTED: Duration = Duration::from_secs(10);
 
 /// The task that dials one peer, ended when dropped.
 #[derive(Debug)]
@@ -65,13 +68,21 @@ async fn dial(
     mut rng: impl Rng,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    while wants.wait_for(|wanted| *wanted != 0).await.is_ok() {
+    loop {
+        let resting = Instant::now();
+        if wants.wait_for(|wanted| *wanted != 0).await.is_err() {
+            return;
+        }
+        // Not by a session alone: a peer whose sessions end as soon as they begin would be dialled
+        // without pause.
+        if resting.elapsed() >= LASTED {
+            backoff.reset();
+        }
         let answer = tokio::select! {
             answer = endpoint.dial(&target) => answer,
             // The peer dialled us meanwhile: a second session would only displace the first.
             _ = wants.wait_for(|wanted| *wanted == 0) => continue,
         };
-        let reached = answer.is_ok();
         let input = match answer {
             Ok(session) => Input::Peer(session),
             Err(e) => Input::NotReached {
@@ -81,9 +92,6 @@ async fn dial(
         };
         if inputs.send(input).await.is_err() {
             return;
-        }
-        if reached {
-            backoff.reset();
         }
         // After a success the hub says whether another is wanted; it needs a moment to do so.
         tokio::time::sleep(backoff.wait(rng.next_u32())).await;

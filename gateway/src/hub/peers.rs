@@ -136,12 +136,17 @@ impl Peers {
         }
     }
 
-    fn keep(&mut self, domain: TrustDomain, address: SocketAddr, pin: Pin) {
+    /// Whether a session was ended, because the peer is configured otherwise than before.
+    fn keep(&mut self, domain: TrustDomain, address: SocketAddr, pin: Pin) -> bool {
         let same = |peer: &Peer| peer.address == address && peer.pin == pin;
         if self.all.get(&domain).is_some_and(same) {
-            return;
+            return false;
         }
-        if self.all.contains_key(&domain) {
+        let had = self
+            .all
+            .get(&domain)
+            .is_some_and(|peer| peer.link.is_some());
+        if had {
             self.close_one(&domain, "configured anew");
         }
         let target = Target {
@@ -167,6 +172,7 @@ impl Peers {
             dialler,
         };
         self.all.insert(domain, peer);
+        had
     }
 }
 
@@ -209,7 +215,10 @@ impl Hub {
             return;
         }
         for (domain, (_, address, pin)) in wanted {
-            self.peers.keep(domain, address, pin);
+            if self.peers.keep(domain.clone(), address, pin) {
+                let why = "configured anew";
+                self.peering.handle_disconnected(&domain, why, now);
+            }
         }
         self.trust_bundles();
         self.judge_again = true;
@@ -242,11 +251,11 @@ impl Hub {
         Ok((config, address, pin))
     }
 
-    /// TLS believes a peer by its bundle, and by its pin until there is one.
+    /// TLS believes a peer by its bundle, and by its pin until there is one. A bundle without roots
+    /// is one: the peer withdrew them, and the pin does not bring them back.
     pub(super) fn trust_bundles(&mut self) {
         for (domain, peer) in &self.peers.all {
-            let bundle = self.peering.bundles().bundle(domain);
-            let anchor = match bundle.filter(|bundle| !bundle.x509_roots.is_empty()) {
+            let anchor = match self.peering.bundles().bundle(domain) {
                 Some(bundle) => Anchor::Roots(bundle.x509_roots.clone()),
                 None => Anchor::Pinned(peer.pin),
             };

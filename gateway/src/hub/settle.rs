@@ -112,8 +112,11 @@ impl Hub {
                 self.peers.close_one(&peer, &reason);
             }
             PeerEvent::Removed(peer) => {
-                info!(%peer, "is no peer any more");
-                self.peers.remove(&peer);
+                // Set up anew under another pin it is one again, of which nothing is known.
+                if self.peering.peers().all(|other| *other != peer) {
+                    info!(%peer, "is no peer any more");
+                    self.peers.remove(&peer);
+                }
                 self.tunnels.remove(&peer);
                 self.records.remove_domain(&peer);
                 self.judge_again = true;
