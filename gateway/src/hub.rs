@@ -1,7 +1,7 @@
 //! The control side: one task that owns every state machine of the gateway, feeds them with what
 //! happens, and carries out what they say. It decides nothing itself.
 //!
-//! After every input the same round runs ([`Hub::settle`]): store what must be stored, deliver events
+//! After every input the same round runs (`Hub::settle`): store what must be stored, deliver events
 //! from machine to machine until all are quiet, send, and publish a new snapshot for the queue
 //! threads if anything in it changed.
 

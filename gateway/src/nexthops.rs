@@ -1,7 +1,7 @@
 //! Where a packet goes next: routes and neighbours as the kernel knows them, ready to be looked up.
 //!
 //! The kernel's tables are the operator's interface: a gateway forwards pods' packets to where
-//! `ip route` says, and its link addresses are resolved by the kernel ([`watch`]).
+//! `ip route` says, and its link addresses are resolved by the kernel (`watch`).
 
 mod kernel;
 mod watch;
