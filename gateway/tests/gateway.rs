@@ -160,7 +160,8 @@ impl Drop for World {
                 let log = fs::read_to_string(self.path(&format!("{cluster}.log")));
                 eprintln!("== {cluster}\n{}", log.unwrap_or_default());
             }
-            let _ = nix::mount::umount(&self.path(cluster).join("bpf"));
+            let place = self.path(cluster).join("bpf");
+            let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
         }
     }
 }

@@ -105,7 +105,8 @@ impl BpfFs {
 
     /// Unmounts it. One that an operator mounted for us and that we may not unmount stays.
     pub(crate) fn close(self) {
-        if let Err(e) = umount2(&self.path, MntFlags::empty()) {
+        // Lazily: nothing is pinned there any more, and somebody who lists mounts holds it for a moment.
+        if let Err(e) = umount2(&self.path, MntFlags::MNT_DETACH) {
             tracing::info!("{} stays mounted: {e}", self.path.display());
         }
     }

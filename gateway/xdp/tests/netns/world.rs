@@ -144,7 +144,8 @@ impl Drop for World {
             eprintln!("the namespaces were {} and {}", self.peer, self.gateway);
         }
         for state in ["gw", "other"] {
-            let _ = nix::mount::umount(&self.state.path().join(state).join("bpf"));
+            let place = self.state.path().join(state).join("bpf");
+            let _ = nix::mount::umount2(&place, nix::mount::MntFlags::MNT_DETACH);
         }
         for name in [&self.peer, &self.gateway] {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
