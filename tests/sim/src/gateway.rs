@@ -53,22 +53,15 @@ struct Seen {
 }
 
 impl Gateway {
-    /// The gateway of cluster `number`, which decides by `transit` and has no tunnel yet.
+    /// The gateway of cluster `number`, which does not run yet.
     #[must_use]
-    pub fn new(
-        number: usize,
-        clusters: Vec<TrustDomain>,
-        transit: Arc<TransitSnapshot>,
-        dice: Dice,
-    ) -> Self {
-        let mut gateway = Self {
+    pub fn new(number: usize, clusters: Vec<TrustDomain>, dice: Dice) -> Self {
+        Self {
             number,
             clusters,
             dice,
             process: None,
-        };
-        gateway.start(transit, Mono::default());
-        gateway
+        }
     }
 
     /// The process is killed: flows, half-open flows, nonces and associations are lost.

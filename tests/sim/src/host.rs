@@ -36,17 +36,12 @@ pub struct Host {
 }
 
 impl Host {
-    /// A node whose agent decides by `snapshot`.
+    /// A node whose agent was not started yet.
     #[must_use]
-    pub fn new(snapshot: Arc<NodeSnapshot>, mut dice: Dice) -> Self {
-        let enforcer = Some(Node::new(
-            snapshot,
-            NodeLimits::default(),
-            Box::new(dice.rng()),
-        ));
+    pub fn new(dice: Dice) -> Self {
         Self {
             pods: BTreeMap::new(),
-            enforcer,
+            enforcer: None,
             marks: BTreeSet::new(),
             records: BTreeMap::new(),
             out: Vec::new(),

@@ -4,11 +4,13 @@
 //! Every run follows from one seed. After each step the world is held against [`naive`], which is
 //! computed from the raw objects and shares no code with the crates under test.
 
+pub mod agent;
 pub mod attacker;
-pub mod control;
 pub mod dice;
 pub mod gateway;
 pub mod host;
+pub mod hub;
+pub mod lines;
 pub mod naive;
 pub mod network;
 pub mod objects;

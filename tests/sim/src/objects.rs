@@ -8,6 +8,7 @@ use std::{
 
 use identity::{
     Assurance, Claims, IdentityNetworks, IdentityRange, Labels, SpiffeId, TrustDomain, UnixMillis,
+    Workload,
 };
 use policy::model::{
     Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch, Policy,
@@ -71,9 +72,7 @@ impl Objects {
             .iter()
             .enumerate()
             .map(|(number, cluster)| IdentityRange {
-                prefix: format!("10.{}.0.0/16", number + 1)
-                    .parse()
-                    .expect("a prefix"),
+                prefix: prefix(number).parse().expect("a prefix"),
                 trust_domain: cluster.domain.clone(),
                 range_id: 1,
             });
@@ -130,6 +129,14 @@ impl Cluster {
         cluster
     }
 
+    /// Its pods, as a source describes them.
+    #[must_use]
+    pub fn workloads(&self) -> Vec<Workload> {
+        let pods = self.pods.iter();
+        pods.map(|(address, pod)| pod.workload(&self.domain, *address))
+            .collect()
+    }
+
     /// Other policies take the place of these.
     pub fn rewrite_policies(&mut self, dice: &mut Dice) {
         let count = dice.below(5);
@@ -137,6 +144,28 @@ impl Cluster {
             .map(|number| random_policy(number, dice))
             .collect();
     }
+}
+
+/// The pod range of a cluster.
+#[must_use]
+pub fn prefix(cluster: usize) -> String {
+    format!("10.{}.0.0/16", cluster + 1)
+}
+
+/// The name of a node.
+#[must_use]
+pub fn node_name(node: usize) -> String {
+    format!("node{node}")
+}
+
+/// And back.
+///
+/// # Panics
+/// When it is none.
+#[must_use]
+pub fn node_number(name: &str) -> usize {
+    let number = name.strip_prefix("node").and_then(|n| n.parse().ok());
+    number.expect("the name of a node")
 }
 
 /// The address of a pod: `10.<cluster>.<node>.<place>`.
@@ -167,6 +196,25 @@ impl Pod {
     pub fn relabel(&mut self, dice: &mut Dice) {
         self.app = *dice.pick::<&str>(&APPS);
         self.generation += 1;
+    }
+
+    /// What a source says of it.
+    #[must_use]
+    pub fn workload(&self, domain: &TrustDomain, address: IpAddr) -> Workload {
+        let claims = self.claims(domain, [0; 32], UnixMillis(0));
+        Workload {
+            namespace: self.namespace.into(),
+            pod: claims.pod,
+            uid: claims.pod_uid,
+            service_account: "default".into(),
+            labels: claims.labels,
+            namespace_labels: claims.namespace_labels,
+            zone: None,
+            named_ports: Vec::new(),
+            node: node_name(self.node),
+            address: Some(address),
+            unprotected: false,
+        }
     }
 
     /// What its credential says.

@@ -36,12 +36,14 @@ fn nothing_denied_is_delivered_and_everything_allowed_flows() {
     });
     let total = |field: fn(&Summary) -> u64| summaries.iter().map(field).sum::<u64>();
     println!(
-        "{count} seeds: {} connects, {} deliveries, {} injected packets, {} changes, {} crashes, \
+        "{count} seeds: {} connects, {} deliveries, {} injected packets, {} changes, \
+         {} broken sessions, {} crashes, \
          {} gateway restarts, {} packets between clusters and {} of an attacker there; at the end {} pairs allowed and talking, {} denied and silent",
         total(|s| s.connects),
         total(|s| s.deliveries),
         total(|s| s.injected),
         total(|s| s.changes),
+        total(|s| s.broken),
         total(|s| s.crashes),
         total(|s| s.restarts),
         total(|s| s.tunnelled),

@@ -1,0 +1,159 @@
+//! The control side of a node's agent: what it hears from its source and from its issuer, and what
+//! its enforcer decides by.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use handshake::{
+    keys::AgentSecret,
+    node::{LocalIdentity, LocalPod, NodeSnapshot},
+};
+use identity::{BundleMark, IdentityNetworks, Mono, Now, TrustDomain};
+use peering::member::{AgentMember, MemberEvent};
+use policy::KnownKeys;
+
+use crate::{
+    dice::Dice,
+    hub,
+    objects::{self, Objects},
+};
+
+/// An agent's control side. Its disk outlives it.
+#[derive(Debug)]
+pub struct Agent {
+    cluster: usize,
+    node: usize,
+    dice: Dice,
+    /// On disk.
+    marks: BTreeMap<TrustDomain, BundleMark>,
+    epoch: u64,
+    life: Option<Life>,
+}
+
+#[derive(Debug)]
+struct Life {
+    member: AgentMember,
+    domain: TrustDomain,
+    policy: policy::Table,
+    networks: IdentityNetworks,
+    changed: bool,
+}
+
+impl Agent {
+    /// The agent of a node, which does not run yet.
+    #[must_use]
+    pub fn new(cluster: usize, node: usize, dice: Dice) -> Self {
+        Self {
+            cluster,
+            node,
+            dice,
+            marks: BTreeMap::new(),
+            epoch: 0,
+            life: None,
+        }
+    }
+
+    /// The process is killed.
+    pub fn kill(&mut self) {
+        self.life = None;
+    }
+
+    /// A new process reads what `objects` say.
+    pub fn start(&mut self, objects: &Objects, now: Now) {
+        let cluster = &objects.clusters[self.cluster];
+        let member = AgentMember::new(
+            cluster.domain.clone(),
+            &objects::node_name(self.node),
+            self.marks.clone(),
+            Box::new(self.dice.rng()),
+            now,
+        );
+        self.life = Some(Life {
+            member,
+            domain: cluster.domain.clone(),
+            policy: policy::compile(&cluster.policies).expect("valid policies"),
+            networks: objects.networks(),
+            changed: true,
+        });
+        self.hear(objects, now);
+    }
+
+    /// Its source says what `objects` say.
+    pub fn hear(&mut self, objects: &Objects, now: Now) {
+        let Some(life) = &mut self.life else { return };
+        let cluster = &objects.clusters[self.cluster];
+        life.policy = policy::compile(&cluster.policies).expect("valid policies");
+        life.member.set_pods(cluster.workloads(), now);
+        life.changed = true;
+    }
+
+    /// The machine that talks to the issuer, while the process runs.
+    pub fn member(&mut self) -> Option<&mut AgentMember> {
+        self.life.as_mut().map(|life| &mut life.member)
+    }
+
+    /// The same, to be looked at.
+    #[must_use]
+    pub fn held(&self) -> Option<&AgentMember> {
+        self.life.as_ref().map(|life| &life.member)
+    }
+
+    /// When the machine is due.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Mono> {
+        self.held()?.poll_timeout()
+    }
+
+    /// What it has to say to its issuer.
+    ///
+    /// # Panics
+    /// When it complains: nobody misbehaves here.
+    pub fn pump(&mut self) -> Vec<Vec<u8>> {
+        let Some(life) = &mut self.life else {
+            return Vec::new();
+        };
+        while let Some(event) = life.member.poll_event() {
+            match event {
+                MemberEvent::Changed => life.changed = true,
+                MemberEvent::MarksChanged => self.marks.clone_from(life.member.bundle_marks()),
+                MemberEvent::RecordsMissed => panic!("records were missed"),
+                MemberEvent::Problem(words) => panic!("an agent complains: {words}"),
+            }
+        }
+        std::iter::from_fn(|| life.member.poll_transmit()).collect()
+    }
+
+    /// What the enforcer decides by from now on, if it changed.
+    pub fn take_snapshot(&mut self) -> Option<Arc<NodeSnapshot>> {
+        let life = self.life.as_mut()?;
+        if !std::mem::take(&mut life.changed) {
+            return None;
+        }
+        self.epoch += 1;
+        let member = &life.member;
+        let pods = member.pods().filter_map(|pod| {
+            let identity = pod.identity.map(|identity| LocalIdentity {
+                credential: identity.credential.clone(),
+                claims: identity.claims.clone(),
+                secret: AgentSecret::from(identity.secret.clone()),
+            });
+            let uid = pod.workload.uid.clone();
+            Some((pod.workload.address?, LocalPod { uid, identity }))
+        });
+        let networks = match member.ranges() {
+            [] => life.networks.clone(),
+            ranges => IdentityNetworks::new(ranges.to_vec()).expect("disjoint"),
+        };
+        Some(Arc::new(NodeSnapshot {
+            epoch: self.epoch,
+            own: life.domain.clone(),
+            networks,
+            bundles: member.bundles().clone(),
+            policy: life.policy.clone(),
+            pods: pods.collect(),
+            unprotected: member.unprotected().collect(),
+            known: KnownKeys::all(),
+            segment_keys: hub::segment_keys(member.segment_keys()),
+            changes: hub::changes(member.records()),
+        }))
+    }
+}

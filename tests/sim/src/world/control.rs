@@ -1,0 +1,336 @@
+//! The control plane of the world: sessions that come and go, and what follows from each message.
+
+use identity::Mono;
+
+use super::{Event, Place, World};
+use crate::{
+    hub::To,
+    lines::{End, Line},
+};
+
+impl World {
+    /// Every session that there may be.
+    fn lines(&self) -> Vec<Line> {
+        let count = self.gateways.len();
+        let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| Line::Gateways(a, b)));
+        let agents = self.hosts.keys().map(|(c, node)| Line::Agent(*c, *node));
+        pairs.chain(agents).collect()
+    }
+
+    fn lines_of_gateway(&self, number: usize) -> Vec<Line> {
+        let ends = |line: &Line| match line {
+            Line::Gateways(a, b) => *a == number || *b == number,
+            Line::Agent(cluster, _) => *cluster == number,
+        };
+        self.lines().into_iter().filter(ends).collect()
+    }
+
+    /// All processes start and meet.
+    pub(super) fn begin(&mut self) {
+        let now = self.time();
+        for hub in &mut self.hubs {
+            hub.start(&self.objects, now);
+        }
+        for (place, agent) in &mut self.agents {
+            agent.start(&self.objects, now);
+            let snapshot = agent.take_snapshot().expect("a first snapshot");
+            self.hosts
+                .get_mut(place)
+                .expect("a node")
+                .restart(snapshot, now);
+        }
+        for line in self.lines() {
+            self.meet(line);
+        }
+        for number in 0..self.hubs.len() {
+            self.pump_gateway(number);
+        }
+        let places: Vec<_> = self.hosts.keys().copied().collect();
+        places.into_iter().for_each(|place| self.pump_agent(place));
+    }
+
+    pub(super) fn kill_gateway(&mut self) {
+        let number = self.dice.below(self.gateways.len());
+        if !self.gateways[number].is_up() {
+            return;
+        }
+        self.gateways[number].kill();
+        self.hubs[number].kill();
+        self.summary.restarts += 1;
+        for line in self.lines_of_gateway(number) {
+            self.part(line);
+        }
+        let later = self.now.after(self.dice.millis(1, 1000));
+        self.schedule(later, Event::GatewayStarts(number));
+    }
+
+    pub(super) fn start_gateway(&mut self, number: usize) {
+        let now = self.time();
+        self.hubs[number].start(&self.objects, now);
+        self.pump_gateway(number);
+        for line in self.lines_of_gateway(number) {
+            self.meet_in(line, (5, 60));
+        }
+    }
+
+    pub(super) fn crash_agent(&mut self) {
+        let places: Vec<_> = self.hosts.keys().copied().collect();
+        let place = *self.dice.pick(&places);
+        let host = self.hosts.get_mut(&place).expect("a node");
+        if host.enforcer().is_none() {
+            return;
+        }
+        host.crash();
+        self.agents.get_mut(&place).expect("a node").kill();
+        self.summary.crashes += 1;
+        let line = Line::Agent(place.0, place.1);
+        self.part(line);
+        self.lines.cut(line, true, self.now);
+        let later = self.now.after(self.dice.millis(1, 1500));
+        self.schedule(later, Event::Restarts(place.0, place.1));
+    }
+
+    pub(super) fn restart_agent(&mut self, place: (usize, usize)) {
+        let now = self.time();
+        let agent = self.agents.get_mut(&place).expect("a node");
+        agent.start(&self.objects, now);
+        let snapshot = agent.take_snapshot().expect("a first snapshot");
+        let host = self.hosts.get_mut(&place).expect("a node");
+        host.restart(snapshot, now);
+        self.collect(place);
+        self.meet_in(Line::Agent(place.0, place.1), (2, 50));
+    }
+
+    /// A session breaks for no reason that anybody here knows.
+    pub(super) fn break_line(&mut self) {
+        let lines = self.lines();
+        let line = *self.dice.pick(&lines);
+        if self.lines.session(line).is_some() {
+            self.part(line);
+            self.meet_in(line, (10, 1500));
+        }
+    }
+
+    /// The session is over. Each end may notice only when another takes its place.
+    pub(super) fn part(&mut self, line: Line) {
+        if !self.lines.cut(line, false, self.now) {
+            return;
+        }
+        self.summary.broken += 1;
+        for end in [End::First, End::Second] {
+            if self.dice.percent(70) {
+                self.set_connected(line, end, false);
+            }
+        }
+    }
+
+    pub(super) fn meet_in(&mut self, line: Line, millis: (u64, u64)) {
+        let later = self.now.after(self.dice.millis(millis.0, millis.1));
+        self.schedule(later, Event::Meets(line));
+    }
+
+    /// A session begins, if both ends live and can reach each other.
+    pub(super) fn meet(&mut self, line: Line) {
+        let possible = match line {
+            Line::Gateways(a, b) => {
+                self.hubs[a].peering().is_some()
+                    && self.hubs[b].peering().is_some()
+                    && !self.partitions.contains(&(a, b))
+            }
+            Line::Agent(cluster, node) => {
+                self.hubs[cluster].peering().is_some()
+                    && self.agents[&(cluster, node)].held().is_some()
+            }
+        };
+        if possible && self.lines.session(line).is_none() {
+            self.lines.connect(line, self.now);
+            self.set_connected(line, End::First, true);
+            self.set_connected(line, End::Second, true);
+        }
+    }
+
+    fn set_connected(&mut self, line: Line, end: End, up: bool) {
+        let now = self.time();
+        match (line, end) {
+            (Line::Agent(cluster, node), End::First) => {
+                let agent = self.agents.get_mut(&(cluster, node)).expect("a node");
+                match (agent.member(), up) {
+                    (Some(member), true) => member.handle_connected(now),
+                    (Some(member), false) => member.handle_disconnected(now),
+                    (None, _) => {}
+                }
+                self.pump_agent((cluster, node));
+            }
+            (Line::Agent(cluster, node), End::Second) => {
+                self.hubs[cluster].set_connected(To::Node(node), up, now);
+                self.pump_gateway(cluster);
+            }
+            (Line::Gateways(a, b), end) => {
+                let (here, there) = if end == End::First { (a, b) } else { (b, a) };
+                self.hubs[here].set_connected(To::Peer(there), up, now);
+                self.pump_gateway(here);
+            }
+        }
+    }
+
+    /// A message arrives, unless its session is over.
+    pub(super) fn message(&mut self, line: Line, session: u64, end: End, bytes: &[u8]) {
+        if self.lines.session(line) != Some(session) {
+            return;
+        }
+        let now = self.time();
+        match (line, end) {
+            (Line::Agent(cluster, node), End::First) => {
+                let agent = self.agents.get_mut(&(cluster, node)).expect("a node");
+                if let Some(member) = agent.member() {
+                    member.handle_message(bytes, now);
+                }
+                self.pump_agent((cluster, node));
+            }
+            (Line::Agent(cluster, node), End::Second) => {
+                self.hubs[cluster].handle_message(To::Node(node), bytes, now);
+                self.pump_gateway(cluster);
+            }
+            (Line::Gateways(a, b), end) => {
+                let (here, there) = if end == End::First { (a, b) } else { (b, a) };
+                self.hubs[here].handle_message(To::Peer(there), bytes, now);
+                self.pump_gateway(here);
+            }
+        }
+    }
+
+    /// A node or gateway hears what the objects are now.
+    pub(super) fn hears(&mut self, place: Place) {
+        let now = self.time();
+        match place {
+            Place::Host(cluster, node) => {
+                let agent = self.agents.get_mut(&(cluster, node)).expect("a node");
+                agent.hear(&self.objects, now);
+                self.pump_agent((cluster, node));
+            }
+            Place::Gateway(number, _) => {
+                self.hubs[number].hear(&self.objects, now);
+                self.pump_gateway(number);
+            }
+        }
+    }
+
+    /// Machines of the control plane whose time has come.
+    pub(super) fn control_timeouts(&mut self) {
+        let now = self.time();
+        let is_due = |due: Option<Mono>| due.is_some_and(|due| due <= now.mono);
+        for number in 0..self.hubs.len() {
+            if is_due(self.hubs[number].next_timeout()) {
+                self.hubs[number].handle_timeout(now);
+                self.pump_gateway(number);
+            }
+        }
+        let due: Vec<_> = self
+            .agents
+            .iter()
+            .filter(|(_, agent)| is_due(agent.next_timeout()))
+            .map(|(place, _)| *place)
+            .collect();
+        for place in due {
+            let agent = self.agents.get_mut(&place).expect("a node");
+            agent.member().expect("it is due").handle_timeout(now);
+            self.pump_agent(place);
+        }
+    }
+
+    /// Sends what a gateway's control has to say, and gives its data plane what is new.
+    fn pump_gateway(&mut self, number: usize) {
+        let now = self.time();
+        for (to, bytes) in self.hubs[number].pump(now) {
+            let (line, end) = match to {
+                To::Peer(other) if number < other => (Line::Gateways(number, other), End::Second),
+                To::Peer(other) => (Line::Gateways(other, number), End::First),
+                To::Node(node) => (Line::Agent(number, node), End::First),
+            };
+            self.send(line, end, bytes);
+        }
+        if let Some(transit) = self.hubs[number].take_transit() {
+            let gateway = &mut self.gateways[number];
+            match gateway.is_up() {
+                true => gateway.set_transit(transit),
+                false => gateway.start(transit, self.now),
+            }
+        }
+        for (peer, state) in self.hubs[number].take_tunnels() {
+            self.gateways[number].set_tunnel(&peer, &state);
+        }
+    }
+
+    /// Sends what an agent has to say, and gives its enforcer what is new.
+    fn pump_agent(&mut self, place: (usize, usize)) {
+        let now = self.time();
+        let agent = self.agents.get_mut(&place).expect("a node");
+        let messages = agent.pump();
+        let snapshot = agent.take_snapshot();
+        for bytes in messages {
+            self.send(Line::Agent(place.0, place.1), End::Second, bytes);
+        }
+        if let Some(snapshot) = snapshot {
+            let host = self.hosts.get_mut(&place).expect("a node");
+            host.set_snapshot(snapshot, now);
+            self.collect(place);
+        }
+    }
+
+    fn send(&mut self, line: Line, end: End, bytes: Vec<u8>) {
+        // Without a session an end speaks into a dead one.
+        if let Some((session, at)) = self.lines.send(line, end, self.now, &mut self.dice) {
+            let event = Event::Message {
+                line,
+                session,
+                end,
+                bytes,
+            };
+            self.schedule(at, event);
+        }
+    }
+
+    /// What each holds of the others is what they say of themselves: bundles, digests, records.
+    pub(super) fn check_convergence(&self) {
+        let now = self.time();
+        for (number, teller) in self.hubs.iter().enumerate() {
+            let domain = &self.objects.clusters[number].domain;
+            let said = teller.peering().expect("all live at the end");
+            let hash = policy::compile(&self.objects.clusters[number].policies)
+                .expect("valid policies")
+                .hash();
+            assert_eq!(said.own_digest().map(|digest| digest.hash), Some(hash));
+            let recorded = teller.recorded(now);
+            let own = said.bundles().bundle(domain);
+            for (other, hearer) in self.hubs.iter().enumerate() {
+                let heard = hearer.peering().expect("all live at the end");
+                assert_eq!(heard.bundles().bundle(domain), own, "{other} of {number}");
+                for (uid, generation) in &recorded {
+                    let held = hearer.records().and_then(|held| held.newest(domain, uid));
+                    let held = held.map(|(generation, _)| generation);
+                    assert_eq!(held, Some(*generation), "{other} of {uid}");
+                }
+                if other != number {
+                    let digest = heard.digest(domain).map(|digest| &**digest);
+                    assert_eq!(digest, said.own_digest(), "{other} of {number}");
+                }
+                for peer in heard.status(now.unix).peers {
+                    assert_eq!(peer.problems, Vec::<String>::new(), "{other}");
+                }
+            }
+            for (place, agent) in &self.agents {
+                let member = agent.held().expect("all live at the end");
+                assert_eq!(
+                    member.bundles().bundle(domain),
+                    own,
+                    "{place:?} of {number}"
+                );
+                for (uid, generation) in &recorded {
+                    let held = member.records().newest(domain, uid);
+                    let held = held.map(|(generation, _)| generation);
+                    assert_eq!(held, Some(*generation), "{place:?} of {uid}");
+                }
+            }
+        }
+    }
+}
