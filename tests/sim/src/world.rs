@@ -1,6 +1,8 @@
 //! Clusters, network, time, and what must be true after each step.
 
 mod check;
+#[cfg(test)]
+mod checker_tests;
 mod control;
 
 use std::{

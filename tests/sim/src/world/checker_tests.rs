@@ -1,0 +1,177 @@
+//! The checker itself: each thing that must never happen is made to happen, and must be seen.
+
+use std::{net::IpAddr, time::Duration};
+
+use policy::model::{
+    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, PeerMatch, Policy, PolicyKind,
+    Rule, Scope, Tier, WorkloadSelector,
+};
+use wire::flow::FlowKey;
+
+use super::World;
+use crate::{
+    network::Weather,
+    objects::{PORT, address},
+    sockets::{Delivery, WORD},
+};
+
+const EAST: (usize, usize, usize) = (0, 0, 0);
+const WEST: (usize, usize, usize) = (1, 0, 0);
+
+fn place((cluster, node, place): (usize, usize, usize)) -> IpAddr {
+    address(cluster, node, place)
+}
+
+/// Two clusters in fair weather; `ingress` says what west's pods take from everywhere.
+fn world(ingress: Option<Action>) -> World {
+    let mut world = World::new(2, 7);
+    world.weather = Weather::FAIR;
+    world.change(|objects| {
+        for cluster in &mut objects.clusters {
+            cluster.policies.policies = ingress.map(everybody).into_iter().collect();
+        }
+    });
+    world.run_until(world.now.after(Duration::from_secs(3)));
+    world.past.clear();
+    world
+}
+
+fn everybody(action: Action) -> Policy {
+    let all = |clusters| WorkloadSelector {
+        clusters,
+        namespaces: NamespaceMatch::Any,
+        pods: LabelSelector::default(),
+        service_accounts: Vec::new(),
+    };
+    let scopes = vec![Scope::Local, Scope::Remote];
+    let rule = |direction| Rule {
+        name: "all".into(),
+        direction,
+        action,
+        reject: false,
+        scopes: scopes.clone(),
+        peers: vec![PeerMatch::Workload(all(ClusterMatch::Any))],
+        ports: Vec::new(),
+        assurance: identity::Assurance::Agent,
+    };
+    Policy {
+        kind: PolicyKind::FederationPolicy,
+        namespace: None,
+        name: "everybody".into(),
+        tier: Tier::Application,
+        order: 1,
+        subject: all(ClusterMatch::Own),
+        isolates: Vec::new(),
+        rules: vec![rule(Direction::Ingress), rule(Direction::Egress)],
+    }
+}
+
+fn read(key: FlowKey) -> Delivery {
+    Delivery {
+        key,
+        bytes: WORD.into(),
+        at_server: true,
+    }
+}
+
+#[test]
+fn what_is_allowed_is_no_offence() {
+    let mut world = world(Some(Action::Allow));
+    let key = world.connect(place(EAST), place(WEST));
+    world.run_until(world.now.after(Duration::from_secs(1)));
+    assert!(world.summary.deliveries > 0 && world.summary.tunnelled > 0);
+    world.judge(&read(key));
+    world.check();
+    world.check_convergence();
+    world.change(|objects| {
+        objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
+    });
+    // Still in force somewhere, perhaps.
+    world.judge(&read(key));
+}
+
+#[test]
+#[should_panic(expected = "Ingress is denied")]
+fn a_denied_delivery_is_seen() {
+    let mut world = world(Some(Action::Allow));
+    let key = world.connect(place(EAST), place(WEST));
+    world.change(|objects| {
+        objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
+    });
+    world.now = world.now.after(super::SETTLED + Duration::from_millis(1));
+    world.judge(&read(key));
+}
+
+#[test]
+#[should_panic(expected = "nobody opened it")]
+fn a_delivery_that_nobody_opened_is_seen() {
+    let mut world = world(Some(Action::Allow));
+    world.judge(&read(FlowKey {
+        protocol: wire::ip::TCP,
+        src: place(EAST),
+        dst: place(WEST),
+        sport: 9,
+        dport: PORT,
+    }));
+}
+
+#[test]
+#[should_panic(expected = "Egress is denied")]
+fn a_delivery_to_the_pod_that_replaced_the_client_is_seen() {
+    let mut world = world(Some(Action::Allow));
+    let key = world.connect(place(EAST), place(WEST));
+    world.change(|objects| {
+        let pod = objects.clusters[0].pods.get_mut(&place(EAST));
+        pod.expect("a pod").name = "another".into();
+    });
+    world.now = world.now.after(super::SETTLED + Duration::from_millis(1));
+    world.judge(&read(key));
+}
+
+#[test]
+#[should_panic(expected = "a gateway lost count")]
+fn an_unbalanced_counter_is_seen() {
+    let mut world = world(None);
+    let totals = world.gateways[0].totals_mut().expect("it runs");
+    totals.consumed += 1;
+    world.check();
+}
+
+#[test]
+#[should_panic(expected = "a gateway counts other packets")]
+fn a_packet_that_was_counted_and_never_came_is_seen() {
+    let mut world = world(None);
+    let totals = world.gateways[0].totals_mut().expect("it runs");
+    totals.received += 1;
+    totals.consumed += 1;
+    world.check();
+}
+
+#[test]
+#[should_panic(expected = "in clear between clusters")]
+fn a_word_in_clear_between_clusters_is_seen() {
+    let world = world(None);
+    world.look_for_clear_text(format!("0123456789{WORD}1").as_bytes());
+}
+
+#[test]
+#[should_panic(expected = "0 of 1")]
+fn a_digest_that_did_not_arrive_is_seen() {
+    let mut world = world(Some(Action::Allow));
+    world.change(|objects| {
+        objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
+    });
+    // West's gateway has heard of it, and east's has not heard of west's.
+    world.hears(super::Place::Gateway(1, gateway_core::Side::Lan));
+    world.check_convergence();
+}
+
+#[test]
+#[should_panic(expected = "is allowed and does not flow")]
+fn silence_where_the_model_allows_is_seen() {
+    let mut world = world(Some(Action::Allow));
+    for host in world.hosts.values_mut() {
+        host.crash();
+    }
+    world.check_every_pair();
+}
