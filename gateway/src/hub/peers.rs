@@ -186,7 +186,10 @@ impl Hub {
             let endpoint = Some(peer.endpoint.to_string());
             (peer.cluster.clone(), endpoint, Some(peer.root_pin.clone()))
         });
-        let objects = world.peers.iter().map(|peer| {
+        // The file wins: an object of the same cluster need not repeat what the file says.
+        let listed = |cluster: &String| self.config.peers.iter().any(|p| p.cluster == *cluster);
+        let objects = world.peers.iter().filter(|peer| !listed(&peer.cluster));
+        let objects = objects.map(|peer| {
             let endpoint = peer.endpoints.first().cloned();
             (peer.cluster.clone(), endpoint, peer.root_pin.clone())
         });
@@ -195,7 +198,6 @@ impl Hub {
         for (cluster, endpoint, pin) in all {
             match self.peer_config(world, &cluster, endpoint.as_deref(), pin.as_deref()) {
                 Ok((config, address, pin)) => {
-                    // The file is said first and wins.
                     wanted
                         .entry(config.trust_domain.clone())
                         .or_insert((config, address, pin));
