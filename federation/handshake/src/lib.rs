@@ -14,6 +14,7 @@ pub mod bucket;
 pub mod credentials;
 mod freshness;
 pub mod half_open;
+mod judge;
 pub mod keys;
 pub mod node;
 mod packet;

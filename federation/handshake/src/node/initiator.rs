@@ -3,14 +3,13 @@
 
 use std::time::Duration;
 
-use identity::{CredentialHash, Mono, Now};
+use identity::{Mono, Now};
 use policy::{DropReason, Peer, model::Direction};
 use wire::{
     confirm::{self, Confirm},
     flow::FlowKey,
     hello::{self, HelloHeader, SegmentProof},
     marker::MARKER,
-    reply::Reply,
 };
 
 use super::{
@@ -18,6 +17,7 @@ use super::{
     RemoteEnd, Transmit, decide::decide, live::Live,
 };
 use crate::{
+    judge::{Answer, Judge},
     keys::{AgentSecret, Role, Tag, tags_equal},
     packet::{Parsed, Tcp},
     transcript::Transcript,
@@ -114,22 +114,20 @@ impl Node {
         let Some(half) = half else {
             return self.unknown_flow(p, false, now);
         };
-        if !tcp.has_marker() {
-            return Err(DropReason::NoIdentity);
-        }
-        let reply = Reply::parse(tcp.payload()).map_err(|_| DropReason::NoIdentity)?;
-        let owner = snapshot
+        let issuer = snapshot
             .identity_owner(key.dst)
             .ok_or(DropReason::NoIdentity)?;
-        let hash = CredentialHash::of(reply.credential);
-        let claims = self.verifier.verify(
-            reply.credential,
-            &hash,
-            owner,
-            owner,
-            &snapshot.bundles,
-            now,
-        )?;
+        let mut judge = Judge {
+            verifier: &mut self.verifier,
+            bundles: &snapshot.bundles,
+            changes: &snapshot.changes,
+            issuer,
+        };
+        let Answer {
+            reply,
+            hash,
+            claims,
+        } = judge.reply(tcp, now)?;
         let transcript = Transcript {
             protocol: key.protocol,
             hello: half.header.to_bytes(),
@@ -146,10 +144,7 @@ impl Node {
         }
         let confirm = transcript.tag(&keys, Role::Initiator);
         // The server is proven. Its labels are known only now, so egress is decided only now.
-        let claims = snapshot
-            .changes
-            .newest(&claims)
-            .ok_or(DropReason::Revoked)?;
+        let claims = judge.newest(&claims)?;
         let pod = snapshot
             .pods
             .get(&key.src)

@@ -11,7 +11,6 @@
 mod decide;
 mod initiator;
 mod live;
-
 mod pairs;
 mod plain;
 mod responder;
@@ -42,7 +41,6 @@ use crate::{
 use decide::{Judgement, Refusal};
 use initiator::Initiating;
 use live::{Live, LiveTable};
-
 use pairs::PairCache;
 use responder::Responding;
 

@@ -5,21 +5,16 @@ use std::sync::Arc;
 
 use identity::{Claims, CredentialHash, Now};
 use policy::{DropReason, Peer, model::Direction};
-use wire::{
-    hello::{Hello, HelloHeader},
-    marker::MARKER,
-    reply::Reply,
-};
+use wire::{hello::HelloHeader, marker::MARKER, reply::Reply};
 
 use super::{
     Ends, Fate, FlowRecord, HALF_OPEN_LIFE, Handled, Mark, Node, RemoteEnd, Transmit,
     decide::decide, live::Live,
 };
 use crate::{
-    freshness,
-    keys::{ProofCheck, Role, Tag, tags_equal},
+    judge::{self, Judge, Judged, Standing, Vouched},
+    keys::{Role, Tag, tags_equal},
     packet::{Parsed, Tcp},
-    replay::{Freshness, Seen},
     transcript::Transcript,
 };
 
@@ -61,75 +56,32 @@ impl Node {
     /// A SYN from an identity network for a pod of this node.
     pub(super) fn network_syn(&mut self, p: &Parsed<'_>, tcp: &Tcp<'_>, now: Now) -> Fate {
         let snapshot = self.snapshot.clone();
-        let owner = snapshot
+        let issuer = snapshot
             .identity_owner(p.key.src)
             .ok_or(DropReason::NoIdentity)?;
         let pod = snapshot.pods.get(&p.key.dst).ok_or(DropReason::NoRoute)?;
         let identity = pod.identity.as_ref().ok_or(DropReason::NoCredential)?;
-        if !tcp.has_marker() {
-            return Err(DropReason::NoIdentity);
-        }
-        let hello = Hello::parse(tcp.payload()).map_err(|_| DropReason::NoIdentity)?;
-        let header = hello.header;
-        let destination = p.destination(&snapshot.networks, p.key.dst, p.key.dport)?;
-        if header.isn != tcp.seq() || header.destination != destination {
-            return Err(DropReason::TranscriptMismatch);
-        }
-        // Cheapest first: one MAC, then freshness and replay, then the credential.
-        let proof = &hello.proof;
-        let proven =
-            match snapshot
-                .segment_keys
-                .check(hello.header_bytes, &proof.key_id, &proof.mac)
-            {
-                ProofCheck::Holds => true,
-                ProofCheck::Broken => return Err(DropReason::BadProof),
-                ProofCheck::Unknown if self.unproven.take(now.mono) => false,
-                ProofCheck::Unknown => return Err(DropReason::RateLimited),
-            };
-        freshness::check(header.timestamp, now.unix)?;
-        if self.initiating.entry(&p.key.reversed()).is_some()
-            && self.live.flow(&p.key.reversed()).is_none()
-        {
-            return Err(DropReason::SimultaneousOpen);
-        }
-        let seen = Seen {
-            key: p.key,
-            isn: header.isn,
+        let mut judge = Judge {
+            verifier: &mut self.verifier,
+            bundles: &snapshot.bundles,
+            changes: &snapshot.changes,
+            issuer,
         };
-        match (
-            self.replay.lookup(&header.nonce, seen, now.mono),
-            self.responding.entry(&p.key),
-        ) {
-            (Freshness::Replay, _) => return Err(DropReason::Replay),
-            (Freshness::Again, Some(half)) if half.header == header && !half.confirmed => {
-                return strip(p);
-            }
-            // The connection that used this nonce is over or has gone on.
-            (Freshness::Again, _) => return Err(DropReason::Superseded),
-            (Freshness::New, Some(half)) if half.header.isn == header.isn => {
-                if header.timestamp < half.header.timestamp {
-                    return Err(DropReason::Superseded);
-                }
-            }
-            (Freshness::New, Some(half)) if !half.confirmed && !proven => {
-                return Err(DropReason::BadProof);
-            }
-            (Freshness::New, _) => {}
-        }
-        let hash = CredentialHash(header.credential_hash);
-        let claims = self.verifier.verify(
-            hello.credential,
-            &hash,
-            owner,
-            owner,
-            &snapshot.bundles,
-            now,
-        )?;
-        let remote = snapshot
-            .changes
-            .newest(&claims)
-            .ok_or(DropReason::Revoked)?;
+        let vouched = Vouched::BySegment(&snapshot.segment_keys, &mut self.unproven);
+        let standing = |nonce: &[u8; 16], seen| Standing {
+            crossing: self.initiating.entry(&p.key.reversed()).is_some()
+                && self.live.flow(&p.key.reversed()).is_none(),
+            nonce: self.replay.lookup(nonce, seen, now.mono),
+            half: self.responding.entry(&p.key).map(|half| judge::Half {
+                header: &half.header,
+                confirmed: half.confirmed,
+            }),
+        };
+        let believed = match judge.hello((p, tcp), &snapshot.networks, vouched, now, standing)? {
+            Judged::Repeated(_) => return strip(p),
+            Judged::Believed(believed) => believed,
+        };
+        let (hello, remote) = (believed.hello, believed.newest);
         let peer = Peer::Identity {
             claims: &remote,
             address: Some(p.key.src),
@@ -153,7 +105,8 @@ impl Node {
             return Err(self.refuse(p.key, &refusal));
         }
         let packet = strip(p)?;
-        if !self.replay.remember(header.nonce, seen, now.mono) {
+        let header = hello.header;
+        if !self.replay.remember(header.nonce, believed.seen, now.mono) {
             return Err(DropReason::TableFull);
         }
         let mut nonce = [0; 16];
@@ -162,7 +115,7 @@ impl Node {
         // The claims of the credential itself: its key makes the MAC.
         let half = Responding {
             header,
-            remote: claims,
+            remote: believed.claims,
             credential,
             nonce,
             sent: None,

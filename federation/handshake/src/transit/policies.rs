@@ -1,0 +1,101 @@
+//! Asking the policies that a gateway knows: its own cluster's, and what each peer announced.
+
+use identity::Claims;
+use policy::{Decision, DropReason, Peer, Query, model::Direction};
+use wire::flow::FlowKey;
+
+use super::{Ends, Refused, TransitSnapshot};
+
+/// Refuses on the SYN what no rule of the destination's digest admits, whatever the destination.
+pub(super) fn refuse_early(
+    snapshot: &TransitSnapshot,
+    initiator: &Claims,
+    key: &FlowKey,
+) -> Result<(), DropReason> {
+    let owner = snapshot
+        .networks
+        .lookup(key.dst)
+        .ok_or(DropReason::NoRoute)?
+        .trust_domain;
+    match snapshot.digests.get(owner) {
+        Some(digest) if !digest.may_admit(initiator, key.protocol, key.dport) => {
+            Err(DropReason::PeerDenies)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Asks both ends' policies as far as this gateway knows them: its own at its own end, and at the
+/// other end the digest.
+pub(super) fn decide_pair(snapshot: &TransitSnapshot, ends: &Ends) -> Result<(), Refused> {
+    let Ends {
+        key,
+        initiator,
+        responder,
+    } = ends;
+    if *initiator.trust_domain() == snapshot.own {
+        decide(
+            snapshot,
+            &snapshot.policy,
+            Direction::Egress,
+            initiator,
+            responder,
+            key,
+        )?;
+        if let Some(digest) = snapshot.digests.get(responder.trust_domain()) {
+            decide(
+                snapshot,
+                digest,
+                Direction::Ingress,
+                responder,
+                initiator,
+                key,
+            )
+            .map_err(|refused| Refused {
+                reason: DropReason::PeerDenies,
+                ..refused
+            })?;
+        }
+        return Ok(());
+    }
+    decide(
+        snapshot,
+        &snapshot.policy,
+        Direction::Ingress,
+        responder,
+        initiator,
+        key,
+    )
+}
+
+pub(super) fn decide(
+    snapshot: &TransitSnapshot,
+    table: &policy::Table,
+    direction: Direction,
+    subject: &Claims,
+    peer: &Claims,
+    key: &FlowKey,
+) -> Result<(), Refused> {
+    let address = match direction {
+        Direction::Ingress => key.src,
+        Direction::Egress => key.dst,
+    };
+    let verdict = table.decide(&Query {
+        direction,
+        subject,
+        peer: Peer::Identity {
+            claims: peer,
+            address: Some(address),
+        },
+        protocol: key.protocol,
+        port: key.dport,
+        known: &snapshot.known,
+    });
+    match verdict.decision {
+        Decision::Allow => Ok(()),
+        Decision::Drop { reason, .. } => Err(Refused {
+            reason,
+            rule: verdict.rule,
+        }),
+    }
+}

@@ -1,0 +1,67 @@
+//! What becomes of a pod that is no longer what its credential says?
+
+use std::sync::Arc;
+
+use handshake::credentials::PodState;
+use policy::DropReason;
+
+use super::*;
+
+#[test]
+fn row_24_a_new_pod_on_an_old_address_is_judged_as_itself() {
+    let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+    let conn = Conn::new(FRONTEND, API);
+    let syn = out(&mut a, &conn.syn(), at(0));
+    assert!(open_with(&mut a, &mut b, &conn, &syn, |p| p));
+    // The frontend is deleted, and batch gets its address.
+    let mut next = east(false);
+    next.epoch = 2;
+    next.pods.insert(FRONTEND, local_pod("east", "batch"));
+    a.set_snapshot(Arc::new(next), at(20));
+    assert_eq!(a.flows().count(), 0, "the old pod's flow is cut with it");
+    let conn = Conn {
+        cport: 40_001,
+        ..conn
+    };
+    let syn = out(&mut a, &conn.syn(), at(21));
+    assert_eq!(dropped(to_pod(&mut b, &syn, 22)), DropReason::DeniedByRule);
+}
+
+#[test]
+fn a_relabelled_or_deleted_peer_is_decided_by_what_it_is_now() {
+    let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+    let conn = Conn::new(FRONTEND, API);
+    let syn = out(&mut a, &conn.syn(), at(0));
+    assert!(open_with(&mut a, &mut b, &conn, &syn, |p| p));
+    for (uid, state, reason) in [
+        (
+            "uid-east-frontend",
+            PodState::Relabelled(Arc::new({
+                let mut claims = claims("east", "batch", &secret("east"));
+                claims.generation = 2;
+                claims
+            })),
+            DropReason::DeniedByRule,
+        ),
+        ("uid-east-frontend", PodState::Gone, DropReason::Revoked),
+    ] {
+        let mut b = {
+            let mut fresh = node(west(false), 4);
+            fresh
+                .restore_flow(b.flows().next().unwrap().clone())
+                .unwrap();
+            fresh
+        };
+        let mut next = west(false);
+        next.epoch = 2;
+        next.changes.insert(domain("east"), uid.into(), state);
+        b.set_snapshot(Arc::new(next), at(30));
+        assert_eq!(b.flows().count(), 0);
+        let again = Conn {
+            cport: 41_000,
+            ..conn.clone()
+        };
+        let syn = out(&mut a, &again.syn(), at(31));
+        assert_eq!(dropped(to_pod(&mut b, &syn, 32)), reason);
+    }
+}
