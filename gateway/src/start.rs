@@ -140,7 +140,7 @@ fn closed(config: &Config, domain: &TrustDomain) -> anyhow::Result<Snapshot> {
         own: domain.clone(),
         networks: IdentityNetworks::default(),
         bundles: BundleStore::default(),
-        policy: policy::compile(&nothing)?,
+        policy: Arc::new(policy::compile(&nothing)?),
         digests: BTreeMap::new(),
         known: KnownKeys::all(),
         pods: BTreeMap::new(),

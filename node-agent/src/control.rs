@@ -52,7 +52,7 @@ pub struct Control {
     clock: Clock,
     world: watch::Receiver<Arc<World>>,
     links: watch::Receiver<Links>,
-    table: Table,
+    table: Arc<Table>,
     member: AgentMember,
     local: LocalPods,
     snapshot: Arc<NodeSnapshot>,
@@ -139,7 +139,7 @@ impl Control {
         let world = self.world.borrow_and_update().clone();
         match policy::compile(&world.policies) {
             Ok(table) => {
-                self.table = table;
+                self.table = Arc::new(table);
                 self.policy_problem = None;
             }
             // The last policies that could be compiled stay in force.

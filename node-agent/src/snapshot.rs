@@ -23,7 +23,7 @@ use crate::{judge::Touched, local::LocalPods};
 pub fn build(
     epoch: u64,
     world: &World,
-    policy: &Table,
+    policy: &Arc<Table>,
     member: &AgentMember,
     local: &LocalPods,
 ) -> NodeSnapshot {
@@ -72,7 +72,9 @@ pub fn build(
 /// What `new` changes for flows that were allowed by `old`.
 #[must_use]
 pub fn touched(old: &NodeSnapshot, new: &NodeSnapshot) -> Touched {
-    let all = old.policy.hash() != new.policy.hash()
+    let same_policy =
+        Arc::ptr_eq(&old.policy, &new.policy) || old.policy.hash() == new.policy.hash();
+    let all = !same_policy
         || old.networks != new.networks
         || old.known != new.known
         || removed_domain(&old.bundles, &new.bundles);

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use handshake::{
     node::{Event, Handled, Mark, Path},
     transit::{Origin, Passed},
@@ -245,9 +247,9 @@ fn a_flow_is_cut_when_a_new_policy_denies_it_and_its_next_packet_is_refused() {
     let mut closed = west(false);
     let mut set = policies("west", false);
     set.policies[0].rules.clear();
-    closed.policy = policy::compile(&set).unwrap();
+    closed.policy = Arc::new(policy::compile(&set).unwrap());
     closed.epoch = 2;
-    b.set_snapshot(std::sync::Arc::new(closed), at(10));
+    b.set_snapshot(Arc::new(closed), at(10));
     let cut = events(&mut b);
     assert!(
         matches!(
@@ -323,7 +325,7 @@ fn a_log_rule_speaks_once_for_each_new_connection() {
     log.name = "note".into();
     log.action = policy::model::Action::Log;
     set.policies[0].rules.insert(0, log);
-    logging.policy = policy::compile(&set).unwrap();
+    logging.policy = Arc::new(policy::compile(&set).unwrap());
     let (mut a, mut b) = (node(east(false), 1), node(logging, 2));
     open(&mut a, &mut b, &Conn::new(FRONTEND, API));
     let logged = events(&mut b).into_iter().filter_map(|event| match event {

@@ -1,6 +1,6 @@
 //! What the unit tests share.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
 use identity::{
@@ -54,7 +54,7 @@ pub fn transit_snapshot() -> TransitSnapshot {
         own: domain("east"),
         networks: IdentityNetworks::default(),
         bundles: BundleStore::default(),
-        policy: policy::compile(&set).unwrap(),
+        policy: Arc::new(policy::compile(&set).unwrap()),
         digests: BTreeMap::new(),
         known: KnownKeys::all(),
         pods: BTreeMap::new(),

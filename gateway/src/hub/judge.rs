@@ -20,10 +20,10 @@ use tracing::warn;
 #[derive(Debug, Default)]
 pub struct Judge {
     epoch: u64,
-    policy: Option<(PolicySet, Table)>,
+    policy: Option<(PolicySet, Arc<Table>)>,
     policy_problem: Option<String>,
     /// By peer: the digest, and what was compiled from it.
-    digests: BTreeMap<TrustDomain, (Arc<Digest>, Option<Table>)>,
+    digests: BTreeMap<TrustDomain, (Arc<Digest>, Option<Arc<Table>>)>,
 }
 
 impl Judge {
@@ -34,7 +34,7 @@ impl Judge {
         }
         match policy::compile(policies) {
             Ok(table) => {
-                self.policy = Some((policies.clone(), table));
+                self.policy = Some((policies.clone(), Arc::new(table)));
                 self.policy_problem = None;
                 true
             }
@@ -48,7 +48,7 @@ impl Judge {
     /// The policy in force; none until the first one compiled.
     #[must_use]
     pub fn policy(&self) -> Option<&Table> {
-        self.policy.as_ref().map(|(_, table)| table)
+        self.policy.as_ref().map(|(_, table)| &**table)
     }
 
     /// What an operator has to put right.
@@ -106,7 +106,7 @@ impl Judge {
                     warn!(%peer, "the peer's digest cannot be compiled: {e}");
                     None
                 });
-                (Arc::clone(digest), table)
+                (Arc::clone(digest), table.map(Arc::new))
             });
             digests.insert(peer.clone(), entry);
         }

@@ -80,7 +80,7 @@ pub async fn start(
     for problem in &now_world.problems {
         warn!("{problem}");
     }
-    let table = policy::compile(&now_world.policies).context("compile the policies")?;
+    let table = Arc::new(policy::compile(&now_world.policies).context("compile the policies")?);
     let mut links = links::follow().await?;
     let local = LocalPods::find(
         &now_world,

@@ -33,7 +33,7 @@ pub struct Agent {
 struct Life {
     member: AgentMember,
     domain: TrustDomain,
-    policy: policy::Table,
+    policy: Arc<policy::Table>,
     networks: IdentityNetworks,
     changed: bool,
 }
@@ -70,7 +70,7 @@ impl Agent {
         self.life = Some(Life {
             member,
             domain: cluster.domain.clone(),
-            policy: policy::compile(&cluster.policies).expect("valid policies"),
+            policy: Arc::new(policy::compile(&cluster.policies).expect("valid policies")),
             networks: objects.networks(),
             changed: true,
         });
@@ -81,7 +81,7 @@ impl Agent {
     pub fn hear(&mut self, objects: &Objects, now: Now) {
         let Some(life) = &mut self.life else { return };
         let cluster = &objects.clusters[self.cluster];
-        life.policy = policy::compile(&cluster.policies).expect("valid policies");
+        life.policy = Arc::new(policy::compile(&cluster.policies).expect("valid policies"));
         life.member.set_pods(cluster.workloads(), now);
         life.changed = true;
     }

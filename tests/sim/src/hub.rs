@@ -46,8 +46,8 @@ struct Life {
     issuer: Issuer,
     records: RecordBook,
     own_records: u64,
-    policy: Table,
-    digests: BTreeMap<TrustDomain, (Arc<Digest>, Table)>,
+    policy: Arc<Table>,
+    digests: BTreeMap<TrustDomain, (Arc<Digest>, Arc<Table>)>,
     judge_again: bool,
     tunnels: Vec<TrustDomain>,
 }
@@ -123,7 +123,7 @@ impl Hub {
             issuer,
             records: RecordBook::default(),
             own_records: 0,
-            policy: policy::compile(&cluster.policies).expect("valid policies"),
+            policy: Arc::new(policy::compile(&cluster.policies).expect("valid policies")),
             digests: BTreeMap::new(),
             judge_again: true,
             tunnels: Vec::new(),
@@ -135,7 +135,7 @@ impl Hub {
     pub fn hear(&mut self, objects: &Objects, now: Now) {
         let Some(life) = &mut self.life else { return };
         let cluster = &objects.clusters[self.number];
-        life.policy = policy::compile(&cluster.policies).expect("valid policies");
+        life.policy = Arc::new(policy::compile(&cluster.policies).expect("valid policies"));
         let (hash, part) = (life.policy.hash(), life.policy.digest_part());
         life.peering.set_policy(hash, &part, now);
         life.peering.set_enforcing(hash, now);
@@ -360,7 +360,7 @@ impl Life {
             };
             if self.digests.get(peer).is_none_or(|(old, _)| old != digest) {
                 let part = digest.part.as_deref().expect("small policies");
-                let table = policy::compile(part).expect("a digest compiles");
+                let table = Arc::new(policy::compile(part).expect("a digest compiles"));
                 self.digests.insert(peer.clone(), (digest.clone(), table));
             }
         }

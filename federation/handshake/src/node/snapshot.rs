@@ -26,7 +26,7 @@ pub struct NodeSnapshot {
     /// The bundles of the own cluster and of its peers.
     pub bundles: BundleStore,
     /// The own cluster's policy.
-    pub policy: policy::Table,
+    pub policy: Arc<policy::Table>,
     /// The protected pods of this node.
     pub pods: BTreeMap<IpAddr, LocalPod>,
     /// Addresses inside identity networks whose namespace is `unprotected`: they are judged as

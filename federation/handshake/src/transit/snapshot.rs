@@ -19,9 +19,9 @@ pub struct TransitSnapshot {
     /// The bundles of the own cluster and of its peers.
     pub bundles: BundleStore,
     /// The own cluster's policy.
-    pub policy: policy::Table,
+    pub policy: Arc<policy::Table>,
     /// What each peer announced that it admits.
-    pub digests: BTreeMap<TrustDomain, policy::Table>,
+    pub digests: BTreeMap<TrustDomain, Arc<policy::Table>>,
     /// Which label keys the clusters carry.
     pub known: KnownKeys,
     /// The protected pods of the own cluster, as its source describes them.

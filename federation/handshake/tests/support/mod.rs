@@ -194,7 +194,7 @@ pub fn snapshot(cluster: &str, pods: BTreeMap<IpAddr, LocalPod>, set: &PolicySet
         own: domain(cluster),
         networks: networks(),
         bundles: bundles(),
-        policy: policy::compile(set).unwrap(),
+        policy: Arc::new(policy::compile(set).unwrap()),
         pods,
         unprotected: BTreeSet::new(),
         known: KnownKeys::all(),
