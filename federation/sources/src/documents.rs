@@ -1,8 +1,10 @@
 //! The text of a file -> what each of its documents says, before anything is known of other files.
 
+use serde_json::Value;
+
 use crate::{
     Effect, FederationConfig, Problem,
-    fault::Fault,
+    fault::{Fault, FieldPath},
     read::{Object, ObjectKey, guess, is_foreign, read},
     yaml::{self, Document},
 };
@@ -30,21 +32,23 @@ pub(crate) struct Parsed {
 /// read.
 pub(crate) fn parse(text: &str, federation: Option<&FederationConfig>, own: &str) -> Vec<Parsed> {
     let documents = yaml::documents(text).into_iter().zip(1..);
-    let parsed = documents.map(|(document, number)| one(document, number, federation, own));
+    let parsed = documents.flat_map(|(document, number)| one(document, number, federation, own));
     parsed.collect()
 }
 
+/// The object of a document, or the objects of a `List`, which is how `kubectl get -o yaml` writes
+/// several.
 fn one(
     document: Document<'_>,
     number: usize,
     federation: Option<&FederationConfig>,
     own: &str,
-) -> Parsed {
+) -> Vec<Parsed> {
     let line = yaml::first_line(document);
     let tree = match yaml::tree(document) {
         Ok(tree) => tree,
         Err(error) => {
-            return Parsed {
+            return vec![Parsed {
                 line,
                 number,
                 key: guess(document.text),
@@ -52,23 +56,51 @@ fn one(
                 is_foreign: false,
                 object: None,
                 faults: vec![(error.fault, error.line)],
-            };
+            }];
         }
     };
-    let reading = read(&tree, federation, own);
-    let at = |fault: Fault| {
-        let line = yaml::line(document, &fault.path, fault.in_key);
-        (fault, line)
+    let object = |tree: &Value, place: &FieldPath| {
+        let reading = read(tree, federation, own);
+        let at = |mut fault: Fault| {
+            fault.path = place.join(&fault.path);
+            let line = yaml::line(document, &fault.path, fault.in_key);
+            (fault, line)
+        };
+        Parsed {
+            // Of a List, too: to look for the line of each item would read the document as often as
+            // it has items.
+            line,
+            number,
+            key: reading.key,
+            is_guess: false,
+            is_foreign: is_foreign(tree),
+            object: reading.object,
+            faults: reading.faults.into_list().into_iter().map(at).collect(),
+        }
     };
-    Parsed {
-        line,
-        number,
-        key: reading.key,
-        is_guess: false,
-        is_foreign: is_foreign(&tree),
-        object: reading.object,
-        faults: reading.faults.into_list().into_iter().map(at).collect(),
+    match list_items(&tree) {
+        Some(items) => {
+            let place = FieldPath::of(&["items"]);
+            let items = items.iter().enumerate();
+            items
+                .map(|(i, item)| object(item, &place.index(i)))
+                .collect()
+        }
+        None => vec![object(&tree, &FieldPath::default())],
     }
+}
+
+/// What a `v1` `List` holds; `None` for anything else, a List with a slip in it included, which is
+/// then refused as an object.
+fn list_items(tree: &Value) -> Option<&[Value]> {
+    let map = tree.as_object()?;
+    let is = |field: &str, word: &str| map.get(field).and_then(Value::as_str) == Some(word);
+    let known = ["apiVersion", "kind", "metadata", "items"];
+    let is_list = is("apiVersion", "v1") && is("kind", "List");
+    if !is_list || map.keys().any(|key| !known.contains(&key.as_str())) {
+        return None;
+    }
+    map.get("items")?.as_array().map(Vec::as_slice)
 }
 
 impl Parsed {
@@ -87,9 +119,10 @@ impl Parsed {
             field_path: fault.path.to_string(),
             message: fault.message.clone(),
             expected: fault.expected.clone(),
-            effect: match fault.warning {
-                true => Effect::Warning,
-                false => effect,
+            effect: match (fault.warning, &self.key) {
+                (true, Some(_)) => Effect::Warning,
+                (true, None) => Effect::PassedOver,
+                (false, _) => effect,
             },
         })
     }

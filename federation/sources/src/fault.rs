@@ -51,6 +51,11 @@ impl FieldPath {
         self.with(Segment::Index(index))
     }
 
+    /// `rest`, seen from here.
+    pub fn join(&self, rest: &Self) -> Self {
+        Self(self.0.iter().chain(&rest.0).cloned().collect())
+    }
+
     pub fn segments(&self) -> &[Segment] {
         &self.0
     }

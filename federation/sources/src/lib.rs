@@ -30,4 +30,4 @@ pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
 pub use folder::{FolderSource, LoadError, load_once};
 pub use problem::{Effect, Problem};
-pub use world::{ContainerPort, FederationPeerConfig, PodSpec, World};
+pub use world::{ContainerPort, FederationPeerConfig, NoSuchPod, PodSpec, World};

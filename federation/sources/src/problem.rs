@@ -29,6 +29,8 @@ pub struct Problem {
 pub enum Effect {
     /// It is in force all the same.
     Warning,
+    /// It is of a kind that says nothing here.
+    PassedOver,
     /// The version that was accepted before stays in force.
     KeptPrevious,
     /// Nothing of it is in force.
@@ -39,10 +41,10 @@ pub enum Effect {
 }
 
 impl Problem {
-    /// Whether the object is in force all the same.
+    /// Whether nothing was refused.
     #[must_use]
     pub fn is_warning(&self) -> bool {
-        self.effect == Effect::Warning
+        matches!(self.effect, Effect::Warning | Effect::PassedOver)
     }
 }
 
@@ -52,6 +54,7 @@ impl Effect {
     pub fn meaning(self) -> &'static str {
         match self {
             Self::Warning => "a warning: it is in force",
+            Self::PassedOver => "a warning: nothing here depends on it",
             Self::KeptPrevious => "the version accepted before stays in force",
             Self::NotInForce => "it is not in force",
             Self::Closed => "until it can be read, the pods it may concern are cut off",

@@ -30,6 +30,31 @@ pub struct World {
 }
 
 impl World {
+    /// The pod called `CLUSTER/NAMESPACE/POD` among `worlds`, and the world it is in.
+    ///
+    /// # Errors
+    /// When the name has another form, or there is no such cluster or pod: those that there are.
+    pub fn find<'a>(worlds: &'a [Self], name: &str) -> Result<(&'a Self, &'a Workload), NoSuchPod> {
+        let parts: Vec<_> = name.split('/').collect();
+        let [cluster, namespace, pod] = parts[..] else {
+            return Err(NoSuchPod::Form(name.to_owned()));
+        };
+        let Some(world) = worlds.iter().find(|w| w.cluster.name == cluster) else {
+            let known = worlds.iter().map(|w| w.cluster.name.clone()).collect();
+            let cluster = cluster.to_owned();
+            return Err(NoSuchPod::Cluster { cluster, known });
+        };
+        let workload = world.workload(namespace, pod).ok_or_else(|| {
+            let pods = world.workloads.iter();
+            NoSuchPod::Pod {
+                cluster: cluster.to_owned(),
+                pod: format!("{namespace}/{pod}"),
+                known: pods.map(|w| format!("{}/{}", w.namespace, w.pod)).collect(),
+            }
+        })?;
+        Ok((world, workload))
+    }
+
     /// The declared pod `name` of `namespace`.
     #[must_use]
     pub fn workload(&self, namespace: &str, name: &str) -> Option<&Workload> {
@@ -37,6 +62,32 @@ impl World {
             .iter()
             .find(|w| w.namespace == namespace && w.pod == name)
     }
+}
+
+/// A name that means no pod.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoSuchPod {
+    /// It has another form.
+    #[error("{0:?} is not CLUSTER/NAMESPACE/POD")]
+    Form(String),
+    /// No such cluster.
+    #[error("there is no cluster {cluster:?}; there are {}", known.join(", "))]
+    Cluster {
+        /// The cluster.
+        cluster: String,
+        /// Those that there are.
+        known: Vec<String>,
+    },
+    /// No such pod in the cluster.
+    #[error("cluster {cluster} has no pod {pod}; it has {}", known.join(", "))]
+    Pod {
+        /// The cluster.
+        cluster: String,
+        /// `NAMESPACE/POD`.
+        pod: String,
+        /// Those that it has.
+        known: Vec<String>,
+    },
 }
 
 /// A pod with its place, its ports and what it runs.

@@ -394,3 +394,22 @@ status:
         .collect();
     assert_eq!(named, [("http", 8080), ("metrics", 9090)]);
 }
+
+/// As `kubectl get -o yaml` writes several objects.
+#[test]
+fn the_items_of_a_list_are_objects_of_their_own() {
+    let items: String = ["a", "b"]
+        .map(|name| {
+            format!(
+                "- {{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: shop}}, \
+                 spec: {{containers: [{{name: main}}]}}}}\n"
+            )
+        })
+        .concat();
+    let list = format!("apiVersion: v1\nkind: List\nmetadata: {{}}\nitems:\n{items}");
+    let dir = folder(&[("west/p.yaml", &list)]);
+    let worlds = load_once(dir.path()).unwrap();
+    let west = worlds.last().unwrap();
+    let names: Vec<_> = west.workloads.iter().map(|w| w.pod.as_str()).collect();
+    assert_eq!((names, west.problems.len()), (vec!["a", "b"], 0));
+}

@@ -4,6 +4,7 @@ mod common;
 mod federation;
 mod federation_peers;
 mod federation_policy;
+mod foreign;
 mod names;
 mod namespace;
 mod network_policy;

@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     federation_peers::Context,
     federation_policy::{cluster_federation_policy, federation_policy},
+    foreign,
     names::{LABEL, SUBDOMAIN, is_dns_label, is_dns_subdomain},
     namespace::{NamespaceObject, namespace},
     network_policy::network_policy,
@@ -254,13 +255,15 @@ fn kind(tree: &Value, faults: &mut Faults) -> Option<Kind> {
         return None;
     };
     let Some(kind) = Kind::ALL.into_iter().find(|k| k.word() == word) else {
+        let kind = root.key("kind");
+        if let Some(meaning) = foreign::meaning(text("apiVersion"), word) {
+            faults.warn(kind, format!("{word} {meaning}"), "");
+            return None;
+        }
         let hint = nearest(word, &words);
         let hint = hint.map_or_else(String::new, |near| format!(", did you mean {near}?"));
-        faults.add(
-            root.key("kind"),
-            format!("{word:?} is not read here{hint}"),
-            one_of(&words),
-        );
+        let message = format!("{word:?} is not read here{hint}");
+        faults.add(kind, message, one_of(&words));
         return None;
     };
     if text("apiVersion") != Some(kind.api_version()) {
