@@ -18,7 +18,7 @@ use rtnetlink::{
 };
 use tokio::sync::watch;
 
-use crate::rules::LinkName;
+use crate::rules::{LinkName, LinkNameError};
 
 /// Changes that come together are read together.
 const SETTLE: Duration = Duration::from_millis(20);
@@ -30,6 +30,8 @@ const REFRESH: Duration = Duration::from_secs(10);
 pub struct Links {
     /// Routes to one address each, without a router between.
     pub hosts: BTreeMap<IpAddr, LinkName>,
+    /// The same to interfaces whose names rules cannot hold.
+    pub unusable: BTreeMap<IpAddr, LinkNameError>,
     /// Bridges, and whether they are on the way to a network: {prefix, length, bridge}.
     pub bridges: Vec<(Ipv4Addr, u8, LinkName)>,
 }
@@ -41,6 +43,8 @@ pub enum Attachment {
     Routed(LinkName),
     /// Somewhere on a bridge.
     Bridge(LinkName),
+    /// Behind an interface whose name rules cannot hold.
+    Unusable(LinkNameError),
     /// No route leads to it yet.
     Nowhere,
 }
@@ -51,6 +55,9 @@ impl Links {
     pub fn attachment(&self, address: IpAddr) -> Attachment {
         if let Some(link) = self.hosts.get(&address) {
             return Attachment::Routed(link.clone());
+        }
+        if let Some(error) = self.unusable.get(&address) {
+            return Attachment::Unusable(error.clone());
         }
         let IpAddr::V4(v4) = address else {
             return Attachment::Nowhere;
@@ -115,14 +122,13 @@ async fn read(handle: &Handle) -> anyhow::Result<Links> {
     let mut bridges = Vec::new();
     let mut messages = handle.link().get().execute();
     while let Some(message) = messages.try_next().await.context("read interfaces")? {
-        // A name that rules cannot hold is no pod's.
         let Some(name) = link_name(&message) else {
             continue;
         };
         if is_bridge(&message) {
             bridges.push(message.header.index);
         }
-        names.insert(message.header.index, name);
+        names.insert(message.header.index, LinkName::new(name));
     }
     let mut links = Links::default();
     let query = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -131,25 +137,28 @@ async fn read(handle: &Handle) -> anyhow::Result<Links> {
         let Some((network, length, index)) = direct_route(&message) else {
             continue;
         };
-        let Some(name) = names.get(&index) else {
-            continue;
-        };
-        if bridges.contains(&index) {
-            links.bridges.push((network, length, name.clone()));
-        } else if length == 32 {
-            links.hosts.insert(network.into(), name.clone());
+        let is_bridge = bridges.contains(&index);
+        match names.get(&index) {
+            Some(Ok(name)) if is_bridge => links.bridges.push((network, length, name.clone())),
+            Some(Ok(name)) if length == 32 => {
+                links.hosts.insert(network.into(), name.clone());
+            }
+            Some(Err(error)) if length == 32 => {
+                links.unusable.insert(network.into(), error.clone());
+            }
+            _ => {}
         }
     }
     links.bridges.sort();
     Ok(links)
 }
 
-fn link_name(message: &LinkMessage) -> Option<LinkName> {
+fn link_name(message: &LinkMessage) -> Option<&str> {
     message
         .attributes
         .iter()
         .find_map(|attribute| match attribute {
-            LinkAttribute::IfName(name) => LinkName::new(name).ok(),
+            LinkAttribute::IfName(name) => Some(name.as_str()),
             _ => None,
         })
 }
@@ -211,15 +220,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_route_of_its_own_wins_over_a_bridge() {
+    fn a_route_of_its_own_wins_over_a_bridge_and_a_name_that_rules_cannot_hold_is_told() {
         let link = |name: &str| LinkName::new(name).unwrap();
+        let odd = LinkName::new("p-web~2").unwrap_err();
         let links = Links {
             hosts: [("10.1.1.10".parse().unwrap(), link("veth1"))].into(),
+            unusable: [("10.1.1.12".parse().unwrap(), odd.clone())].into(),
             bridges: vec![("10.1.1.0".parse().unwrap(), 24, link("br0"))],
         };
         let at = |address: &str| links.attachment(address.parse().unwrap());
         assert_eq!(at("10.1.1.10"), Attachment::Routed(link("veth1")));
         assert_eq!(at("10.1.1.11"), Attachment::Bridge(link("br0")));
+        assert_eq!(at("10.1.1.12"), Attachment::Unusable(odd));
         assert_eq!(at("10.1.2.10"), Attachment::Nowhere);
         assert_eq!(at("fd00::1"), Attachment::Nowhere);
     }

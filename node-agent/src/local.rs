@@ -72,6 +72,10 @@ impl LocalPods {
                          it is cut off. Route {address}/32 to an interface of its own"
                     ));
                 }
+                Attachment::Unusable(error) => found.problems.push(format!(
+                    "{name}: the route to {address} leads to an interface that rules cannot \
+                     name, so it is cut off: {error}"
+                )),
                 Attachment::Nowhere => {
                     found
                         .problems

@@ -362,7 +362,7 @@ fn veth_name(pod: &str, used: &mut BTreeSet<String>) -> String {
         if used.insert(name.clone()) {
             break;
         }
-        let suffix = format!("~{number}");
+        let suffix = format!("-{number}");
         name = format!("p-{}{suffix}", start(13 - suffix.len()));
     }
     name

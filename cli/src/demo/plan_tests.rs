@@ -80,7 +80,7 @@ fn equal_pod_names_get_telling_names() {
         ["lb-east-a-api", "lb-east-web", "lb-east-b-api"]
     );
     let veths: Vec<_> = plan.pods().map(|(_, p)| p.veth.as_str()).collect();
-    assert_eq!(veths, ["p-api", "p-web", "p-api~2"]);
+    assert_eq!(veths, ["p-api", "p-web", "p-api-2"]);
 }
 
 #[test]
