@@ -2,73 +2,50 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
-use policy::Explanation;
+use anyhow::{Context, Result};
+use clap::Args;
+use policy::{Explanation, model::Direction};
 use serde_json::{Value, json};
 
 use crate::{
     admin,
     demo::{self, Running, StateArg},
-    oracle::{End, Oracle},
-    say::say,
+    oracle::{End, Half, Oracle},
+    say::{Output, say},
+    service::Service,
 };
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Who connects, as CLUSTER/NAMESPACE/POD
+    /// Who connects
+    #[arg(long, value_name = "CLUSTER/NAMESPACE/POD")]
     from: String,
-    /// To whom, as CLUSTER/NAMESPACE/POD
+    /// To whom
+    #[arg(long, value_name = "CLUSTER/NAMESPACE/POD")]
     to: String,
-    /// The destination port as the pod gets it
-    #[arg(long, short)]
-    port: u16,
-    /// The protocol
-    #[arg(long, value_enum, default_value = "tcp")]
-    protocol: Protocol,
+    /// The destination port as the pod gets it, by number or name, such as 80/tcp or http
+    #[arg(long, value_name = "PORT[/PROTOCOL]")]
+    port: Service,
     /// Ask the files of this configuration folder, and no running agent
     #[arg(long, value_name = "DIR")]
     config: Option<PathBuf>,
     #[command(flatten)]
     state: StateArg,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    /// For people or for programs
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
 }
 
-/// Protocols with ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// The IP protocol number.
-    fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-
-    fn word(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-}
-
-/// Both ends' explanations.
+/// What both ends say.
 struct Both {
-    egress: Explanation,
-    ingress: Explanation,
-    /// Whom was asked.
+    egress: Half,
+    ingress: Half,
+    /// The destination's answer as its cluster announced it to the source's; only across clusters.
+    announced: Option<Explanation>,
+    /// The port and protocol.
+    service: String,
+    /// Who was asked.
     asked: String,
 }
 
@@ -79,73 +56,103 @@ struct Both {
 pub fn run(args: &ExplainArgs) -> Result<()> {
     let both = match &args.config {
         Some(folder) => from_files(args, &Oracle::load(folder)?, folder.display().to_string())?,
-        None => from_agents(args, &demo::running(&args.state)?)?,
+        None => from_enforcers(args, &demo::running(&args.state)?)?,
     };
-    let allowed = both.egress.verdict.is_allowed() && both.ingress.verdict.is_allowed();
-    if args.json {
+    let allowed = both.egress.is_allowed() && both.ingress.is_allowed();
+    if args.output == Output::Json {
+        let Both {
+            egress,
+            ingress,
+            announced,
+            ..
+        } = both;
         say!(
             "{}",
-            json!({"allowed": allowed, "egress": both.egress, "ingress": both.ingress})
+            json!({
+                "allowed": allowed, "egress": egress, "ingress": ingress, "announced": announced,
+            })
         );
         return Ok(());
     }
     let word = if allowed { "allowed" } else { "denied" };
-    say!("{} -> {} port {}: {word}", args.from, args.to, args.port);
+    say!("{} -> {} {}: {word}", args.from, args.to, both.service);
     say!("(asked: {})\n", both.asked);
-    say!("{}", both.egress.to_string().trim_end());
-    say!("\n{}", both.ingress.to_string().trim_end());
+    say!("{}", both.egress);
+    say!("\n{}", both.ingress);
+    if let Some(announced) = &both.announced {
+        let source = args.from.split('/').next().unwrap_or_default();
+        say!("\nas announced to {source}: {}", announced.because);
+        if let Half::Decided(enforced) = &both.ingress
+            && enforced.verdict.decision != announced.verdict.decision
+        {
+            say!("which is not what is enforced: `landbridge status` shows who is behind");
+        }
+    }
     Ok(())
 }
 
 fn from_files(args: &ExplainArgs, oracle: &Oracle, asked: String) -> Result<Both> {
     let (from, to) = (oracle.end(&args.from)?, oracle.end(&args.to)?);
-    let answer = oracle.ask(&from, &to, args.protocol.number(), args.port);
+    let (protocol, port) = args.port.at(&to)?;
+    let half = |direction, subject: &End, peer: &End| {
+        oracle.half(direction, subject, peer, protocol as u8, port)
+    };
     Ok(Both {
-        egress: answer.egress,
-        ingress: answer.ingress,
+        egress: half(Direction::Egress, &from, &to)?,
+        ingress: half(Direction::Ingress, &to, &from)?,
+        announced: oracle.announced(&from, &to, protocol as u8, port),
+        service: format!("{port}/{}", protocol.word()),
         asked,
     })
 }
 
-/// The agents beside both pods say what they enforce at this moment.
-fn from_agents(args: &ExplainArgs, running: &Running) -> Result<Both> {
+/// The agents beside both pods say what they enforce at this moment, and the source's gateway what
+/// the other cluster announced.
+fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
     // The files say where the pods are, and refuse a name that is wrong.
-    let oracle = Oracle::load(&running.config())?;
+    let (oracle, _) = Oracle::in_force(&running.config())?;
     let (from, to) = (oracle.end(&args.from)?, oracle.end(&args.to)?);
+    let (protocol, port) = args.port.at(&to)?;
     let request = json!({
-        "op": "explain", "from": args.from, "to": args.to, "port": args.port,
-        "protocol": args.protocol.word(),
+        "op": "explain", "from": args.from, "to": args.to, "port": port,
+        "protocol": protocol.word(),
     });
     let mut asked = Vec::new();
-    let mut ask = |end: &End, direction: &str| -> Result<Explanation> {
-        let (role, dir) = running.agent_beside(end)?;
-        let answer = admin::ask(&dir, &request)?;
+    let mut ask = |(role, dir): (String, PathBuf), direction| -> Result<Explanation> {
+        let answer = admin::ask(&dir, &request).with_context(|| role.clone())?;
         asked.push(role.clone());
-        explanations(&answer)
-            .into_iter()
-            .find(|e| serde_json::to_value(e.direction).is_ok_and(|d| d == direction))
-            .with_context(|| format!("{role} explains no {direction}: {answer}"))
+        let explanation = explanation(&answer, direction);
+        explanation.with_context(|| format!("{role} explains no {direction:?}: {answer}"))
     };
-    let egress = ask(&from, "egress")?;
-    let ingress = ask(&to, "ingress")?;
-    if egress.port != args.port || ingress.port != args.port {
-        bail!("the agents explained another port");
-    }
+    let mut half = |direction, subject: &End, peer: &End| {
+        match oracle.half(direction, subject, peer, protocol as u8, port)? {
+            Half::Decided(_) => Ok(Half::Decided(ask(
+                running.agent_beside(subject)?,
+                direction,
+            )?)),
+            // No table is asked, so no agent need be.
+            other => anyhow::Ok(other),
+        }
+    };
+    let egress = half(Direction::Egress, &from, &to)?;
+    let ingress = half(Direction::Ingress, &to, &from)?;
+    let announced = match &ingress {
+        Half::Decided(_) if from.claims.trust_domain() != to.claims.trust_domain() => {
+            Some(ask(running.gateway_of(&from)?, Direction::Ingress)?)
+        }
+        _ => None,
+    };
     Ok(Both {
         egress,
         ingress,
-        asked: format!("agents {}", asked.join(" and ")),
+        announced,
+        service: format!("{port}/{}", protocol.word()),
+        asked: asked.join(", "),
     })
 }
 
-/// Every explanation in an answer, however it is wrapped.
-pub fn explanations(answer: &Value) -> Vec<Explanation> {
-    if let Ok(explanation) = serde_json::from_value(answer.clone()) {
-        return vec![explanation];
-    }
-    match answer {
-        Value::Array(parts) => parts.iter().flat_map(explanations).collect(),
-        Value::Object(parts) => parts.values().flat_map(explanations).collect(),
-        _ => Vec::new(),
-    }
+/// What an agent or gateway answered of one direction.
+pub fn explanation(answer: &Value, direction: Direction) -> Option<Explanation> {
+    let word = serde_json::to_value(direction).ok()?;
+    serde_json::from_value(answer.get(word.as_str()?)?.clone()).ok()
 }

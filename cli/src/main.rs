@@ -7,6 +7,7 @@ mod explain;
 mod oracle;
 mod policy_check;
 mod say;
+mod service;
 mod status;
 
 use std::process::ExitCode;

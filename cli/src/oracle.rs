@@ -2,31 +2,45 @@
 //! alone: no gateway, agent or packet is asked. Both ends are: the source's cluster for egress, the
 //! destination's for ingress.
 
-use std::path::Path;
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, Result, bail};
-use identity::{Assurance, Claims, SpiffeId, UnixMillis, Workload};
-use policy::{Explanation, KnownKeys, Peer, Query, Table, model::Direction};
-use sources::World;
+use identity::{Claims, TrustDomain, Workload};
+use policy::{DropReason, Explanation, KnownKeys, Peer, Query, Table, model::Direction};
+use serde::Serialize;
+use sources::{Problem, World};
 
 /// The worlds of all clusters with their compiled policies.
 pub struct Oracle {
-    clusters: Vec<(World, Table)>,
+    worlds: Vec<World>,
+    tables: BTreeMap<TrustDomain, Table>,
+    /// What each cluster announces of its policies to the others.
+    announced: BTreeMap<TrustDomain, Table>,
     known: KnownKeys,
 }
 
 /// A pod of one of the clusters.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// Its cluster's place.
-    cluster: usize,
     /// What its credential would say.
     pub claims: Claims,
     /// As its source describes it.
     pub workload: Workload,
 }
 
-/// Both ends' answers.
+/// What one end says of a connection.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Half {
+    /// Policy decides.
+    Decided(Explanation),
+    /// Refused before policy is asked, and why.
+    NoIdentity(String),
+    /// Nothing is enforced, and why.
+    Unenforced(String),
+}
+
+/// Both ends' answers, when both are protected.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// Of the source's cluster.
@@ -36,30 +50,56 @@ pub struct Answer {
 }
 
 impl Oracle {
-    /// Reads the folder `dir`.
+    /// Reads the folder `dir` where a person can still correct it: as a whole or not at all.
     ///
     /// # Errors
     /// When it cannot be read, or an object in it is refused: every problem, one per line.
     pub fn load(dir: &Path) -> Result<Self> {
+        let (oracle, problems) = Self::in_force(dir)?;
+        let refused: Vec<_> = refused(&problems).map(|p| p.to_string()).collect();
+        if refused.is_empty() {
+            return Ok(oracle);
+        }
+        bail!(
+            "{} is not usable as it is; nothing was changed.\n  - {}",
+            dir.display(),
+            refused.join("\n  - ")
+        )
+    }
+
+    /// What gateways and agents that start now have in force, and what is wrong with the folder
+    /// `dir`: an object that is refused is refused alone.
+    ///
+    /// # Errors
+    /// When there is no usable Federation.
+    pub fn in_force(dir: &Path) -> Result<(Self, Vec<Problem>)> {
         let worlds = sources::load_once(dir)?;
-        refuse_problems(dir, &worlds)?;
-        let clusters = worlds
-            .into_iter()
-            .map(|world| {
-                let table = policy::compile(&world.policies)
-                    .with_context(|| format!("the policies of {}", world.cluster.name))?;
-                Ok((world, table))
-            })
-            .collect::<Result<_>>()?;
-        Ok(Self {
-            clusters,
+        let mut problems: Vec<_> = worlds.iter().flat_map(|w| w.problems.clone()).collect();
+        problems.sort();
+        problems.dedup();
+        let (mut tables, mut announced) = (BTreeMap::new(), BTreeMap::new());
+        for world in &worlds {
+            let compile = |policies: &_| {
+                let table = policy::compile(policies);
+                table.with_context(|| format!("the policies of {}", world.cluster.name))
+            };
+            let domain = &world.cluster.trust_domain;
+            let table = compile(&world.policies)?;
+            announced.insert(domain.clone(), compile(&table.digest_part())?);
+            tables.insert(domain.clone(), table);
+        }
+        let oracle = Self {
+            worlds,
+            tables,
+            announced,
             known: KnownKeys::all(),
-        })
+        };
+        Ok((oracle, problems))
     }
 
     /// The worlds, in the order of the Federation.
     pub fn worlds(&self) -> impl Iterator<Item = &World> {
-        self.clusters.iter().map(|(world, _)| world)
+        self.worlds.iter()
     }
 
     /// The pod called `CLUSTER/NAMESPACE/POD`.
@@ -67,52 +107,9 @@ impl Oracle {
     /// # Errors
     /// When the name has another form, or there is no such cluster or pod: those that there are.
     pub fn end(&self, name: &str) -> Result<End> {
-        let parts: Vec<_> = name.split('/').collect();
-        let [cluster, namespace, pod] = parts[..] else {
-            bail!("{name:?} is not CLUSTER/NAMESPACE/POD");
-        };
-        let names = || {
-            self.worlds()
-                .map(|w| w.cluster.name.as_str())
-                .collect::<Vec<_>>()
-        };
-        let Some(index) = self.worlds().position(|w| w.cluster.name == cluster) else {
-            bail!(
-                "there is no cluster {cluster:?}; there are {}",
-                names().join(", ")
-            );
-        };
-        let world = &self.clusters[index].0;
-        let Some(workload) = world.workload(namespace, pod) else {
-            let pods = world.workloads.iter();
-            let pods: Vec<_> = pods.map(|w| format!("{}/{}", w.namespace, w.pod)).collect();
-            bail!(
-                "cluster {cluster} has no pod {namespace}/{pod}; it has {}",
-                pods.join(", ")
-            );
-        };
-        let subject = SpiffeId::workload(
-            &world.cluster.trust_domain,
-            namespace,
-            &workload.service_account,
-        )?;
+        let (world, workload) = World::find(&self.worlds, name)?;
         Ok(End {
-            cluster: index,
-            claims: Claims {
-                subject,
-                issued_at: UnixMillis(0),
-                expires_at: UnixMillis(u64::MAX),
-                id: [0; 16],
-                agent_key: [0; 32],
-                pod: pod.into(),
-                pod_uid: workload.uid.clone(),
-                labels: workload.labels.clone(),
-                namespace_labels: workload.namespace_labels.clone(),
-                zone: workload.zone.clone(),
-                named_ports: workload.named_ports.clone(),
-                assurance: Assurance::Agent,
-                generation: 0,
-            },
+            claims: workload.claims(&world.cluster.trust_domain)?,
             workload: workload.clone(),
         })
     }
@@ -132,8 +129,56 @@ impl Oracle {
         }
     }
 
+    /// What is enforced beside `subject`. A pod of an unprotected namespace enforces nothing, counts
+    /// as its address within its cluster, and cannot prove itself to another; a pod is never kept from
+    /// itself.
+    ///
+    /// # Errors
+    /// When `peer` counts as its address and has none.
+    pub fn half(
+        &self,
+        direction: Direction,
+        subject: &End,
+        peer: &End,
+        protocol: u8,
+        port: u16,
+    ) -> Result<Half> {
+        let name = |end: &End| end.claims.display_name();
+        let is_remote = subject.claims.trust_domain() != peer.claims.trust_domain();
+        let unproven = [peer, subject].into_iter().find(|e| e.workload.unprotected);
+        if let Some(who) = unproven.filter(|_| is_remote) {
+            return Ok(Half::NoIdentity(format!(
+                "dropped ({}) because {} is in an unprotected namespace and proves no identity, and across clusters both ends must",
+                DropReason::NoIdentity,
+                name(who)
+            )));
+        }
+        if subject.workload.unprotected {
+            let namespace = subject.claims.namespace();
+            let because = format!("allowed because namespace {namespace} is unprotected");
+            return Ok(Half::Unenforced(because));
+        }
+        if subject.claims.pod_uid == peer.claims.pod_uid {
+            return Ok(Half::Unenforced(
+                "allowed because no policy keeps a pod from itself".into(),
+            ));
+        }
+        let address = peer.workload.address;
+        let peer = match (peer.workload.unprotected, address) {
+            (false, _) => Peer::Identity {
+                claims: &peer.claims,
+                address,
+            },
+            (true, Some(address)) => Peer::Address(address),
+            (true, None) => bail!("{} has no address", name(peer)),
+        };
+        Ok(Half::Decided(
+            self.explain(direction, subject, peer, protocol, port),
+        ))
+    }
+
     /// What the cluster of `subject` says of `peer`.
-    pub fn explain(
+    fn explain(
         &self,
         direction: Direction,
         subject: &End,
@@ -141,7 +186,9 @@ impl Oracle {
         protocol: u8,
         port: u16,
     ) -> Explanation {
-        self.clusters[subject.cluster].1.explain(&Query {
+        // Every end is of a world, and every world has a table.
+        let table = &self.tables[subject.claims.trust_domain()];
+        table.explain(&Query {
             direction,
             subject: &subject.claims,
             peer,
@@ -151,13 +198,50 @@ impl Oracle {
         })
     }
 
-    /// Whether `cluster`'s digest lets `from` reach that port of any of its pods.
-    pub fn may_admit(&self, cluster: &str, from: &End, protocol: u8, port: u16) -> bool {
-        let table = self
-            .clusters
-            .iter()
-            .find(|(w, _)| w.cluster.name == cluster);
-        table.is_none_or(|(_, table)| table.may_admit(&from.claims, protocol, port))
+    /// What the cluster of `from` knows of the destination's answer, by what that one announces;
+    /// `None` inside of one cluster, which has nothing to announce to itself.
+    pub fn announced(&self, from: &End, to: &End, protocol: u8, port: u16) -> Option<Explanation> {
+        let domain = to.claims.trust_domain();
+        if from.claims.trust_domain() == domain {
+            return None;
+        }
+        Some(self.announced.get(domain)?.explain(&Query {
+            direction: Direction::Ingress,
+            subject: &to.claims,
+            peer: Peer::Identity {
+                claims: &from.claims,
+                address: None,
+            },
+            protocol,
+            port,
+            known: &self.known,
+        }))
+    }
+
+    /// Whether the digest of `domain` lets `from` reach that port of any of its pods.
+    pub fn may_admit(&self, domain: &TrustDomain, from: &End, protocol: u8, port: u16) -> bool {
+        let table = self.announced.get(domain);
+        table.is_none_or(|table| table.may_admit(&from.claims, protocol, port))
+    }
+}
+
+impl Half {
+    /// Whether the connection is not refused here.
+    pub fn is_allowed(&self) -> bool {
+        match self {
+            Self::Decided(explanation) => explanation.verdict.is_allowed(),
+            Self::NoIdentity(_) => false,
+            Self::Unenforced(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Decided(explanation) => f.write_str(explanation.to_string().trim_end()),
+            Self::NoIdentity(because) | Self::Unenforced(because) => f.write_str(because),
+        }
     }
 }
 
@@ -168,22 +252,7 @@ impl Answer {
     }
 }
 
-/// A folder is taken as a whole or not at all where a person can still correct it.
-fn refuse_problems(dir: &Path, worlds: &[World]) -> Result<()> {
-    let mut problems: Vec<_> = worlds.iter().flat_map(|w| &w.problems).collect();
-    problems.sort();
-    problems.dedup();
-    let refused: Vec<_> = problems
-        .iter()
-        .filter(|p| !p.is_warning())
-        .map(ToString::to_string)
-        .collect();
-    if refused.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "{} is not usable as it is; nothing was changed.\n  - {}",
-        dir.display(),
-        refused.join("\n  - ")
-    )
+/// Those that are more than warnings.
+pub fn refused(problems: &[Problem]) -> impl Iterator<Item = &Problem> {
+    problems.iter().filter(|p| !p.is_warning())
 }

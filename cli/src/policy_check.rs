@@ -1,17 +1,18 @@
 //! `landbridge policy`: what the files of a configuration folder say, without a running gateway.
 //! `check` asks both ends about one connection, `lint` tells what is wrong with the files.
 
-use std::{path::PathBuf, process::ExitCode, str::FromStr};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand, ValueEnum};
-use policy::{Decision, DropReason, Explanation, Peer, model::Direction};
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use policy::{Decision, DropReason, model::Direction};
 use serde::Serialize;
 use sources::{LoadError, Problem};
 
 use crate::{
-    oracle::{End, Oracle},
-    say::{complain, say},
+    oracle::{End, Half, Oracle},
+    say::{Output, complain, say},
+    service::{Protocol, Service},
 };
 
 /// The connection is allowed; the files are in order.
@@ -61,15 +62,6 @@ pub struct LintArgs {
     /// For people or for programs
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
-}
-
-/// A form of output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Runs it. Errors are printed; the exit status is the answer.
@@ -136,11 +128,12 @@ impl Report {
         protocol: Protocol,
         port: u16,
     ) -> Result<Self> {
-        let judge = |direction, subject: &End, peer: &End| {
-            EndReport::new(oracle, direction, subject, peer, protocol, port)
+        let half = |direction, subject: &End, peer: &End| {
+            let half = oracle.half(direction, subject, peer, protocol as u8, port);
+            half.map(EndReport::of)
         };
-        let egress = judge(Direction::Egress, from, to)?;
-        let ingress = judge(Direction::Ingress, to, from)?;
+        let egress = half(Direction::Egress, from, to)?;
+        let ingress = half(Direction::Ingress, to, from)?;
         Ok(Self {
             from: args.from.clone(),
             to: args.to.clone(),
@@ -154,62 +147,26 @@ impl Report {
 }
 
 impl EndReport {
-    /// What is enforced beside `subject`. A pod of an unprotected namespace enforces nothing, counts
-    /// as its address within its cluster, and cannot prove itself to another.
-    fn new(
-        oracle: &Oracle,
-        direction: Direction,
-        subject: &End,
-        peer: &End,
-        protocol: Protocol,
-        port: u16,
-    ) -> Result<Self> {
-        let is_remote = subject.claims.trust_domain() != peer.claims.trust_domain();
-        if is_remote && (subject.workload.unprotected || peer.workload.unprotected) {
-            let who = match peer.workload.unprotected {
-                true => peer,
-                false => subject,
-            };
-            let reason = DropReason::NoIdentity;
-            let because = format!(
-                "dropped ({reason}) because {} is in an unprotected namespace and proves no identity, and across clusters both ends must",
-                who.claims.display_name()
-            );
-            return Ok(Self {
-                allowed: false,
-                reason: Some(reason),
-                rule: None,
-                because,
-            });
-        }
-        if subject.workload.unprotected {
-            let namespace = subject.claims.namespace();
-            return Ok(Self {
-                allowed: true,
-                reason: None,
-                rule: None,
-                because: format!("allowed because namespace {namespace} is unprotected"),
-            });
-        }
-        let address = peer.workload.address;
-        let peer = match (peer.workload.unprotected, address) {
-            (false, _) => Peer::Identity {
-                claims: &peer.claims,
-                address,
-            },
-            (true, Some(address)) => Peer::Address(address),
-            (true, None) => bail!("{} has no address", peer.claims.display_name()),
+    fn of(half: Half) -> Self {
+        let explanation = match half {
+            Half::Decided(explanation) => explanation,
+            Half::NoIdentity(because) => {
+                return Self {
+                    allowed: false,
+                    reason: Some(DropReason::NoIdentity),
+                    rule: None,
+                    because,
+                };
+            }
+            Half::Unenforced(because) => {
+                return Self {
+                    allowed: true,
+                    reason: None,
+                    rule: None,
+                    because,
+                };
+            }
         };
-        Ok(Self::of(&oracle.explain(
-            direction,
-            subject,
-            peer,
-            protocol as u8,
-            port,
-        )))
-    }
-
-    fn of(explanation: &Explanation) -> Self {
         let verdict = &explanation.verdict;
         Self {
             allowed: verdict.is_allowed(),
@@ -218,83 +175,8 @@ impl EndReport {
                 Decision::Drop { reason, .. } => Some(reason),
             },
             rule: verdict.rule.as_ref().map(ToString::to_string),
-            because: explanation.because.clone(),
+            because: explanation.because,
         }
-    }
-}
-
-/// A port of a protocol.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Service {
-    port: Port,
-    protocol: Protocol,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Port {
-    Number(u16),
-    Name(String),
-}
-
-/// Protocols with ports, under their IP protocol numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-enum Protocol {
-    Tcp = 6,
-    Udp = 17,
-    Sctp = 132,
-}
-
-impl Protocol {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-}
-
-impl FromStr for Service {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let protocol = match protocol.to_ascii_lowercase().as_str() {
-            "tcp" => Protocol::Tcp,
-            "udp" => Protocol::Udp,
-            "sctp" => Protocol::Sctp,
-            other => return Err(format!("{other:?} is none of tcp, udp, sctp")),
-        };
-        let is_number = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-        let port = match port.parse() {
-            Ok(0) | Err(_) if is_number => return Err(format!("{port} is not from 1 to 65535")),
-            Ok(number) => Port::Number(number),
-            Err(_) if port.is_empty() => return Err("there is no port".into()),
-            Err(_) => Port::Name(port.to_owned()),
-        };
-        Ok(Self { port, protocol })
-    }
-}
-
-impl Service {
-    /// The protocol and number, as the pod `to` means a name.
-    fn at(&self, to: &End) -> Result<(Protocol, u16)> {
-        let protocol = self.protocol;
-        let number = match &self.port {
-            Port::Number(number) => *number,
-            Port::Name(name) => {
-                let ports = &to.claims.named_ports;
-                let mut ports = ports.iter().filter(|p| p.protocol == protocol as u8);
-                let port = ports.find(|p| p.name == *name);
-                let port = port.with_context(|| {
-                    let pod = to.claims.display_name();
-                    format!("{pod} names no {} port {name:?}", protocol.word())
-                })?;
-                port.port
-            }
-        };
-        Ok((protocol, number))
     }
 }
 
@@ -418,18 +300,8 @@ mod tests {
         }
         assert!(report("east/legacy/plain", "east/shop/batch", "80").allowed);
         assert!(report("east/shop/batch", "east/legacy/plain", "80").allowed);
-    }
-
-    #[test]
-    fn ports_are_read_strictly() {
-        for wrong in ["", "/tcp", "0", "65536/tcp", "80/tls", "99999999999"] {
-            assert!(wrong.parse::<Service>().is_err(), "{wrong:?}");
-        }
-        let dns = Service {
-            port: Port::Number(53),
-            protocol: Protocol::Udp,
-        };
-        assert_eq!("53/udp".parse(), Ok(dns));
+        let own = report("east/shop/frontend", "east/shop/frontend", "8080");
+        assert!(own.allowed, "a policy isolates it, but never from itself");
     }
 
     #[test]

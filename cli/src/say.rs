@@ -1,6 +1,15 @@
 //! Printing for people. A reader who went away (`landbridge status | head`) ends no command in the
 //! middle of its work, as `println!` would.
 
+/// A form of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
 /// A line on standard output.
 macro_rules! say {
     ($($part:tt)*) => {{

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     admin,
     demo::{self, StateArg},
-    say::say,
+    say::{Output, say},
 };
 
 /// Arguments of `status`.
@@ -15,9 +15,9 @@ use crate::{
 pub struct StatusArgs {
     #[command(flatten)]
     state: StateArg,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    /// For people or for programs
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
 }
 
 /// Asks all and prints.
@@ -37,7 +37,7 @@ pub fn run(args: &StatusArgs) -> Result<()> {
             }
         }
     }
-    if args.json {
+    if args.output == Output::Json {
         say!("{}", Value::Object(all));
     } else {
         for (role, status) in &all {

@@ -112,6 +112,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let ended: Vec<_> = threads.iter().map(|thread| thread.ended()).collect();
     let observer = Arc::new(Observer {
         name: format!("{}/{}", config.cluster, config.name),
+        folder: config.source.folder.clone(),
         view: hub.view(),
         shared,
         queues: published,

@@ -1,9 +1,9 @@
 //! Which rule decides, asked of the table that is in force on this node.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
-use anyhow::{Context, bail};
-use identity::{Assurance, Claims, SpiffeId, UnixMillis, Workload};
+use anyhow::bail;
+use identity::Claims;
 use policy::{KnownKeys, Peer, Query, Table, model::Direction};
 use serde_json::{Value, json};
 use sources::World;
@@ -11,7 +11,7 @@ use sources::World;
 /// The egress half when `from` is a pod of this cluster, the ingress half when `to` is.
 ///
 /// # Errors
-/// When a name is wrong, or neither is of this cluster.
+/// When a name is wrong, neither is of this cluster, or one of them has no identity to decide by.
 pub fn explain(
     folder: &Path,
     table: &Table,
@@ -25,7 +25,7 @@ pub fn explain(
     let half = |direction, subject: &End, peer: &End| {
         let peer = Peer::Identity {
             claims: &peer.claims,
-            address: peer.workload.address,
+            address: peer.address,
         };
         let own = subject.claims.trust_domain() == table.cluster();
         own.then(|| {
@@ -50,41 +50,18 @@ pub fn explain(
 
 struct End {
     claims: Claims,
-    workload: Workload,
+    address: Option<IpAddr>,
 }
 
 fn end(worlds: &[World], name: &str) -> anyhow::Result<End> {
-    let parts: Vec<_> = name.split('/').collect();
-    let [cluster, namespace, pod] = parts[..] else {
-        bail!("{name:?} is not CLUSTER/NAMESPACE/POD");
-    };
-    let world = worlds.iter().find(|world| world.cluster.name == cluster);
-    let world = world.with_context(|| format!("there is no cluster {cluster:?}"))?;
-    let workload = world.workload(namespace, pod);
-    let workload = workload
-        .with_context(|| format!("cluster {cluster} has no pod {namespace}/{pod}"))?
-        .clone();
-    let subject = SpiffeId::workload(
-        &world.cluster.trust_domain,
-        namespace,
-        &workload.service_account,
-    )?;
+    let (world, workload) = World::find(worlds, name)?;
+    if workload.unprotected {
+        bail!(
+            "{name} is in an unprotected namespace: it proves no identity that a policy could ask for"
+        );
+    }
     Ok(End {
-        claims: Claims {
-            subject,
-            issued_at: UnixMillis(0),
-            expires_at: UnixMillis(u64::MAX),
-            id: [0; 16],
-            agent_key: [0; 32],
-            pod: pod.into(),
-            pod_uid: workload.uid.clone(),
-            labels: workload.labels.clone(),
-            namespace_labels: workload.namespace_labels.clone(),
-            zone: workload.zone.clone(),
-            named_ports: workload.named_ports.clone(),
-            assurance: Assurance::Agent,
-            generation: 0,
-        },
-        workload,
+        claims: workload.claims(&world.cluster.trust_domain)?,
+        address: workload.address,
     })
 }

@@ -13,7 +13,10 @@ use super::{
     state::State,
     tap::{self, Verdict},
 };
-use crate::{oracle::Oracle, say::say};
+use crate::{
+    oracle::{Oracle, refused},
+    say::say,
+};
 
 /// Arguments of `demo check`.
 #[derive(Debug, clap::Args)]
@@ -130,9 +133,13 @@ pub fn look_at(
 ) -> Result<()> {
     let plan = state.running_plan()?;
     let journal = Journal::open(&state.journal())?;
+    let (oracle, problems) = Oracle::in_force(&state.config())?;
+    for problem in refused(&problems) {
+        say!("# {problem}");
+    }
     let capture = Capture::start(&plan, state, &journal)?;
     let mut demo = Demo {
-        oracle: Oracle::load(&state.config())?,
+        oracle,
         own: own_program()?,
         state: state.clone(),
         attempts: None,

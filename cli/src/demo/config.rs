@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use ipnet::{IpNet, Ipv4Net};
-use sources::World;
+use sources::{Problem, World};
 
 use super::plan::{Declared, DeclaredCluster, DeclaredNode, DeclaredPod};
 use crate::oracle::Oracle;
@@ -38,14 +38,14 @@ pub fn default_folder() -> Result<PathBuf> {
     }
 }
 
-/// What `folder` declares.
+/// What `folder` declares, and what is wrong with it.
 ///
 /// # Errors
-/// When it cannot be read, an object in it is refused, or it asks for what the demo has not.
-pub fn declared(folder: &Path) -> Result<Declared> {
-    let oracle = Oracle::load(folder)?;
+/// When there is no usable Federation, or it asks for what the demo has not.
+pub fn declared(folder: &Path) -> Result<(Declared, Vec<Problem>)> {
+    let (oracle, problems) = Oracle::in_force(folder)?;
     let clusters = oracle.worlds().map(cluster).collect::<Result<_>>()?;
-    Ok(Declared { clusters })
+    Ok((Declared { clusters }, problems))
 }
 
 fn cluster(world: &World) -> Result<DeclaredCluster> {

@@ -97,12 +97,23 @@ impl Running {
 
     /// Name and state directory of the agent that serves a pod.
     pub fn agent_beside(&self, end: &End) -> Result<(String, PathBuf)> {
+        let cluster = self.cluster_of(end)?;
+        let node = cluster
+            .node(&end.workload.node)
+            .with_context(|| format!("{} has no agent", end.claims.display_name()))?;
+        Ok((cluster.agent_role(node), self.state.agent(cluster, node)))
+    }
+
+    /// Name and state directory of the gateway of a pod's cluster.
+    pub fn gateway_of(&self, end: &End) -> Result<(String, PathBuf)> {
+        let cluster = self.cluster_of(end)?;
+        Ok((cluster.gateway_role(), self.state.gateway(cluster)))
+    }
+
+    fn cluster_of(&self, end: &End) -> Result<&plan::Cluster> {
         let domain = end.claims.trust_domain().as_str();
         let cluster = self.plan.clusters.iter().find(|c| c.trust_domain == domain);
-        let place = cluster.and_then(|c| Some((c, c.node(&end.workload.node)?)));
-        let (cluster, node) =
-            place.with_context(|| format!("{} has no agent", end.claims.display_name()))?;
-        Ok((cluster.agent_role(node), self.state.agent(cluster, node)))
+        cluster.with_context(|| format!("{} is not in this demo", end.claims.display_name()))
     }
 }
 

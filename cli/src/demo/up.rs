@@ -19,7 +19,10 @@ use super::{
     preflight::{self, Binaries},
     state::{self, State},
 };
-use crate::say::{complain, say};
+use crate::{
+    oracle::refused,
+    say::{complain, say},
+};
 
 /// Arguments of `demo up`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +48,8 @@ pub fn run(args: &UpArgs) -> Result<()> {
         Some(folder) => folder.clone(),
         None => config::default_folder()?,
     };
-    let plan = Plan::new(&args.prefix, &config::declared(&folder)?)?;
+    let (declared, problems) = config::declared(&folder)?;
+    let plan = Plan::new(&args.prefix, &declared)?;
     let state = State::new(&args.state.state)?;
     state.check_socket_paths(&plan)?;
     let enforcement = !args.no_enforcement;
@@ -62,6 +66,12 @@ pub fn run(args: &UpArgs) -> Result<()> {
         say: |line| say!("{line}"),
     };
     let journal = state.claim()?;
+    for problem in &problems {
+        complain!("{problem}");
+    }
+    if refused(&problems).next().is_some() {
+        complain!("what is refused is refused alone: all the rest comes up\n");
+    }
 
     match site.bring_up(&binaries, &journal) {
         Ok(()) => {

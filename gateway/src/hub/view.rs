@@ -1,6 +1,6 @@
 //! What people and programs see of the gateway: a picture that the hub renews, read by others.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use gateway_core::{FlowView, Totals, track::Sender};
@@ -8,6 +8,7 @@ use handshake::transit::TransitSnapshot;
 use peering::peers::Status;
 use policy::{Peer, Query, model::Direction};
 use serde_json::{Map, Value, json};
+use sources::World;
 
 use crate::{
     admin::{Answer, Request},
@@ -37,6 +38,8 @@ pub struct View {
 pub struct Observer {
     /// The gateway's name.
     pub name: String,
+    /// The source's folder.
+    pub folder: PathBuf,
     /// The newest picture.
     pub view: Arc<ArcSwap<View>>,
     /// The data plane.
@@ -142,37 +145,38 @@ impl Observer {
             "udp" => 17,
             other => return Err(format!("protocol {other:?} is neither tcp nor udp")),
         };
-        // The own pods by the source, the others as far as a live flow shows them: no list of remote
-        // pods exists anywhere.
-        let flows = self.shared.dataplane.list(MAX_FLOWS);
-        let seen = flows
-            .iter()
-            .flat_map(|f| [&f.ends.initiator, &f.ends.responder]);
-        let known: Vec<_> = transit.pods.values().chain(seen).collect();
+        // No list of remote pods is exchanged: their labels come from the folder.
+        let worlds = sources::load_once(&self.folder).map_err(|e| e.to_string())?;
         let find = |name: &str| {
-            let found = known.iter().find(|claims| claims.display_name() == name);
-            found.copied().ok_or_else(|| {
-                format!("{name:?} is no pod of this cluster and has no flow through this gateway")
-            })
+            let (world, workload) = World::find(&worlds, name).map_err(|e| e.to_string())?;
+            if workload.unprotected {
+                return Err(format!(
+                    "{name} is in an unprotected namespace: it proves no identity that a policy could ask for"
+                ));
+            }
+            let claims = workload.claims(&world.cluster.trust_domain);
+            let claims = claims.map_err(|e| e.to_string())?;
+            Ok((claims, workload.address))
         };
         let (from, to) = (find(from)?, find(to)?);
         let mut sides = Map::new();
-        for (word, direction, subject, peer) in [
-            ("egress", Direction::Egress, from, to),
-            ("ingress", Direction::Ingress, to, from),
+        for (word, direction, (subject, _), (peer, address)) in [
+            ("egress", Direction::Egress, &from, &to),
+            ("ingress", Direction::Ingress, &to, &from),
         ] {
-            let table = match *subject.trust_domain() == transit.own {
+            let is_own = *subject.trust_domain() == transit.own;
+            let table = match is_own {
                 true => Some(&transit.policy),
                 false => transit.digests.get(subject.trust_domain()),
             };
             let Some(table) = table else { continue };
-            let address = transit.pods.iter().find(|(_, claims)| *claims == peer);
             let query = Query {
                 direction,
                 subject,
                 peer: Peer::Identity {
                     claims: peer,
-                    address: address.map(|(address, _)| *address),
+                    // What address a pod has over there is not for a peer's digest to say.
+                    address: address.filter(|_| is_own),
                 },
                 protocol,
                 port,

@@ -76,7 +76,7 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
 
 /// The new pod has a credential of its own, and is refused where the old one was allowed.
 fn refused(demo: &Demo, pair: &Pair, cluster: &Cluster, impostor: &Pod) -> Result<String> {
-    let now = Oracle::load(&demo.state.config())?;
+    let (now, _) = Oracle::in_force(&demo.state.config())?;
     let from = now.end(&pods::full_name(cluster, impostor))?;
     let try_from_there = |to: &Pair, limit: Duration| {
         let address = to.address(demo)?;

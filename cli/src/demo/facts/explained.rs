@@ -1,27 +1,32 @@
-//! The running agents answer for both ends, and name the same rules that the files say.
+//! The running agents and gateways explain both ends, and name the same rules that the files say.
 
 use anyhow::{Context, Result, bail};
-use policy::Explanation;
+use policy::{Explanation, model::Direction};
 use serde_json::json;
 
 use super::{
-    Demo,
+    Demo, Enforcer,
     pairs::{self, Distance, Pair},
 };
 use crate::{
-    demo::{plan::Cluster, pods, tap::Verdict},
-    explain::explanations,
+    demo::{pods, tap::Verdict},
+    explain::explanation,
 };
 
-/// Asks the agents of an allowed and of a denied pair, and compares with what the files say.
+/// Asks both ends of an allowed and of a denied pair: the agent beside the source for its egress, the
+/// source's gateway for what the other cluster announced, and the agent beside the destination for
+/// what that one enforces.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let pairs = pairs::all(demo)?;
     let across = |allowed: bool| {
         pairs
             .iter()
             .filter(move |p| p.distance() == Distance::Across && p.answer.is_allowed() == allowed)
-            // One that a rule decides says more than one that a default decides.
-            .max_by_key(|p| p.answer.ingress.verdict.rule.is_some())
+            // A rule of the other end says more than a default, and the more when it alone decides.
+            .max_by_key(|p| {
+                let by_rule = p.answer.ingress.verdict.rule.is_some();
+                (by_rule, p.answer.egress.verdict.is_allowed())
+            })
     };
     let chosen: Vec<&Pair> = [true, false].into_iter().filter_map(across).collect();
     if chosen.is_empty() {
@@ -29,44 +34,53 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
     }
     let mut notes = Vec::new();
     for pair in chosen {
-        let egress = ask(demo, pair, true)?;
-        let ingress = ask(demo, pair, false)?;
-        same(pair, &egress, &pair.answer.egress)?;
-        same(pair, &ingress, &pair.answer.ingress)?;
+        let near = demo.agent_of(&pair.from)?;
+        let gateway = demo.gateway(demo.place(&pair.from)?.0);
+        let far = demo.agent_of(&pair.to)?;
+        let egress = ask(demo, pair, &near, Direction::Egress)?;
+        let announced = ask(demo, pair, &gateway, Direction::Ingress)?;
+        let ingress = ask(demo, pair, &far, Direction::Ingress)?;
+        same(pair, &near, &egress, &pair.answer.egress)?;
+        same(pair, &gateway, &announced, &pair.answer.ingress)?;
+        same(pair, &far, &ingress, &pair.answer.ingress)?;
         notes.push(format!(
-            "{}\negress {}\ningress {}",
+            "{}\n  {}: egress {}\n  {} from the digest: ingress {}\n  {}: ingress {}",
             pair.name(),
+            near.role,
             egress.because,
+            gateway.role,
+            announced.because,
+            far.role,
             ingress.because
         ));
     }
     Ok(Verdict::Holds(notes.join("\n")))
 }
 
-/// What the agent at one end says of its own cluster's policies.
-fn ask(demo: &Demo, pair: &Pair, egress: bool) -> Result<Explanation> {
-    let agent = demo.agent_of(if egress { &pair.from } else { &pair.to })?;
-    let name = |(cluster, pod): (&Cluster, _)| pods::full_name(cluster, pod);
-    let answer = agent.request(&json!({
+fn ask(demo: &Demo, pair: &Pair, whom: &Enforcer, direction: Direction) -> Result<Explanation> {
+    let name = |end| {
+        let (cluster, pod) = demo.place(end)?;
+        anyhow::Ok(pods::full_name(cluster, pod))
+    };
+    let answer = whom.request(&json!({
         "op": "explain",
-        "from": name(demo.place(&pair.from)?),
-        "to": name(demo.place(&pair.to)?),
+        "from": name(&pair.from)?,
+        "to": name(&pair.to)?,
         "port": pair.port,
         "protocol": "tcp",
     }))?;
-    let wanted = if egress { "egress" } else { "ingress" };
-    explanations(&answer)
-        .into_iter()
-        .find(|e| serde_json::to_value(e.direction).is_ok_and(|d| d == wanted))
-        .with_context(|| format!("{} explains no {wanted}: {answer}", agent.role))
+    explanation(&answer, direction)
+        .with_context(|| format!("{} explains no {direction:?}: {answer}", whom.role))
 }
 
-fn same(pair: &Pair, agent: &Explanation, files: &Explanation) -> Result<()> {
-    if agent.verdict != files.verdict {
+/// Both must come to the same end by the same rule.
+fn same(pair: &Pair, whom: &Enforcer, said: &Explanation, files: &Explanation) -> Result<()> {
+    if said.verdict.decision != files.verdict.decision || said.verdict.rule != files.verdict.rule {
         bail!(
-            "{}: the agent says {:?}, the files say {:?}",
+            "{}: {} says {:?}, the files say {:?}",
             pair.name(),
-            agent.because,
+            whom.role,
+            said.because,
             files.because
         );
     }

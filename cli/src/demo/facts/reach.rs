@@ -48,14 +48,9 @@ pub fn denied_same_node(demo: &mut Demo) -> Result<Verdict> {
 pub fn refused_early(demo: &mut Demo) -> Result<Verdict> {
     let hopeless = pairs::all(demo)?.into_iter().find(|pair| {
         let target = pair.to.claims.trust_domain();
-        let cluster = demo
-            .plan
-            .clusters
-            .iter()
-            .find(|c| c.trust_domain == target.as_str());
         pair.distance() == Distance::Across
             && pair.answer.egress.verdict.is_allowed()
-            && cluster.is_some_and(|c| !demo.oracle.may_admit(&c.name, &pair.from, TCP, pair.port))
+            && !demo.oracle.may_admit(target, &pair.from, TCP, pair.port)
     });
     let Some(pair) = hopeless else {
         return Ok(Verdict::Skipped(

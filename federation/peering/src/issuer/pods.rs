@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use identity::{
-    Assurance, Claims, IssueError, IssuerKey, Labels, Mono, Now, SignedCredential, SpiffeId,
-    TrustDomain, Workload,
+    Claims, IssueError, IssuerKey, Labels, Mono, Now, SignedCredential, TrustDomain, Workload,
 };
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
@@ -127,32 +126,16 @@ impl Press {
 
     /// What a credential says of `workload`, without times, key and id.
     pub(super) fn claims(&self, workload: &Workload, generation: u64) -> Result<Claims, NotIssued> {
-        let subject = SpiffeId::workload(
-            &self.trust_domain,
-            &workload.namespace,
-            &workload.service_account,
-        )
-        .map_err(|error| NotIssued::Name {
+        let claims = workload.claims(&self.trust_domain);
+        let claims = claims.map_err(|error| NotIssued::Name {
             pod: format!("{}/{}", workload.namespace, workload.pod),
             problem: error.to_string(),
         })?;
-        let mut named_ports = workload.named_ports.clone();
-        named_ports.sort();
-        named_ports.dedup();
         Ok(Claims {
-            subject,
-            issued_at: identity::UnixMillis::default(),
-            expires_at: identity::UnixMillis::default(),
-            id: [0; 16],
-            agent_key: [0; 32],
-            pod: workload.pod.clone(),
-            pod_uid: workload.uid.clone(),
             labels: self.carried(&workload.labels),
             namespace_labels: self.carried(&workload.namespace_labels),
-            zone: workload.zone.clone(),
-            named_ports,
-            assurance: Assurance::Agent,
             generation,
+            ..claims
         })
     }
 
