@@ -11,10 +11,10 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build demo test bench fmt lint doc deny fences unit
+.PHONY: help setup build demo test bench throughput fmt lint doc deny fences unit
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing on a Debian machine (root)
 	@scripts/setup
@@ -31,6 +31,9 @@ test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part 
 
 bench: ## measurements of the parts, each beside bare cryptography: docs/benchmarks.md
 	scripts/bench
+
+throughput: build ## two gateways beside plain routing (root): docs/benchmarks.md
+	scripts/throughput
 
 fmt: ## formatting
 	$(CARGO) fmt --all --check

@@ -17,10 +17,6 @@ use std::{
 
 use gateway_xdp::{Frame, FramePool, Port, QueueSet, Waker, XskQueue};
 use identity::{Mono, Now};
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 
 use crate::clock::Clock;
 
@@ -209,7 +205,8 @@ pub struct QueueThread {
 }
 
 impl QueueThread {
-    /// Starts the thread of `queue`, on the processor of that number when there is one.
+    /// Starts the thread of `queue`, on whatever processors this process may use
+    /// (docs/decisions/queue-threads.md).
     ///
     /// A panic in it ends the process: its sockets vanish, and what is ours is dropped, not routed.
     ///
@@ -227,7 +224,6 @@ impl QueueThread {
         let thread = Builder::new().name(format!("lb-queue-{queue}")).spawn({
             let (waker, stop, ended) = (waker.clone(), Arc::clone(&stop), Arc::clone(&ended));
             move || {
-                pin(queue);
                 let mut queue = Queue::new(set.pool, set.ports, pipeline);
                 let run = panic::AssertUnwindSafe(|| queue.run(&waker, &stop, &clock));
                 // The panic hook has printed the message.
@@ -275,17 +271,6 @@ impl<P: Pipeline> Queue<XskQueue, P> {
             }
         }
         Ok(())
-    }
-}
-
-fn pin(queue: u32) {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut set = CpuSet::new();
-    let pinned = set
-        .set(queue as usize % processors)
-        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    if let Err(e) = pinned {
-        tracing::warn!("queue {queue} is not pinned to a processor: {e}");
     }
 }
 

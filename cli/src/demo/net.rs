@@ -14,6 +14,8 @@ use super::{
 /// Queues of each gateway interface. The far end of a veth must not have more transmit queues than
 /// this end has receive queues, or no AF_XDP socket can be bound.
 const GATEWAY_QUEUES: u8 = 2;
+/// Nanoseconds that a node's uplink waits for more segments to merge.
+const COALESCE_NS: u32 = 100_000;
 /// The node's end of every pod's link.
 const NODE_MAC: &str = "02:00:00:00:00:01";
 /// The pod's end of its link.
@@ -87,6 +89,7 @@ fn add_netns(journal: &Journal, name: &str) -> Result<()> {
 
 fn add_bridge(name: &str) -> Result<()> {
     without_ipv6(name)?;
+    without_netfilter(name)?;
     netns::ip_batch(
         name,
         &[
@@ -163,7 +166,7 @@ fn add_node(plan: &Plan, cluster: &Cluster, node: &Node, journal: &Journal) -> R
             format!("link set {port} up"),
         ],
     )?;
-    checksums_in_software(&node.netns, "up0")?;
+    merge_as_a_nic_does(&node.netns, "up0", &cluster.lan, &port)?;
     let siblings = cluster.nodes.iter().filter(|n| n.name != node.name);
     let near = siblings.flat_map(|n| n.serves.iter().map(|r| (*r, n.address)));
     let others = plan.clusters.iter().filter(|c| c.name != cluster.name);
@@ -192,6 +195,25 @@ fn checksums_in_software(netns: &str, interface: &str) -> Result<()> {
     })
 }
 
+/// Lets `interface` take packets as a NIC does: segments of one flow that come close together reach the
+/// node's stack and its rules as one. Without it these work once per segment, and a transfer through
+/// the demo measures little else. `port` is the far end of its link, in the namespace `far`.
+fn merge_as_a_nic_does(netns: &str, interface: &str, far: &str, port: &str) -> Result<()> {
+    // A veth merges nothing while its far end may send what is not cut into segments yet.
+    netns::inside(far, || {
+        netns::run(Command::new("ethtool").args(["-K", port, "tso", "off"]))
+    })?;
+    netns::inside(netns, || {
+        netns::run(Command::new("ethtool").args(["-K", interface, "gro", "on"]))
+    })?;
+    let attributes = format!(
+        "cd /sys/class/net/{interface} && echo 1 > napi_defer_hard_irqs \
+         && echo {COALESCE_NS} > gro_flush_timeout"
+    );
+    // Attributes of this namespace's interfaces show in a /sys of its own only.
+    netns::run(Command::new("ip").args(["netns", "exec", netns, "sh", "-c", &attributes]))
+}
+
 /// Forwards, and takes packets whose way back differs from their way in.
 fn router_sysctls(netns: &str) -> Result<()> {
     without_ipv6(netns)?;
@@ -205,6 +227,23 @@ fn router_sysctls(netns: &str) -> Result<()> {
         ] {
             let path = format!("/proc/sys/net/ipv4/{key}");
             std::fs::write(&path, value).with_context(|| format!("cannot write {path}"))?;
+        }
+        Ok(())
+    })
+}
+
+/// A switch has no rules. With the module br_netfilter loaded, as agents need it, every namespace's
+/// bridges ask them unless told otherwise.
+fn without_netfilter(netns: &str) -> Result<()> {
+    netns::inside(netns, || {
+        for family in ["ip", "ip6"] {
+            let path = format!("/proc/sys/net/bridge/bridge-nf-call-{family}tables");
+            match std::fs::write(&path, "0") {
+                Err(e) if e.kind() != ErrorKind::NotFound => {
+                    return Err(e).with_context(|| format!("cannot write {path}"));
+                }
+                _ => {}
+            }
         }
         Ok(())
     })
