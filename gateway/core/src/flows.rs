@@ -69,7 +69,15 @@ pub struct Flows {
 struct Handshakes {
     transit: Transit,
     /// How far the ends have come, bounded like the half-open flows.
-    tracks: HalfOpen<Track>,
+    tracks: HalfOpen<Opening>,
+}
+
+/// How far the ends of a connection that is being opened have come.
+#[derive(Clone, Copy, Debug)]
+struct Opening {
+    /// The sequence number of the initiator's SYN.
+    isn: u32,
+    track: Track,
 }
 
 /// A segment that cannot belong to the connection that is being opened.
@@ -84,27 +92,31 @@ impl Handshakes {
         &self,
         key: &FlowKey,
         facts: &Facts,
-    ) -> Result<(FlowKey, Sender, Option<Track>), OutOfWindow> {
+    ) -> Result<(FlowKey, Sender, Option<Opening>), OutOfWindow> {
+        let own = self.tracks.entry(key).copied();
         if facts.flags.is_syn() {
-            return Ok((*key, Sender::Initiator, Some(Track::new(facts))));
+            // One that comes again begins nothing anew: the client may have sent more since.
+            let known = own.filter(|opening| opening.isn == facts.seq);
+            let opening = known.unwrap_or_else(|| Opening {
+                isn: facts.seq,
+                track: Track::new(facts),
+            });
+            return Ok((*key, Sender::Initiator, Some(opening)));
         }
-        let own = self
-            .tracks
-            .entry(key)
-            .map(|track| (*key, Sender::Initiator, *track));
-        let (forward, sender, mut track) = match own {
-            Some(found) => found,
+        let (forward, sender, mut opening) = match own {
+            Some(opening) => (*key, Sender::Initiator, opening),
             None => match self.tracks.entry(&key.reversed()) {
-                Some(track) => (key.reversed(), Sender::Responder, *track),
+                Some(opening) => (key.reversed(), Sender::Responder, *opening),
                 None => return Ok((key.reversed(), Sender::Responder, None)),
             },
         };
+        let track = &mut opening.track;
         if facts.flags.is_syn_ack() {
             track.syn_ack(facts);
         } else if track.complete() && !facts.flags.rst() && !track.segment(sender, facts) {
             return Err(OutOfWindow);
         }
-        Ok((forward, sender, Some(track)))
+        Ok((forward, sender, Some(opening)))
     }
 }
 
@@ -241,7 +253,7 @@ impl Flows {
         let hash = self.hasher.hash(key);
         let mut guard = self.handshake(hash);
         let handshakes = &mut *guard;
-        let (forward, sender, track) = match handshakes.advance(key, facts) {
+        let (forward, sender, opening) = match handshakes.advance(key, facts) {
             Ok(advanced) => advanced,
             Err(OutOfWindow) => return Err(Rejected::silently(DropReason::UnknownFlow)),
         };
@@ -251,26 +263,21 @@ impl Flows {
         {
             Ok(passed) => passed,
             Err(refused) => {
-                let opening = handshakes.transit.knows(key);
+                let is_opening = handshakes.transit.knows(key);
                 drop(guard);
-                let older = self.fall_back(hash, key, facts, opening, snapshot.epoch);
-                return older
-                    .unwrap_or(Err(Rejected {
-                        refused,
-                        answer: true,
-                    }))
-                    .inspect(|_| {
-                        self.count(hash, key, packet.len(), now.mono);
-                    });
+                let older = self.fall_back(hash, key, facts, is_opening, snapshot.epoch, refused);
+                return older.inspect(|_| {
+                    self.count(hash, key, packet.len(), now.mono);
+                });
             }
         };
         let deadline = now.mono.after(NONCE_LIFE);
-        match (&passed, track) {
+        match (&passed, opening) {
             (Passed::Established(_) | Passed::Closed, _) | (_, None) => {
                 handshakes.tracks.remove(&forward);
             }
-            (_, Some(track)) => {
-                handshakes.tracks.insert(forward, track, deadline);
+            (_, Some(opening)) => {
+                handshakes.tracks.insert(forward, opening, deadline);
             }
         }
         drop(guard);
@@ -278,7 +285,8 @@ impl Flows {
             self.succeed(hash, key);
         }
         if let Passed::Established(ends) = &passed {
-            let track = track.unwrap_or_else(|| Track::midstream(sender, facts));
+            let seen = opening.map(|opening| opening.track);
+            let track = seen.unwrap_or_else(|| Track::midstream(sender, facts));
             let mut flow = Flow::new((**ends).clone(), track, snapshot.epoch, now.mono);
             flow.count(sender, packet.len(), now.mono);
             self.insert(hash, flow, now.mono)
@@ -360,29 +368,38 @@ impl Flows {
     }
 
     /// A segment that the handshake on its tuple refuses may still be one of the older flow there:
-    /// a challenge ACK, or the RST that answers it. `None` when there is no older flow. While there
-    /// is one, nothing is answered: an answer could reset it.
+    /// a challenge ACK, or the RST that answers it. While there is one, nothing is answered: an answer
+    /// could reset it.
     fn fall_back(
         &self,
         hash: u64,
         key: &FlowKey,
         facts: &Facts,
-        opening: bool,
+        is_opening: bool,
         epoch: u64,
-    ) -> Option<Result<Passed, Rejected>> {
+        refused: Refused,
+    ) -> Result<Passed, Rejected> {
         let mut table = self.table(hash);
-        let (flow, sender) = table.find(hash, key)?;
+        let Some((flow, sender)) = table.find(hash, key) else {
+            return Err(Rejected {
+                refused,
+                answer: true,
+            });
+        };
         if facts.flags.syn() {
-            return None;
+            return Err(Rejected {
+                refused,
+                answer: false,
+            });
         }
-        if !opening {
+        if !is_opening {
             flow.succeeding = false;
         }
         let live = flow.epoch == epoch && !flow.track.over();
         if live && flow.track.segment(sender, facts) {
-            return Some(Ok(Passed::Forward));
+            return Ok(Passed::Forward);
         }
-        Some(Err(Rejected::silently(DropReason::UnknownFlow)))
+        Err(Rejected::silently(DropReason::UnknownFlow))
     }
 
     fn count(&self, hash: u64, key: &FlowKey, length: usize, now: Mono) {
