@@ -38,10 +38,13 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
-use crate::{clock::Clock, config::Config, nexthops::NextHops, pipeline::Shared, state::State};
-use flow_log::log_event;
+use crate::{
+    clock::Clock, config::Config, nexthops::NextHops, pipeline::Shared, refusals::Refusals,
+    state::State,
+};
+use flow_log::FlowLog;
 use judge::Judge;
 use links::{Input, LinkId};
 use nodes::Nodes;
@@ -138,6 +141,8 @@ pub struct Hub {
     view: Arc<ArcSwap<View>>,
     /// Problems by their origin, newest words only.
     problems: BTreeMap<String, String>,
+    refusals: Refusals,
+    flow_log: FlowLog,
 }
 
 impl Hub {
@@ -182,6 +187,8 @@ impl Hub {
             assemble_again: true,
             view: Arc::default(),
             problems: BTreeMap::new(),
+            refusals: Refusals::default(),
+            flow_log: FlowLog::default(),
         }
     }
 
@@ -348,6 +355,13 @@ impl Hub {
             self.peering.handle_sent(&peer, spi, packets);
         }
         self.records.forget_old(now.mono);
+        for (source, more) in self.refusals.over(now.mono) {
+            match source {
+                Some(remote) => warn!(%remote, more, "refused again and again"),
+                None => warn!(more, "refused, from many addresses"),
+            }
+        }
+        self.flow_log.say_what_is_missing();
         let before = self.asked.len();
         self.asked.retain(|_, at| now.mono.since(*at) < ASKED_FOR);
         if self.asked.len() != before {
@@ -371,7 +385,7 @@ impl Hub {
     }
 
     fn take_event(&mut self, event: &Event) {
-        log_event(event);
+        self.flow_log.write(event, self.clock.now().mono);
         if let Event::Unresolved(_, address) = event {
             self.ask_for(*address);
         }

@@ -9,6 +9,7 @@ pub mod metrics;
 pub mod nexthops;
 pub mod pipeline;
 pub mod queue;
+pub mod refusals;
 pub mod run;
 mod start;
 pub mod state;

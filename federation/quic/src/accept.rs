@@ -84,7 +84,7 @@ fn admit(
         let _ = incoming.retry();
         return None;
     }
-    let source = source(incoming.remote_address().ip());
+    let source = source_of(incoming.remote_address().ip());
     let Ok(handshake) = handshakes.clone().try_acquire_owned() else {
         Counters::count(&counters.turned_away);
         incoming.refuse();
@@ -120,8 +120,9 @@ impl Drop for Admitted {
     }
 }
 
-/// An IPv4 address, or an IPv6 /64, which one host may have all of.
-fn source(address: IpAddr) -> IpAddr {
+/// What counts as one source: an IPv4 address, or an IPv6 /64, which one host may have all of.
+#[must_use]
+pub fn source_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
         v4 => v4,

@@ -30,7 +30,7 @@ mod tls;
 mod trust;
 mod verifier;
 
-pub use accept::{Arrival, Refused};
+pub use accept::{Arrival, Refused, source_of};
 pub use backoff::Backoff;
 pub use dial::Target;
 pub use duplicate::{Facts, Preferred, preferred};

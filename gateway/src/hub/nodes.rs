@@ -106,7 +106,9 @@ impl Hub {
                 tokio::spawn(enrolling.grant(chain));
             }
             Err(why) => {
-                warn!(%remote, audit = true, "not enrolled: {why}");
+                if self.refusals.note(remote.ip(), now.mono) {
+                    warn!(%remote, audit = true, "not enrolled: {why}");
+                }
                 tokio::spawn(async move { enrolling.refuse(&why).await });
             }
         }

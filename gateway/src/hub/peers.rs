@@ -294,10 +294,12 @@ impl Hub {
     }
 
     pub(super) fn refused(&mut self, refused: &Refused) {
-        warn!(remote = %refused.remote, "refused: {}", refused.error);
-        // From the address of a peer it is worth a word in that peer's status.
         let now = self.now();
         let from = refused.remote.ip();
+        if self.refusals.note(from, now.mono) {
+            warn!(remote = %refused.remote, "refused: {}", refused.error);
+        }
+        // From the address of a peer it is worth a word in that peer's status.
         let peer = self.peers.all.iter().find(|(_, p)| p.address.ip() == from);
         if let Some((domain, _)) = peer {
             let domain = domain.clone();
