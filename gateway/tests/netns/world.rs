@@ -1,9 +1,4 @@
-//! Two gateways as processes, in namespaces: they meet, refuse what has no identity, stay closed when
-//! killed, come back, and leave nothing behind.
-
-#![allow(clippy::unwrap_used)]
-
-mod common;
+//! Two gateways as processes, in namespaces.
 
 use std::{
     fs,
@@ -16,29 +11,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::Namespaces;
-use peering::node_messages::{Boot, NODE_PROTOCOL, Numbered, ToIssuer, ToNode};
-use quic::{
-    Anchor, Credentials, Endpoint, Identity, Limits, Pin, Protocol, SecretHash, SvidRequest,
-    Target, Trust, enrol,
-};
+use quic::SecretHash;
 use serde_json::{Value, json};
 
+use crate::namespaces::Namespaces;
+
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-const SECRET: &[u8] = b"a secret of node1";
+pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const SECRET: &[u8] = b"a secret of node1";
 
 /// East and west, joined on the WAN side, each with one node whose pod's address is on loopback.
-struct World {
-    namespaces: Namespaces,
+pub struct World {
+    pub namespaces: Namespaces,
     directory: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new(test: &str) -> Self {
         let names = ["east", "west", "east-node", "west-node"];
         let world = Self {
-            namespaces: Namespaces::new("gw", &names),
+            namespaces: Namespaces::new(test, &names),
             directory: tempfile::tempdir().unwrap(),
         };
         let n = &world.namespaces;
@@ -81,17 +73,17 @@ impl World {
         world
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str) {
+    pub fn write(&self, name: &str, text: &str) {
         let path = self.path("conf").join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    fn configure(&self, cluster: &str, peers: &str) {
+    pub fn configure(&self, cluster: &str, peers: &str) {
         let i = number(cluster);
         let (conf, state) = (self.path("conf"), self.path(cluster));
         let (conf, state) = (conf.display(), state.display());
@@ -106,7 +98,7 @@ impl World {
         fs::write(self.path(&format!("{cluster}.yaml")), text).unwrap();
     }
 
-    fn init(&self, cluster: &str) -> String {
+    pub fn init(&self, cluster: &str) -> String {
         let output = Command::new(env!("CARGO_BIN_EXE_landbridge-gateway"))
             .args(["init", "--config"])
             .arg(self.path(&format!("{cluster}.yaml")))
@@ -118,7 +110,7 @@ impl World {
         answer["rootPin"].as_str().unwrap().into()
     }
 
-    fn start(&self, cluster: &str) -> Gateway<'_> {
+    pub fn start(&self, cluster: &str) -> Gateway<'_> {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -145,7 +137,7 @@ impl World {
     }
 
     /// Tries to connect from east's pod to west's, with a SYN that proves nothing.
-    fn plain_connect(&self) -> std::io::Result<TcpStream> {
+    pub fn plain_connect(&self) -> std::io::Result<TcpStream> {
         self.namespaces.within("east-node", || {
             let to: SocketAddr = "10.2.1.10:80".parse().unwrap();
             TcpStream::connect_timeout(&to, Duration::from_millis(1500))
@@ -167,14 +159,14 @@ impl Drop for World {
 }
 
 /// A running process, killed at the latest when dropped.
-struct Gateway<'w> {
+pub struct Gateway<'w> {
     world: &'w World,
     cluster: String,
-    child: Child,
+    pub child: Child,
 }
 
 impl Gateway<'_> {
-    fn ask(&self, request: &Value) -> Option<Value> {
+    pub fn ask(&self, request: &Value) -> Option<Value> {
         let socket = self.world.path(&self.cluster).join("admin.sock");
         let mut stream = UnixStream::connect(socket).ok()?;
         stream.write_all(format!("{request}\n").as_bytes()).ok()?;
@@ -183,12 +175,12 @@ impl Gateway<'_> {
         serde_json::from_str(&line).ok()
     }
 
-    fn status(&self) -> Value {
+    pub fn status(&self) -> Value {
         self.ask(&json!({"op": "status"})).unwrap_or(Value::Null)
     }
 
     /// Waits until the status is as `wanted` says.
-    fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let status = self.status();
@@ -204,7 +196,7 @@ impl Gateway<'_> {
         }
     }
 
-    fn until_connected(&self) -> Value {
+    pub fn until_connected(&self) -> Value {
         self.until("connected, with a tunnel", |status| {
             let peer = &status["peers"][0];
             status["ready"] == true
@@ -214,12 +206,12 @@ impl Gateway<'_> {
         })
     }
 
-    fn kill(mut self) {
+    pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn terminate(mut self) {
+    pub fn terminate(mut self) {
         let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
         nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
         assert!(self.child.wait().unwrap().success(), "a clean exit");
@@ -238,7 +230,7 @@ fn number(cluster: &str) -> u8 {
     if cluster == "east" { 1 } else { 2 }
 }
 
-fn peer(cluster: &str, i: u8, pin: &str) -> String {
+pub fn peer(cluster: &str, i: u8, pin: &str) -> String {
     format!("{{cluster: {cluster}, endpoint: \"192.0.2.{i}:4433\", rootPin: \"{pin}\"}}")
 }
 
@@ -252,7 +244,7 @@ spec:
   - {name: west, trustDomain: west.example, podRanges: [{id: 1, cidr: 10.2.0.0/16}], nodes: [node1]}
 ";
 
-const PODS: &str = "
+pub const PODS: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -266,162 +258,3 @@ kind: Pod
 metadata: {name: front, namespace: shop, labels: {app: front}}
 spec: {serviceAccountName: web, nodeName: node1, containers: [{name: c, image: x}]}
 ";
-
-#[test]
-fn two_gateways_meet_refuse_survive_and_leave_nothing_behind() {
-    if !common::root_or_skip() {
-        return;
-    }
-    let world = World::new();
-    let n = &world.namespaces;
-    // What the test looks for does happen without gateways: the kernel forwards in clear, and the
-    // answer (a reset: nobody listens) comes back the same way.
-    n.ip("west", "route add 10.1.0.0/16 via 192.0.2.1");
-    let refused = world.plain_connect().unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-
-    let (east, west) = (world.start("east"), world.start("west"));
-    let (at_east, at_west) = (east.until_connected(), west.until_connected());
-    for what in ["bundle_sequence", "digest_sequence", "digest_hash"] {
-        assert_eq!(at_east["own"][what], at_west["peers"][0][what], "{what}");
-        assert_eq!(at_west["own"][what], at_east["peers"][0][what], "{what}");
-    }
-    assert_eq!(at_east["problems"], json!([]));
-    assert_eq!(at_east["interfaces"]["wan0"]["xdp"], "driver");
-
-    // A pod without an agent proves nothing.
-    assert_eq!(
-        world.plain_connect().unwrap_err().kind(),
-        std::io::ErrorKind::TimedOut
-    );
-    let counters = east.ask(&json!({"op": "counters"})).unwrap();
-    assert!(
-        counters["dropped"]["no-identity"].as_u64() >= Some(1),
-        "{counters:#}"
-    );
-    assert!(balanced(&counters), "{counters:#}");
-
-    // A second gateway on the same state is refused, in words.
-    let mut second = world.start("east");
-    assert!(!second.child.wait().unwrap().success());
-    let log = fs::read_to_string(world.path("east.log")).unwrap();
-    assert!(
-        log.contains("another gateway uses the state directory"),
-        "{log}"
-    );
-
-    // Saving a file is enough.
-    let epoch = east.status()["epoch"].as_u64().unwrap();
-    world.write("east/pods.yaml", &PODS.replace("app: front", "app: other"));
-    east.until("a new epoch", |status| {
-        status["epoch"].as_u64() > Some(epoch)
-    });
-
-    // A crash: closed. A new process: back, with the attachment it found.
-    east.kill();
-    assert_eq!(
-        world.plain_connect().unwrap_err().kind(),
-        std::io::ErrorKind::TimedOut
-    );
-    let east = world.start("east");
-    let again = east.until_connected();
-    assert_eq!(again["interfaces"]["lan0"]["adopted"], true);
-    west.until_connected();
-
-    nodes_are_served(&world);
-
-    east.terminate();
-    west.terminate();
-    for cluster in ["east", "west"] {
-        let link = n.ip(cluster, "link show");
-        assert!(!link.contains("xdp"), "{link}");
-        let state = world.path(cluster);
-        assert!(!state.join("admin.sock").exists());
-        assert_eq!(
-            fs::read_dir(state.join("bpf")).unwrap().count(),
-            0,
-            "unmounted"
-        );
-        let neighbours = n.ip(cluster, "neigh show");
-        assert!(!neighbours.contains("managed"), "{neighbours}");
-    }
-}
-
-fn balanced(counters: &Value) -> bool {
-    let count = |value: &Value| value.as_u64().unwrap();
-    let fates = ["forwarded", "replied", "punted", "consumed", "held"];
-    let kept: u64 = fates.iter().map(|fate| count(&counters[fate])).sum();
-    let dropped: u64 = counters["dropped"]
-        .as_object()
-        .unwrap()
-        .values()
-        .map(count)
-        .sum();
-    count(&counters["received"]) == kept + dropped
-}
-
-/// A node enrols with its secret, once, and its agent is greeted by the issuer.
-fn nodes_are_served(world: &World) {
-    let pin: Pin = world.init("east").parse().unwrap();
-    let domain = identity::TrustDomain::new("east.example").unwrap();
-    let gateway: SocketAddr = "172.16.1.1:4434".parse().unwrap();
-    let trust = Trust::new(domain.clone());
-    trust.set(domain.clone(), Anchor::Pinned(pin));
-    let talk = async {
-        let ask = |secret: &[u8]| Credentials::Secret {
-            node: "node1".into(),
-            secret: secret.to_vec().into(),
-        };
-        let limits = Limits::default();
-        let request = || SvidRequest::generate().unwrap();
-        let wrong = enrol(gateway, &domain, &trust, ask(b"wrong"), request(), &limits).await;
-        assert!(wrong.unwrap_err().to_string().contains("secret is wrong"));
-        let svid = enrol(gateway, &domain, &trust, ask(SECRET), request(), &limits)
-            .await
-            .unwrap();
-        let again = enrol(gateway, &domain, &trust, ask(SECRET), request(), &limits).await;
-        assert!(again.unwrap_err().to_string().contains("was used before"));
-
-        let any = "0.0.0.0:0".parse().unwrap();
-        let (endpoint, _) =
-            Endpoint::bind(any, Identity::new(svid), trust.clone(), &[], limits).unwrap();
-        let target = Target {
-            address: gateway,
-            trust_domain: domain.clone(),
-            protocol: Protocol::Node,
-        };
-        let mut session = endpoint.dial(&target).await.unwrap();
-        let hello = ToIssuer::Hello {
-            version: NODE_PROTOCOL,
-            boot: Boot::default(),
-            position: 0,
-            clock: identity::UnixMillis(0),
-        };
-        session.sender.send(hello.encode()).await.unwrap();
-        let first = session.receiver.recv().await.unwrap();
-        let ToNode::Welcome { trust_domain, .. } = Numbered::decode(&first).unwrap().1 else {
-            panic!("not a welcome");
-        };
-        assert_eq!(trust_domain, domain);
-        let mut bundles = Vec::new();
-        loop {
-            match Numbered::decode(&session.receiver.recv().await.unwrap())
-                .unwrap()
-                .1
-            {
-                ToNode::Bundle { trust_domain, .. } => bundles.push(trust_domain.to_string()),
-                ToNode::Synced => break,
-                _ => {}
-            }
-        }
-        assert_eq!(bundles, ["east.example", "west.example"]);
-        endpoint.close("done").await;
-    };
-    world.namespaces.within("east-node", || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, talk).await.unwrap() });
-    });
-}

@@ -1,14 +1,11 @@
 //! Next hops on a real kernel: routes are followed, neighbours resolved, changes noticed.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
-use common::Namespaces;
 use landbridge_gateway::nexthops::{NextHopWatch, NextHops};
 use tokio::{sync::watch, time::timeout};
+
+use crate::namespaces::{Namespaces, root_or_skip};
 
 /// A gateway's namespace joined by a veth to that of its neighbours.
 struct World(Namespaces);
@@ -67,7 +64,7 @@ fn mac(tables: &NextHops, to: &str) -> Option<[u8; 6]> {
 
 #[test]
 fn routes_are_followed_neighbours_resolved_and_changes_noticed() {
-    if !common::root_or_skip() {
+    if !root_or_skip() {
         return;
     }
     let world = World::new();

@@ -1,7 +1,5 @@
 //! Network namespaces for the tests of this crate.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
-
 use std::{fs::File, process::Command, thread};
 
 use nix::sched::{CloneFlags, setns};

@@ -1,0 +1,10 @@
+//! The gateway on a real kernel, in network namespaces that these tests make and remove. They need
+//! root.
+
+#![allow(clippy::unwrap_used)]
+
+mod meeting;
+mod namespaces;
+mod nexthops;
+mod peers;
+mod world;
