@@ -230,6 +230,11 @@ impl Node {
         if self.live.flow(&key).is_some() {
             return ESTABLISHED;
         }
+        let opening = self.responding.entry(&key);
+        if opening.is_some_and(|half| !half.confirmed()) {
+            // Its kernel answers a late copy of the SYN by an ACK. A reset would end what it answers.
+            return Err(DropReason::NoIdentity);
+        }
         self.unknown_flow(p, true, now)
     }
 
