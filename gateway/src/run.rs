@@ -6,14 +6,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use gateway_xdp::{Plan, QueueSet, RingSizes, Steering, preflight};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use quic::renew;
 use serde_json::{Value, json};
 use sources::{FolderSource, World};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::watch,
     task::JoinHandle,
     time::{Duration, sleep, timeout},
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long the end waits for peers and nodes to hear of it.
-const GOODBYE: Duration = Duration::from_millis(500);
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// Makes the keys of the gateway, if they are not there, and says the pin of its root.
 ///
@@ -51,7 +51,8 @@ pub fn init(config: &Config) -> anyhow::Result<Value> {
     Ok(json!({"rootPin": root.pin().to_string(), "trustDomain": domain}))
 }
 
-/// Runs the gateway until SIGTERM or SIGINT, then takes everything back.
+/// Runs the gateway until SIGTERM or SIGINT, then takes everything back. A second signal meanwhile ends
+/// the process where it stands, as a crash does: closed.
 ///
 /// # Errors
 /// When it cannot start, or a part of it ended, in words. What it had attached stays closed then.
@@ -64,7 +65,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let domain = world.borrow().cluster.trust_domain.clone();
     let keys = Keys::load(&state, &config, &domain, clock)?;
 
-    // From here on the kernel routes nothing of ours in clear.
+    // From here on there is something to take back.
+    let mut signals = Signals::new()?;
+    // And the kernel routes nothing of ours in clear.
     let mut attachments = start::attach(&config, &steering, &world.borrow())?;
     let shared = start::data_plane(&config, &domain)?;
     let Queues {
@@ -131,10 +134,16 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let (root, id) = (keys.root, keys.svid.id().clone());
     let issue = async |_: &quic::Svid| own_svid(&root, &id, clock.now().unix);
     let end = tokio::select! {
-        end = until_end(&observer, &hub, &http) => end,
+        end = until_end(&mut signals, &observer, &hub, &http) => end,
         // The gateway's own certificate, for as long as it runs.
         () = renew(identity, || clock.now().unix, issue) => Ok(()),
     };
+    tokio::spawn(async move {
+        let number = signals.next().await;
+        // As a shell says of a process that this signal ended.
+        std::process::exit(128 + number);
+    });
+    info!("ending");
     // The other way round: peers and nodes hear it, then packets stop, and only after a clean end
     // the kernel has the interfaces back.
     stop.send_replace(true);
@@ -146,24 +155,19 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Both hold the observer until they are gone; that they were aborted is no news.
     let _ = (admin.await, http.await);
     // Whoever does not hear it finds out by itself.
-    let goodbye = async {
-        peer_endpoint.close("this gateway ends").await;
-        node_endpoint.close("this gateway ends").await;
-    };
+    let why = "this gateway ends";
+    let goodbye = async { tokio::join!(peer_endpoint.close(why), node_endpoint.close(why)) };
     let _ = timeout(GOODBYE, goodbye).await;
     hops.close().await;
-    drop(observer);
     for thread in threads {
         if let Err(e) = thread.stop() {
             error!("a queue thread ended: {e}");
         }
     }
     end?;
-    let attachments = Arc::into_inner(attachments).context("the attachments are in use")?;
-    let attachments = attachments
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner);
-    steering.close(attachments)?;
+    // Taken out, and not the last owner waited for: somebody may be asking for a status right now.
+    let mut attachments = attachments.lock().unwrap_or_else(PoisonError::into_inner);
+    steering.close(std::mem::take(&mut *attachments))?;
     info!("ended");
     Ok(())
 }
@@ -190,18 +194,39 @@ fn check(config: &Config) -> anyhow::Result<()> {
     bail!("the gateway cannot run here:{}", list.concat());
 }
 
+/// What ends the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one; its number.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+        }
+    }
+}
+
 /// Until a signal says so. An error when a part ended by itself.
 async fn until_end(
+    signals: &mut Signals,
     observer: &Observer,
     hub: &JoinHandle<()>,
     http: &JoinHandle<io::Result<()>>,
 ) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = signals.next() => return Ok(()),
             () = sleep(Duration::from_millis(500)) => {}
         }
         if hub.is_finished() {

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod ending;
 mod meeting;
 mod namespaces;
 mod nexthops;

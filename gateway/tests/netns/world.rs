@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use quic::SecretHash;
 use serde_json::{Value, json};
 
@@ -116,6 +117,11 @@ impl World {
             .append(true)
             .open(self.path(&format!("{cluster}.log")))
             .unwrap();
+        self.start_with(cluster, Stdio::from(log))
+    }
+
+    /// Starts a gateway that writes its log to `stderr`.
+    pub fn start_with(&self, cluster: &str, stderr: Stdio) -> Gateway<'_> {
         let namespace = format!("--net=/run/netns/{}", self.namespaces.name(cluster));
         let child = Command::new("nsenter")
             .args([
@@ -126,7 +132,7 @@ impl World {
             ])
             .arg(self.path(&format!("{cluster}.yaml")))
             .env("NO_COLOR", "1")
-            .stderr(Stdio::from(log))
+            .stderr(stderr)
             .spawn()
             .unwrap();
         Gateway {
@@ -206,14 +212,18 @@ impl Gateway<'_> {
         })
     }
 
+    pub fn signal(&self, signal: Signal) {
+        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
+        nix::sys::signal::kill(pid, signal).unwrap();
+    }
+
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     pub fn terminate(mut self) {
-        let pid = nix::unistd::Pid::from_raw(self.child.id() as i32);
-        nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).unwrap();
+        self.signal(Signal::SIGTERM);
         assert!(self.child.wait().unwrap().success(), "a clean exit");
     }
 }
