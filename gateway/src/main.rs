@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
-use landbridge_gateway::{config::Config, run};
+use landbridge_gateway::{config::Config, run, unmounter};
 use tracing_subscriber::EnvFilter;
 
 /// The gateway of a cluster: proves, decides, encrypts and forwards what crosses clusters
@@ -20,6 +20,12 @@ enum Command {
     Init(File),
     /// Run until SIGTERM or SIGINT
     Run(File),
+    /// What a gateway starts for itself: unmounts when it is told to
+    #[command(name = unmounter::SUBCOMMAND, hide = true)]
+    UnmountAtEnd {
+        /// The state directory
+        state: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -64,13 +70,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             std::io::Write::write_all(&mut std::io::stdout(), format!("{made}\n").as_bytes())?;
             Ok(())
         }
-        Command::Run(file) => {
-            let config = Config::load(&file.config)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?;
-            runtime.block_on(run::run(config))
-        }
+        Command::Run(file) => run::run(Config::load(&file.config)?),
+        Command::UnmountAtEnd { state } => unmounter::serve(&state),
     }
 }

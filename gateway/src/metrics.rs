@@ -4,7 +4,7 @@
 //! small server renders them itself. It speaks as much HTTP/1.1 as a scrape needs (RFC 9112): GET,
 //! one request per connection.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
@@ -36,21 +36,14 @@ pub trait Health: Send + Sync + 'static {
 /// Serves until the task is dropped.
 ///
 /// # Errors
-/// When `address` cannot be bound.
+/// When the runtime does not take `listener`.
 pub async fn serve(
-    address: SocketAddr,
+    listener: std::net::TcpListener,
     recorder: PrometheusHandle,
     health: Arc<dyn Health>,
 ) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
-    serve_on(listener, recorder, health).await
-}
-
-async fn serve_on(
-    listener: TcpListener,
-    recorder: PrometheusHandle,
-    health: Arc<dyn Health>,
-) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let listener = TcpListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let place = Arc::clone(&places).acquire_owned().await;
@@ -137,6 +130,8 @@ fn respond(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::net::SocketAddr;
+
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
@@ -166,9 +161,9 @@ mod tests {
     #[tokio::test]
     async fn paths_are_told_apart() {
         let recorder = PrometheusBuilder::new().install_recorder().unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve_on(listener, recorder, Arc::new(Half)));
+        let server = tokio::spawn(serve(listener, recorder, Arc::new(Half)));
 
         let metrics = ask(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await;
         assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");

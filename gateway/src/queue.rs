@@ -18,7 +18,7 @@ use std::{
 use gateway_xdp::{Frame, FramePool, Port, QueueSet, Waker, XskQueue};
 use identity::{Mono, Now};
 
-use crate::clock::Clock;
+use crate::{clock::Clock, privileges};
 
 /// Frames taken from one port before the next one's turn.
 const BATCH: usize = 64;
@@ -224,6 +224,9 @@ impl QueueThread {
         let thread = Builder::new().name(format!("lb-queue-{queue}")).spawn({
             let (waker, stop, ended) = (waker.clone(), Arc::clone(&stop), Arc::clone(&ended));
             move || {
+                if let Err(e) = privileges::keep(privileges::NONE) {
+                    tracing::warn!("queue {queue} keeps its capabilities: {e}");
+                }
                 let mut queue = Queue::new(set.pool, set.ports, pipeline);
                 let run = panic::AssertUnwindSafe(|| queue.run(&waker, &stop, &clock));
                 // The panic hook has printed the message.

@@ -6,19 +6,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
-use anyhow::bail;
-use gateway_xdp::{Plan, QueueSet, RingSizes, Steering, preflight};
+use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use quic::renew;
 use serde_json::{Value, json};
-use sources::{FolderSource, World};
+use sources::FolderSource;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
+    runtime,
     sync::watch,
     task::JoinHandle,
     time::{Duration, sleep, timeout},
 };
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::{
     admin::AdminSocket,
@@ -27,8 +26,12 @@ use crate::{
     hub::{Hub, HubParts, view::Observer},
     metrics,
     nexthops::NextHopWatch,
-    start::{self, Keys, Network, Queues},
+    prepare::{Prepared, own_world, prepare},
+    privileges,
+    signals::Signals,
+    start::{self, Network, Queues},
     state::{State, own_svid},
+    unmounter::Unmounter,
 };
 
 /// How long the end waits for peers and nodes to hear of it.
@@ -39,14 +42,9 @@ const GOODBYE: Duration = Duration::from_millis(200);
 /// # Errors
 /// When the state directory or the source cannot be used.
 pub fn init(config: &Config) -> anyhow::Result<Value> {
-    let worlds = sources::load_once(&config.source.folder)?;
-    let ours = |world: &World| world.cluster.name == config.cluster;
-    let Some(world) = worlds.iter().find(|world| ours(world)) else {
-        bail!("the federation has no cluster {:?}", config.cluster);
-    };
+    let domain = own_world(config)?.cluster.trust_domain;
     let state = State::open(&config.state_dir)?;
-    let domain = &world.cluster.trust_domain;
-    let root = state.root(domain, Clock::start().now().unix)?;
+    let root = state.root(&domain, Clock::start().now().unix)?;
     state.issuer_key(&mut start::rng()?)?;
     Ok(json!({"rootPin": root.pin().to_string(), "trustDomain": domain}))
 }
@@ -56,27 +54,40 @@ pub fn init(config: &Config) -> anyhow::Result<Value> {
 ///
 /// # Errors
 /// When it cannot start, or a part of it ended, in words. What it had attached stays closed then.
-pub async fn run(config: Config) -> anyhow::Result<()> {
-    let clock = Clock::start();
-    let state = State::open(&config.state_dir)?;
-    check(&config)?;
-    let steering = Steering::open(&config.state_dir)?;
-    let world = FolderSource::open(&config.source.folder, &config.cluster)?;
-    let domain = world.borrow().cluster.trust_domain.clone();
-    let keys = Keys::load(&state, &config, &domain, clock)?;
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let prepared = prepare(config)?;
+    // Before any other thread is there.
+    privileges::keep(privileges::RUNNING).context("give up capabilities")?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    runtime.block_on(serve(prepared))
+}
 
-    // From here on there is something to take back.
+async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
-    // And the kernel routes nothing of ours in clear.
-    let mut attachments = start::attach(&config, &steering, &world.borrow())?;
-    let shared = start::data_plane(&config, &domain)?;
+    let Prepared {
+        config,
+        clock,
+        state,
+        domain,
+        keys,
+        listeners,
+        steering,
+        unmounter,
+        mut attachments,
+        sets,
+        shared,
+    } = prepared;
+    let world = FolderSource::open(&config.source.folder, &config.cluster)?;
     let Queues {
         threads,
         published,
         events,
         statistics,
         interfaces,
-    } = start::queues(&mut attachments, &shared, clock)?;
+    } = start::queues(&mut attachments, sets, &shared, clock)?;
     let attachments = Arc::new(Mutex::new(attachments));
 
     let Network {
@@ -86,7 +97,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         node_arrivals,
         peer_trust,
         identity,
-    } = start::network(&config, &keys)?;
+    } = start::network(listeners.peers, listeners.nodes, &keys)?;
     let (destinations, wanted) = watch::channel(BTreeSet::new());
     let names = start::interface_names(&config);
     let hops = NextHopWatch::start(names, wanted).await?;
@@ -126,7 +137,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let recorder = PrometheusBuilder::new().install_recorder()?;
     let admin = AdminSocket::bind(&config.state_dir)?.serve(observer.clone());
     let admin = tokio::spawn(admin);
-    let http = tokio::spawn(metrics::serve(config.metrics, recorder, observer.clone()));
+    let http = tokio::spawn(metrics::serve(
+        listeners.metrics,
+        recorder,
+        observer.clone(),
+    ));
     let (stop, stopped) = watch::channel(false);
     let hub = tokio::spawn(hub.run(stopped));
     info!("running");
@@ -167,54 +182,15 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     end?;
     // Taken out, and not the last owner waited for: somebody may be asking for a status right now.
     let mut attachments = attachments.lock().unwrap_or_else(PoisonError::into_inner);
-    steering.close(std::mem::take(&mut *attachments))?;
+    let closed = steering.close(std::mem::take(&mut *attachments))?;
+    match unmounter.map(Unmounter::unmount) {
+        Some(Err(e)) => warn!("the BPF file system stays mounted: {e:#}"),
+        Some(Ok(())) => {}
+        None => info!("the BPF file system stays mounted"),
+    }
+    drop(closed);
     info!("ended");
     Ok(())
-}
-
-/// What stands against running here, all of it at once.
-fn check(config: &Config) -> anyhow::Result<()> {
-    let sizes = RingSizes::default();
-    let interfaces = start::interface_names(config);
-    let facts = start::facts(&interfaces);
-    let count = interfaces.len() as u32;
-    let problems = preflight(&Plan {
-        state: config.state_dir.clone(),
-        interfaces,
-        mode: config.xdp_mode,
-        memory: QueueSet::memory(count, facts.queues, facts.mtu, sizes),
-    });
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let list: Vec<String> = problems
-        .iter()
-        .map(|problem| format!("\n- {problem}"))
-        .collect();
-    bail!("the gateway cannot run here:{}", list.concat());
-}
-
-/// What ends the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
-    }
-
-    /// Waits for one; its number.
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-        }
-    }
 }
 
 /// Until a signal says so. An error when a part ended by itself.
@@ -233,7 +209,7 @@ async fn until_end(
             bail!("the control task ended");
         }
         if http.is_finished() {
-            bail!("the metrics endpoint ended: is its address free?");
+            bail!("the metrics endpoint ended");
         }
         if (observer.dead)() {
             bail!("a queue thread ended");

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -173,22 +174,32 @@ pub struct Queues {
     pub interfaces: Value,
 }
 
-/// Binds a socket to every queue, starts a thread per queue index, and only then lets packets in.
+/// Binds a socket to every queue: one set per queue index.
 ///
 /// # Errors
 /// When a queue is taken, or there is no memory.
+pub fn sockets(attachments: &[Attachment]) -> anyhow::Result<Vec<QueueSet>> {
+    let nics: Vec<&Nic> = attachments.iter().map(Attachment::nic).collect();
+    let count = nics.iter().map(|nic| nic.rx_queues).max().unwrap_or(1);
+    let open = |queue| QueueSet::open(&nics, queue, RingSizes::default());
+    Ok((0..count).map(open).collect::<Result<_, _>>()?)
+}
+
+/// Lets packets into `sets` and starts a thread for each.
+///
+/// # Errors
+/// When a queue cannot be served, or the system has no thread left.
 pub fn queues(
     attachments: &mut [Attachment],
+    sets: Vec<QueueSet>,
     shared: &Arc<Shared>,
     clock: Clock,
 ) -> anyhow::Result<Queues> {
-    let nics: Vec<Nic> = attachments.iter().map(|a| a.nic().clone()).collect();
-    let nics: Vec<&Nic> = nics.iter().collect();
+    let count = sets.len();
     let ports = match attachments.len() {
         1 => Ports::One,
         _ => Ports::Two,
     };
-    let count = nics.iter().map(|nic| nic.rx_queues).max().unwrap_or(1);
     let (sender, events) = mpsc::channel(EVENTS);
     let mut queues = Queues {
         threads: Vec::new(),
@@ -198,8 +209,7 @@ pub fn queues(
         interfaces: Value::Null,
     };
     let mut described = Map::new();
-    for queue in 0..count {
-        let set = QueueSet::open(&nics, queue, RingSizes::default())?;
+    for (queue, set) in (0..).zip(sets) {
         for (attachment, port) in attachments.iter_mut().zip(&set.ports) {
             attachment.insert(port)?;
             let name = attachment.nic().name.clone();
@@ -334,6 +344,38 @@ impl Keys {
     }
 }
 
+/// The addresses that the gateway listens on, taken before anything else is: some ports need rights
+/// that a running gateway has not.
+pub struct Listeners {
+    /// QUIC, of other gateways.
+    pub peers: UdpSocket,
+    /// QUIC, of agents.
+    pub nodes: UdpSocket,
+    /// Where /metrics is served.
+    pub metrics: TcpListener,
+}
+
+/// See [`Listeners`].
+///
+/// # Errors
+/// When an address is taken or not of this machine.
+pub fn listeners(config: &Config) -> anyhow::Result<Listeners> {
+    fn bind<T>(
+        field: &str,
+        address: SocketAddr,
+        bind: fn(SocketAddr) -> io::Result<T>,
+    ) -> anyhow::Result<T> {
+        bind(address).with_context(|| format!("{field}: cannot listen on {address}"))
+    }
+    let wan = SocketAddr::new(config.wan.address, config.wan.quic_port);
+    let lan = SocketAddr::new(config.lan.address, config.lan.node_port);
+    Ok(Listeners {
+        peers: bind("wan.quicPort", wan, UdpSocket::bind)?,
+        nodes: bind("lan.nodePort", lan, UdpSocket::bind)?,
+        metrics: bind("metrics", config.metrics, TcpListener::bind)?,
+    })
+}
+
 /// Where sessions come from.
 pub struct Network {
     /// Towards gateways of other clusters.
@@ -350,27 +392,24 @@ pub struct Network {
     pub identity: Identity,
 }
 
-/// Binds both endpoints. To be called within a runtime.
+/// Both endpoints. To be called within a runtime.
 ///
 /// # Errors
-/// When an address is taken or not of this machine.
-pub fn network(config: &Config, keys: &Keys) -> anyhow::Result<Network> {
+/// When there is no randomness.
+pub fn network(peers: UdpSocket, nodes: UdpSocket, keys: &Keys) -> anyhow::Result<Network> {
     let domain = keys.root.trust_domain();
     let identity = Identity::new(keys.svid.clone());
     let peer_trust = Trust::new(domain.clone());
     let node_trust = Trust::new(domain.clone());
     let own = Anchor::Roots(vec![keys.root.certificate_der().to_vec()]);
     node_trust.set(domain.clone(), own);
-    let bind = |address: SocketAddr, trust: &Trust, protocols: &[Protocol]| {
+    let over = |socket: UdpSocket, trust: &Trust, protocols: &[Protocol]| {
         let limits = quic::Limits::default();
-        Endpoint::bind(address, identity.clone(), trust.clone(), protocols, limits)
-            .with_context(|| format!("cannot listen on {address}"))
+        Endpoint::over(socket, identity.clone(), trust.clone(), protocols, limits)
     };
-    let wan = SocketAddr::new(config.wan.address, config.wan.quic_port);
-    let lan = SocketAddr::new(config.lan.address, config.lan.node_port);
-    let (peer_endpoint, peer_arrivals) = bind(wan, &peer_trust, &[Protocol::Peer])?;
+    let (peer_endpoint, peer_arrivals) = over(peers, &peer_trust, &[Protocol::Peer])?;
     let (node_endpoint, node_arrivals) =
-        bind(lan, &node_trust, &[Protocol::Node, Protocol::Enrol])?;
+        over(nodes, &node_trust, &[Protocol::Node, Protocol::Enrol])?;
     Ok(Network {
         peer_endpoint,
         peer_arrivals,

@@ -134,9 +134,7 @@ pub(crate) struct Shared {
 }
 
 impl Endpoint {
-    /// Binds `address` and accepts `protocols` there (none: it only dials). What arrives is
-    /// received from the channel; when the owner reads too slowly, new handshakes wait. To be
-    /// called within a tokio runtime.
+    /// Binds `address`; else as [`Endpoint::over`].
     ///
     /// # Errors
     /// When the socket cannot be had or there is no randomness.
@@ -147,9 +145,25 @@ impl Endpoint {
         protocols: &[Protocol],
         limits: Limits,
     ) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
+        let socket = UdpSocket::bind(address)?;
+        Self::over(socket, identity, trust, protocols, limits)
+    }
+
+    /// Accepts `protocols` on `socket` (none: it only dials). What arrives is received from the
+    /// channel; when the owner reads too slowly, new handshakes wait. To be called within a tokio
+    /// runtime.
+    ///
+    /// # Errors
+    /// When the socket cannot be used or there is no randomness.
+    pub fn over(
+        socket: UdpSocket,
+        identity: Identity,
+        trust: Trust,
+        protocols: &[Protocol],
+        limits: Limits,
+    ) -> io::Result<(Self, mpsc::Receiver<Arrival>)> {
         let mut instance = [0; 16];
         aws_lc_rs::rand::fill(&mut instance).map_err(|_| io::Error::other("no randomness"))?;
-        let socket = UdpSocket::bind(address)?;
         let transport = transport(&limits);
         let config = match protocols {
             [] => None,

@@ -8,4 +8,5 @@ mod meeting;
 mod namespaces;
 mod nexthops;
 mod peers;
+mod rights;
 mod world;

@@ -142,6 +142,15 @@ impl World {
         }
     }
 
+    /// Waits until `holds`.
+    pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < deadline, "{what}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Tries to connect from east's pod to west's, with a SYN that proves nothing.
     pub fn plain_connect(&self) -> std::io::Result<TcpStream> {
         self.namespaces.within("east-node", || {

@@ -61,7 +61,7 @@ impl AttachMode {
 #[derive(Debug)]
 pub struct Steering {
     fs: BpfFs,
-    _lock: StateLock,
+    lock: StateLock,
 }
 
 impl Steering {
@@ -73,7 +73,7 @@ impl Steering {
         let lock = StateLock::take(state)?;
         Ok(Self {
             fs: BpfFs::open(state)?,
-            _lock: lock,
+            lock,
         })
     }
 
@@ -145,16 +145,24 @@ impl Steering {
         Ok(())
     }
 
-    /// A clean exit: detaches, unpins and unmounts all.
+    /// A clean exit: detaches and unpins all. What is left is an empty file system, for whoever may
+    /// unmount it.
     ///
     /// # Errors
     /// When a pin cannot be removed; what is left stays closed.
-    pub fn close(self, attachments: Vec<Attachment>) -> Result<(), XdpError> {
+    pub fn close(self, attachments: Vec<Attachment>) -> Result<Closed, XdpError> {
         self.retire_all_but(&[])?;
         drop(attachments);
-        self.fs.close();
-        Ok(())
+        Ok(Closed { _lock: self.lock })
     }
+}
+
+/// Nothing is attached any more. The state directory stays locked while this lives, so that no other
+/// process begins to use the file system while it is unmounted ([`unmount`](crate::unmount)).
+#[derive(Debug)]
+#[must_use]
+pub struct Closed {
+    _lock: StateLock,
 }
 
 /// The program on one interface. Dropping it leaves the interface attached: see [`Steering::close`].

@@ -102,14 +102,15 @@ impl BpfFs {
             .map_err(|e| XdpError::unavailable(format!("directory {}", path.display()), e))?;
         Ok(path)
     }
+}
 
-    /// Unmounts it. One that an operator mounted for us and that we may not unmount stays.
-    pub(crate) fn close(self) {
-        // Lazily: nothing is pinned there any more, and somebody who lists mounts holds it for a moment.
-        if let Err(e) = umount2(&self.path, MntFlags::MNT_DETACH) {
-            tracing::info!("{} stays mounted: {e}", self.path.display());
-        }
-    }
+/// Unmounts the BPF file system in the state directory `state`.
+///
+/// # Errors
+/// What the kernel answered.
+pub fn unmount(state: &Path) -> io::Result<()> {
+    // Lazily: nothing is pinned there any more, and somebody who lists mounts holds it for a moment.
+    Ok(umount2(&BpfFs::place(state), MntFlags::MNT_DETACH)?)
 }
 
 /// Removes `directory` of a BPF file system and all that is pinned in it, two levels deep.

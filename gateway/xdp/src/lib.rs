@@ -20,7 +20,8 @@ mod steer;
 mod sys;
 mod wait;
 
-pub use attach::{AttachMode, Attachment, Steering};
+pub use attach::{AttachMode, Attachment, Closed, Steering};
+pub use bpffs::unmount;
 pub use error::XdpError;
 pub use frames::{Frame, FramePool, HEADROOM};
 pub use nic::{AttachedProgram, Nic};

@@ -6,8 +6,10 @@ mod frame;
 mod world;
 
 use std::{
+    fs,
     io::{BufRead, BufReader},
     net::UdpSocket,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -16,7 +18,7 @@ use std::{
 
 use landbridge_gateway_xdp::{
     AttachMode, Attachment, CopyMode, Frame, Nic, Plan, Port, QueueSet, RingSizes, SteerConfig,
-    Steering, Vxlan, Waker, preflight,
+    Steering, Vxlan, Waker, preflight, unmount,
 };
 use world::{PATIENCE, World, enter};
 
@@ -152,6 +154,13 @@ fn open(world: &World) -> Steering {
     Steering::open(&world.state()).unwrap()
 }
 
+/// A clean end, after which nothing is mounted in the state directory.
+fn close(steering: Steering, attachments: Vec<Attachment>, state: &Path) {
+    let _closed = steering.close(attachments).unwrap();
+    unmount(state).unwrap();
+    assert_eq!(fs::read_dir(state.join("bpf")).unwrap().count(), 0);
+}
+
 fn program_of_x0(world: &World) -> Option<u32> {
     world.within(&world.gateway, || {
         Nic::query("x0").unwrap().program.map(|p| p.id)
@@ -182,7 +191,7 @@ fn packets_for_us_come_and_go_by_af_xdp_and_all_others_reach_the_kernel() {
     assert_eq!(statistics.tx_invalid, 0);
     assert_eq!(world.forwarded_in_clear(), 0);
 
-    steering.close(vec![attachment]).unwrap();
+    close(steering, vec![attachment], &world.state());
     assert_eq!(program_of_x0(&world), None);
 }
 
@@ -201,7 +210,7 @@ fn a_queue_without_a_socket_drops_what_is_ours() {
     assert_eq!((counters.redirected, counters.missed), (0, 100));
     assert_eq!(world.forwarded_in_clear(), 10);
 
-    steering.close(vec![attachment]).unwrap();
+    close(steering, vec![attachment], &world.state());
     send_into_prefix(&world, 10);
     world.until_forwarded(20);
 }
@@ -292,7 +301,7 @@ fn a_killed_gateway_stays_closed_and_its_successor_adopts() {
 
     let pins = attachment.pins().to_owned();
     assert!(pins.join("link").exists());
-    steering.close(vec![attachment]).unwrap();
+    close(steering, vec![attachment], &world.state());
     assert_eq!(program_of_x0(&world), None);
     assert!(!pins.exists());
     let left = world.within(&world.gateway, || preflight(&plan(&world)));
@@ -332,7 +341,7 @@ fn a_second_gateway_is_refused_in_words() {
         refused.contains("another XDP program is attached to x0"),
         "{refused}"
     );
-    steering.close(Vec::new()).unwrap();
+    close(steering, Vec::new(), &other);
 
     let problems = world.within(&world.gateway, || preflight(&plan(&world)));
     assert!(
@@ -379,7 +388,7 @@ fn a_nic_that_refuses_is_explained_before_and_at_the_attachment() {
         });
         assert!(refused.contains(words), "{refused}");
     }
-    steering.close(Vec::new()).unwrap();
+    close(steering, Vec::new(), &world.state());
 }
 
 #[test]
@@ -403,7 +412,7 @@ fn a_live_change_of_prefixes_moves_packets_between_socket_and_kernel() {
     send_into_prefix(&world, 5);
     kernel_is_reached(&world);
     assert_eq!(attachment.counters().unwrap().missed, 5);
-    steering.close(vec![attachment]).unwrap();
+    close(steering, vec![attachment], &world.state());
 }
 
 #[test]
@@ -425,7 +434,7 @@ fn an_interface_that_is_removed_ends_the_wait_and_its_pins_are_not_adopted() {
     world.run(&world.gateway, "ip link set x0 up");
     let attachment = attach(&world, &steering);
     assert!(!attachment.adopted(), "another interface of the same name");
-    steering.close(vec![attachment]).unwrap();
+    close(steering, vec![attachment], &world.state());
 }
 
 #[test]
@@ -467,5 +476,5 @@ fn every_kind_of_packet_goes_where_it_belongs() {
             case.name
         );
     }
-    steering.close(vec![attachment]).unwrap();
+    close(steering, vec![attachment], &world.state());
 }

@@ -1,0 +1,117 @@
+//! What a gateway does before it gives up its rights, with one thread: everything that needs them,
+//! and everything that can be refused, the attachment last.
+
+use std::{path::PathBuf, sync::Arc};
+
+use anyhow::{Context, bail};
+use gateway_xdp::{Attachment, Plan, QueueSet, RingSizes, Steering, preflight};
+use identity::TrustDomain;
+use sources::World;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    pipeline::Shared,
+    signals,
+    start::{self, Keys, Listeners},
+    state::State,
+    unmounter::Unmounter,
+};
+
+/// All of it.
+pub struct Prepared {
+    /// The configuration file.
+    pub config: Config,
+    /// Both clocks.
+    pub clock: Clock,
+    /// The state directory.
+    pub state: State,
+    /// The own cluster.
+    pub domain: TrustDomain,
+    /// Keys and the machines that remember.
+    pub keys: Keys,
+    /// The addresses that it listens on.
+    pub listeners: Listeners,
+    /// Attaches and detaches.
+    pub steering: Steering,
+    /// Unmounts at the end.
+    pub unmounter: Option<Unmounter>,
+    /// The steering program on each interface.
+    pub attachments: Vec<Attachment>,
+    /// The sockets of each queue.
+    pub sets: Vec<QueueSet>,
+    /// The data plane.
+    pub shared: Arc<Shared>,
+}
+
+/// Prepares everything. SIGTERM and SIGINT are held back from the moment there is something to take
+/// back.
+///
+/// # Errors
+/// What stands against it, in words; nothing is attached then, unless it is a NIC that refused late.
+pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
+    let clock = Clock::start();
+    check(&config)?;
+    let world = own_world(&config)?;
+    let domain = world.cluster.trust_domain.clone();
+    let listeners = start::listeners(&config)?;
+    let state = State::open(&config.state_dir)?;
+    let steering = Steering::open(&config.state_dir)?;
+    let unmounter = Unmounter::start(&config.state_dir);
+    let unmounter = unmounter.context("start the process that unmounts at the end")?;
+    let keys = Keys::load(&state, &config, &domain, clock)?;
+    let shared = start::data_plane(&config, &domain)?;
+
+    signals::hold()?;
+    // From here on the kernel routes nothing of ours in clear.
+    let attachments = start::attach(&config, &steering, &world)?;
+    let sets = start::sockets(&attachments)?;
+    Ok(Prepared {
+        config,
+        clock,
+        state,
+        domain,
+        keys,
+        listeners,
+        steering,
+        unmounter,
+        attachments,
+        sets,
+        shared,
+    })
+}
+
+/// What the source says of this cluster at this moment.
+///
+/// # Errors
+/// When it cannot be read, or the federation has no such cluster.
+pub fn own_world(config: &Config) -> anyhow::Result<World> {
+    let worlds = sources::load_once(&config.source.folder)?;
+    let ours = |world: &World| world.cluster.name == config.cluster;
+    let Some(world) = worlds.into_iter().find(ours) else {
+        bail!("the federation has no cluster {:?}", config.cluster);
+    };
+    Ok(world)
+}
+
+/// What stands against running here, all of it at once.
+fn check(config: &Config) -> anyhow::Result<()> {
+    let sizes = RingSizes::default();
+    let interfaces = start::interface_names(config);
+    let facts = start::facts(&interfaces);
+    let count = interfaces.len() as u32;
+    let problems = preflight(&Plan {
+        state: PathBuf::clone(&config.state_dir),
+        interfaces,
+        mode: config.xdp_mode,
+        memory: QueueSet::memory(count, facts.queues, facts.mtu, sizes),
+    });
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = problems
+        .iter()
+        .map(|problem| format!("\n- {problem}"))
+        .collect();
+    bail!("the gateway cannot run here:{}", list.concat());
+}
