@@ -1,20 +1,17 @@
-//! The control side: one task that owns every state machine of the gateway, feeds them with what
-//! happens, and carries out what they say. It decides nothing itself.
+//! The control side's outside: one task that feeds [`gateway_core::Control`] with what happens, and
+//! carries out what it says. It decides nothing itself.
 //!
-//! After every input the same round runs (`Hub::settle`): store what must be stored, deliver events
-//! from machine to machine until all are quiet, send, and publish a new snapshot for the queue
-//! threads if anything in it changed.
+//! After every input the same round runs (`Hub::settle`): store what must be stored, act on events
+//! until all is quiet, send, and publish the new snapshot for the queue threads, if there is one.
 
-pub mod assemble;
 pub mod dial;
 mod flow_log;
-pub mod judge;
 pub mod links;
 mod nodes;
 mod peers;
 mod settle;
+mod sides;
 mod steer;
-pub mod tunnels;
 pub mod view;
 
 use std::{
@@ -25,12 +22,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use gateway_core::context::Event;
+use gateway_core::{Control, Side, context::Event};
 use gateway_xdp::Attachment;
-use handshake::transit::TransitSnapshot;
 use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
-use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering, records::RecordBook};
+use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
 use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
 use rand_chacha::ChaCha20Rng;
 use sources::World;
@@ -45,16 +41,14 @@ use crate::{
     state::State,
 };
 use flow_log::FlowLog;
-use judge::Judge;
 use links::{Input, LinkId};
 use nodes::Nodes;
 use peers::Peers;
-use tunnels::Tunnels;
 use view::View;
 
-pub(crate) use steer::{sides, steering};
+pub(crate) use steer::steering;
 
-/// How often what nobody announces is looked at: worn associations, pictures for people.
+/// How often what nobody announces is looked at: neighbours asked for, pictures for people.
 const TICK: Duration = Duration::from_secs(1);
 /// How long a neighbour that a packet asked for is kept resolved, and how many are.
 const ASKED_FOR: Duration = Duration::from_secs(60);
@@ -110,14 +104,7 @@ pub struct Hub {
     own: TrustDomain,
     state: State,
     clock: Clock,
-    peering: Peering,
-    issuer: Issuer,
-    records: RecordBook,
-    /// Up to where own records are in `records`.
-    own_records: u64,
-    judge: Judge,
-    transit: Option<Arc<TransitSnapshot>>,
-    tunnels: Tunnels,
+    control: Control,
     peers: Peers,
     nodes: Nodes,
     world: watch::Receiver<Arc<World>>,
@@ -134,10 +121,6 @@ pub struct Hub {
     next_link: u64,
     /// Neighbours that packets asked for, and when last.
     asked: BTreeMap<IpAddr, Mono>,
-    /// What handshakes are judged by changed.
-    judge_again: bool,
-    /// Anything else of the snapshot changed.
-    assemble_again: bool,
     view: Arc<ArcSwap<View>>,
     /// Problems by their origin, newest words only.
     problems: BTreeMap<String, String>,
@@ -156,20 +139,21 @@ impl Hub {
             sender.clone(),
             parts.rng,
         );
+        let control = Control::new(
+            parts.trust_domain.clone(),
+            parts.config.wan.psp_port,
+            parts.peering,
+            parts.issuer,
+            parts.clock.now(),
+        );
         Self {
+            control,
             peers,
             nodes: Nodes::new(parts.root, parts.gate),
             config: parts.config,
             own: parts.trust_domain,
             state: parts.state,
             clock: parts.clock,
-            peering: parts.peering,
-            issuer: parts.issuer,
-            records: RecordBook::default(),
-            own_records: 0,
-            judge: Judge::default(),
-            transit: None,
-            tunnels: Tunnels::default(),
             world: parts.world,
             hops: parts.hops,
             destinations: parts.destinations,
@@ -183,8 +167,6 @@ impl Hub {
             node_arrivals: parts.node_arrivals,
             next_link: 0,
             asked: BTreeMap::new(),
-            judge_again: true,
-            assemble_again: true,
             view: Arc::default(),
             problems: BTreeMap::new(),
             refusals: Refusals::default(),
@@ -201,6 +183,7 @@ impl Hub {
     /// Runs until `stop` is true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         self.take_world();
+        self.take_hops();
         let mut stored = self.settle();
         let mut tick = Instant::now() + TICK;
         while !*stop.borrow() {
@@ -217,7 +200,7 @@ impl Hub {
                 Some(arrival) = self.peer_arrivals.recv() => self.take_arrival(arrival),
                 Some(arrival) = self.node_arrivals.recv() => self.take_arrival(arrival),
                 Ok(()) = self.world.changed() => self.take_world(),
-                Ok(()) = self.hops.changed() => self.assemble_again = true,
+                Ok(()) = self.hops.changed() => self.take_hops(),
                 Some(event) = self.events.recv() => self.take_events(event),
                 () = sleep_until(due) => {}
             }
@@ -226,8 +209,7 @@ impl Hub {
                 self.tick();
             }
             let now = self.clock.now();
-            self.peering.handle_timeout(now);
-            self.issuer.handle_timeout(now);
+            self.control.handle_timeout(now);
             stored = self.settle();
         }
         self.peers.close("this gateway ends");
@@ -238,12 +220,8 @@ impl Hub {
         self.clock.now()
     }
 
-    /// The next deadline of a machine.
     fn due(&self) -> Instant {
-        let deadlines = [self.peering.poll_timeout(), self.issuer.poll_timeout()];
-        let first = deadlines.into_iter().flatten().min();
-        let left = first.map_or(TICK, |at| at.since(self.now().mono));
-        Instant::now() + left
+        Instant::now() + self.control.poll_timeout().since(self.now().mono)
     }
 
     fn take_inputs(&mut self, first: Input) {
@@ -266,23 +244,23 @@ impl Hub {
             Input::NotReached { peer, why } => {
                 if let Some(peer) = self.peers.name(peer) {
                     debug!(%peer, "not reached: {why}");
-                    self.peering.handle_refused(&peer, &why, now);
+                    self.control.handle_peer_refused(&peer, &why, now);
                 }
             }
             Input::Frame(id, bytes) => {
                 if let Some(peer) = self.peers.of(id) {
-                    self.peering.handle_message(&peer, &bytes, now);
+                    self.control.handle_peer_message(&peer, &bytes, now);
                 } else if let Some(node) = self.nodes.of(id) {
-                    self.issuer.handle_node_message(&node, &bytes, now);
+                    self.control.handle_node_message(&node, &bytes, now);
                 }
             }
             Input::Ended(id, why) => {
                 if let Some(peer) = self.peers.ended(id) {
                     info!(%peer, "session ended: {why}");
-                    self.peering.handle_disconnected(&peer, &why, now);
+                    self.control.handle_peer_disconnected(&peer, &why, now);
                 } else if let Some(node) = self.nodes.ended(id) {
                     info!(node, "session ended: {why}");
-                    self.issuer.handle_node_disconnected(&node, now);
+                    self.control.handle_node_disconnected(&node, now);
                 }
             }
         }
@@ -324,37 +302,26 @@ impl Hub {
             return;
         }
         let ranges = world.cluster.pod_ranges.iter().map(announced).collect();
-        self.peering.set_own_ranges(ranges, now);
+        self.control.set_own_ranges(ranges, now);
         self.configure_peers(&world);
-        if self.judge.set_policies(&world.policies) {
-            if let Some(policy) = self.judge.policy() {
-                let (hash, part) = (policy.hash(), policy.digest_part());
-                self.peering.set_policy(hash, &part, now);
-                self.peering.set_enforcing(hash, now);
-            }
-            self.judge_again = true;
-        }
-        match self.judge.problem().map(str::to_owned) {
-            Some(problem) => self.problem("policy", problem),
-            None => drop(self.problems.remove("policy")),
-        }
-        self.issuer.set_workloads(world.workloads.clone(), now);
-        self.judge_again = true;
+        self.control.set_policies(&world.policies, now);
+        self.control.set_workloads(world.workloads.clone(), now);
         self.steer(&world);
         self.want_neighbours();
     }
 
+    /// Takes what the kernel's tables say now.
+    fn take_hops(&mut self) {
+        let hops = Arc::clone(&self.hops.borrow_and_update());
+        let (lan, wan) = (&self.config.lan, &self.config.wan);
+        let lan = sides::link(&lan.interface, lan.address, &hops);
+        let wan = sides::link(&wan.interface, wan.address, &hops);
+        self.control.set_link(Side::Lan, lan);
+        self.control.set_link(Side::Wan, wan);
+    }
+
     fn tick(&mut self) {
         let now = self.now();
-        let sealed: Vec<_> = self
-            .tunnels
-            .sealed()
-            .map(|(peer, spi, packets)| (peer.clone(), spi, packets))
-            .collect();
-        for (peer, spi, packets) in sealed {
-            self.peering.handle_sent(&peer, spi, packets);
-        }
-        self.records.forget_old(now.mono);
         for (source, more) in self.refusals.over(now.mono) {
             match source {
                 Some(remote) => warn!(%remote, more, "refused again and again"),
@@ -405,7 +372,7 @@ impl Hub {
 
     /// Says whose link addresses are needed.
     fn want_neighbours(&self) {
-        let peers = self.peers.endpoints();
+        let peers = self.control.addresses().map(|address| address.ip());
         let nodes = self.config.nodes.iter().map(|node| node.address);
         let asked = self.asked.keys().copied();
         let wanted = peers.chain(nodes).chain(asked).collect();

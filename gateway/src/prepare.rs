@@ -60,7 +60,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let unmounter = Unmounter::start(&config.state_dir);
     let unmounter = unmounter.context("start the process that unmounts at the end")?;
     let keys = Keys::load(&state, &config, &domain, clock)?;
-    let shared = start::data_plane(&config, &domain)?;
+    let shared = start::data_plane(&domain)?;
 
     signals::hold()?;
     // From here on the kernel routes nothing of ours in clear.

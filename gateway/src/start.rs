@@ -11,13 +11,11 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use gateway_core::{Dataplane, Limits, SharedCache, Snapshot, context::Event};
 use gateway_xdp::{Attachment, Nic, QueueSet, RingSizes, StatisticsHandle, Steering};
-use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
-use identity::{BundleStore, IdentityNetworks, TrustDomain};
+use identity::TrustDomain;
 use peering::{
     issuer::{Issuer, IssuerConfig},
     peers::{MAX_STATE, OwnKeys, Peering, PeeringConfig},
 };
-use policy::{KnownKeys, model::PolicySet};
 use quic::{
     Anchor, Arrival, ClusterRoot, Endpoint, EnrolGate, Identity, Protocol, SecretHash, Svid, Trust,
     gateway_id,
@@ -31,11 +29,7 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Clock,
     config::Config,
-    hub::{
-        assemble::{Parts, assemble},
-        sides, steering,
-    },
-    nexthops::NextHops,
+    hub::steering,
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
     state::{State, own_svid},
@@ -116,7 +110,7 @@ pub fn attach(config: &Config, steer: &Steering, world: &World) -> anyhow::Resul
 ///
 /// # Errors
 /// When the kernel gives no randomness.
-pub fn data_plane(config: &Config, domain: &TrustDomain) -> anyhow::Result<Arc<Shared>> {
+pub fn data_plane(domain: &TrustDomain) -> anyhow::Result<Arc<Shared>> {
     let mut rng = rng()?;
     let mut key = || {
         let mut key = [0; 16];
@@ -127,36 +121,7 @@ pub fn data_plane(config: &Config, domain: &TrustDomain) -> anyhow::Result<Arc<S
         Arc::new(SharedCache::new(CREDENTIALS, &key()));
     Ok(Arc::new(Shared {
         dataplane: Dataplane::new(&Limits::default(), &key(), &cache),
-        snapshot: ArcSwap::from_pointee(closed(config, domain)?),
-    }))
-}
-
-fn closed(config: &Config, domain: &TrustDomain) -> anyhow::Result<Snapshot> {
-    let nothing = PolicySet {
-        cluster: domain.clone(),
-        policies: Vec::new(),
-    };
-    let transit = Arc::new(TransitSnapshot {
-        epoch: 0,
-        own: domain.clone(),
-        networks: IdentityNetworks::default(),
-        bundles: BundleStore::default(),
-        policy: Arc::new(policy::compile(&nothing)?),
-        digests: BTreeMap::new(),
-        known: KnownKeys::all(),
-        pods: BTreeMap::new(),
-        segment_keys: SegmentKeys::default(),
-        changes: PodStates::default(),
-    });
-    let (lan, wan) = sides(config);
-    Ok(assemble(Parts {
-        transit,
-        ready: false,
-        lan: &lan,
-        wan: &wan,
-        tunnel_port: config.wan.psp_port,
-        hops: &NextHops::default(),
-        peers: Vec::new(),
+        snapshot: ArcSwap::from_pointee(Snapshot::closed(domain.clone())),
     }))
 }
 

@@ -200,7 +200,7 @@ impl Control {
         let world = self.world.borrow().clone();
         let epoch = self.snapshot.epoch + 1;
         let next = snapshot::build(epoch, &world, &self.table, &self.member, &self.local);
-        let touched = snapshot::touched(&self.snapshot, &next);
+        let touched = self.snapshot.touched_by(&next);
         let next = Arc::new(next);
         self.snapshot = next.clone();
         if self.packets.set_snapshot(next, touched).is_err() {

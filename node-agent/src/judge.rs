@@ -6,6 +6,7 @@ use std::{
     net::IpAddr,
 };
 
+pub use handshake::node::Touched;
 use handshake::node::{Event, FlowRecord, Handled, Path};
 use identity::Now;
 use policy::DropReason;
@@ -36,27 +37,6 @@ pub enum FlowLine {
     Refused(FlowKey, DropReason, String),
     /// A Log rule matched a new connection: its tuple and the rule, in words.
     Logged(FlowKey, String),
-}
-
-/// What a new snapshot changes for flows that this process did not see begin.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Touched {
-    /// Nothing they were allowed by: a credential was renewed, a key came.
-    Nothing,
-    /// These pods.
-    Pods(BTreeSet<IpAddr>),
-    /// The policy, or the trust in a cluster.
-    All,
-}
-
-impl Touched {
-    fn touches(&self, key: &FlowKey) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Pods(pods) => pods.contains(&key.src) || pods.contains(&key.dst),
-            Self::All => true,
-        }
-    }
 }
 
 /// Trouble that does not stop packets but must be seen.

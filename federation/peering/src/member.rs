@@ -10,6 +10,7 @@
 mod agent_keys;
 mod inbox;
 mod local_pod;
+mod snapshot;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -19,12 +20,12 @@ use std::{
     time::Duration,
 };
 
+use handshake::keys::AgentSecret;
 use identity::{
     BundleMark, BundleStore, Claims, IdentityRange, Mono, Now, SignedCredential, TrustDomain,
     Workload,
 };
 use rand_core::CryptoRng;
-use x25519_dalek::StaticSecret;
 
 use crate::{
     node_messages::{
@@ -76,7 +77,7 @@ pub struct MemberIdentity<'a> {
     /// What it says.
     pub claims: &'a Arc<Claims>,
     /// The private half of its `cnf` key.
-    pub secret: &'a StaticSecret,
+    pub secret: &'a AgentSecret,
 }
 
 /// The agent's side.

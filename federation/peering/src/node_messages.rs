@@ -3,6 +3,7 @@
 
 use std::{fmt, net::IpAddr};
 
+use handshake::keys::{MacKey, SegmentKey};
 use identity::{IdentityRange, SignedCredential, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -119,6 +120,15 @@ pub struct SegmentKeyGrant {
     pub id: [u8; 8],
     /// The key.
     pub secret: SegmentSecret,
+}
+
+impl From<&SegmentKeyGrant> for SegmentKey {
+    fn from(grant: &SegmentKeyGrant) -> Self {
+        Self {
+            id: grant.id,
+            key: MacKey::from_bytes(*grant.secret.expose()),
+        }
+    }
 }
 
 impl fmt::Debug for SegmentKeyGrant {

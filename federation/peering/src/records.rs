@@ -7,21 +7,13 @@ use std::{
     time::Duration,
 };
 
-use identity::{Claims, Mono, PodChange, TrustDomain, VerifiedRecord};
+use handshake::credentials::{PodState, PodStates};
+use identity::{Mono, PodChange, TrustDomain, VerifiedRecord};
 
 /// Most records that are held of one trust domain; the oldest of that domain goes first.
 pub const MAX_RECORDS_PER_DOMAIN: usize = 16_384;
 /// How long a deleted pod is remembered: far longer than its last credential was valid.
 pub const GONE_KEPT: Duration = Duration::from_hours(24);
-
-/// What a pod is now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RecordState {
-    /// It has these claims; older generations are void.
-    Relabelled(Arc<Claims>),
-    /// It is no more, and neither are its flows.
-    Gone,
-}
 
 /// Records whose signature was checked.
 #[derive(Debug, Default)]
@@ -40,7 +32,7 @@ struct Domain {
 #[derive(Debug)]
 struct Entry {
     generation: u64,
-    state: RecordState,
+    state: PodState,
     arrival: u64,
     at: Mono,
 }
@@ -53,9 +45,9 @@ impl RecordBook {
         let generation = record.record.generation;
         let state = match (&record.record.change, &record.claims) {
             (PodChange::Relabelled(_), Some(claims)) => {
-                RecordState::Relabelled(Arc::new(claims.clone()))
+                PodState::Relabelled(Arc::new(claims.clone()))
             }
-            _ => RecordState::Gone,
+            _ => PodState::Gone,
         };
         let domain = self.domains.entry(record.trust_domain.clone()).or_default();
         if let Some(held) = domain.pods.get(uid) {
@@ -86,18 +78,21 @@ impl RecordBook {
 
     /// The generation below which credentials of the pod are void, and what it is now.
     #[must_use]
-    pub fn newest(&self, domain: &TrustDomain, pod_uid: &str) -> Option<(u64, &RecordState)> {
+    pub fn newest(&self, domain: &TrustDomain, pod_uid: &str) -> Option<(u64, &PodState)> {
         let entry = self.domains.get(domain)?.pods.get(pod_uid)?;
         Some((entry.generation, &entry.state))
     }
 
-    /// Every record, sorted by trust domain and UID.
-    pub fn iter(&self) -> impl Iterator<Item = (&TrustDomain, &str, &RecordState)> {
-        self.domains.iter().flat_map(|(domain, held)| {
-            held.pods
-                .iter()
-                .map(move |(uid, entry)| (domain, uid.as_str(), &entry.state))
-        })
+    /// Every record, as handshakes and flows are held against it.
+    #[must_use]
+    pub fn states(&self) -> PodStates {
+        let mut states = PodStates::default();
+        for (domain, held) in &self.domains {
+            for (uid, entry) in &held.pods {
+                states.insert(domain.clone(), uid.clone(), entry.state.clone());
+            }
+        }
+        states
     }
 
     /// How many records are held.
@@ -122,7 +117,7 @@ impl RecordBook {
         for domain in self.domains.values_mut() {
             let order = &mut domain.order;
             domain.pods.retain(|uid, entry| {
-                let keep = entry.state != RecordState::Gone || now.since(entry.at) < GONE_KEPT;
+                let keep = entry.state != PodState::Gone || now.since(entry.at) < GONE_KEPT;
                 if !keep {
                     order.remove(&(entry.arrival, uid.clone()));
                 }

@@ -63,6 +63,16 @@ pub fn compile(set: &PolicySet) -> Result<Table, CompileError> {
 }
 
 impl Table {
+    /// What a cluster without policies enforces.
+    #[must_use]
+    pub fn empty(cluster: TrustDomain) -> Self {
+        Self {
+            cluster,
+            policies: Vec::new(),
+            lanes: Default::default(),
+        }
+    }
+
     /// The cluster that enforces it.
     #[must_use]
     pub fn cluster(&self) -> &TrustDomain {

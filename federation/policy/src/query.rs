@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use identity::{Claims, TrustDomain};
+use identity::{BundleStore, Claims, TrustDomain};
 
 use crate::model::{Direction, Scope};
 
@@ -69,6 +69,18 @@ impl KnownKeys {
     #[must_use]
     pub fn all() -> Self {
         Self::default()
+    }
+
+    /// What each cluster published with its bundle.
+    #[must_use]
+    pub fn published(bundles: &BundleStore) -> Self {
+        let mut known = Self::all();
+        for bundle in bundles.iter() {
+            if let Some(keys) = &bundle.carried_labels {
+                known.narrow(bundle.trust_domain.clone(), keys.iter().cloned());
+            }
+        }
+        known
     }
 
     /// `domain` carries only `keys`, of pods and of namespaces.

@@ -8,13 +8,12 @@ mod common;
 use std::{hash::Hasher, hint::black_box, ops::Range};
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use common::{BUFFER, HEADROOM, Nodes, Pair, ethernet, lan, support, wan};
+use common::{BUFFER, HEADROOM, Nodes, Pair, ethernet, lan, support};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use landbridge_gateway_core::{
     Disposition, Frame, Limits, Side,
     flows::Found,
     psp::{AssociationKey, ReceiveAssociation, SendAssociation},
-    snapshot::Interface,
     track::Facts,
 };
 use siphasher::sip::SipHasher13;
@@ -203,11 +202,7 @@ fn lookup(c: &mut Criterion) {
 fn established(size: usize) -> (Pair, Vec<u8>) {
     let (mut pair, mut nodes) = (Pair::new(&Limits::default()), Nodes::new());
     for gateway in [&mut pair.east, &mut pair.west] {
-        let wide = Interface {
-            mtu: 1600,
-            ..wan(gateway.number)
-        };
-        gateway.control.set_interface(Side::Wan, wide);
+        gateway.wan.interface.mtu = 1600;
         gateway.load();
     }
     let conn = Conn::new(FRONTEND, API);

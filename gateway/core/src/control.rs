@@ -1,291 +1,305 @@
-//! From inputs to snapshots: interfaces, routes, peers and the tunnel's associations.
+//! The control side: what this cluster, its nodes and its peers say goes in, and out comes what the
+//! data plane decides by, as one immutable [`Snapshot`].
 //!
-//! A state machine without I/O. The caller feeds it with what it learns (`set_*`, `handle_*`),
-//! sends what [`Control::poll_transmit`] gives to the peers over their QUIC sessions, publishes
-//! what [`Control::poll_snapshot`] gives to the queue threads, and calls [`Control::handle_timeout`]
-//! when [`Control::poll_timeout`] says so.
+//! It owns the gateway's state machines and carries events from one to the other; it has no I/O and
+//! no clock. The contract, for the one task that owns it:
+//!
+//! 1. Call `set_*` and `handle_*` with what happened, and [`Control::handle_timeout`] when the time
+//!    of [`Control::poll_timeout`] has come.
+//! 2. Then store what [`Control::poll_persist`] gives and say so with [`Control::handle_persisted`],
+//!    until it gives nothing. While storing fails, do nothing else, and read nothing more.
+//! 3. Then act on [`Control::poll_event`] and send what [`Control::poll_transmit`] gives until both
+//!    give nothing and nothing is to be stored.
+//! 4. Then publish what [`Control::poll_snapshot`] gives.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+pub mod assemble;
+mod inputs;
+mod judge;
+mod settle;
+pub mod tunnels;
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use handshake::transit::TransitSnapshot;
 use identity::{Mono, Now, TrustDomain};
-use rand_core::CryptoRng;
-use wire::{ethernet::Mac, psp::Version};
-
-use crate::{
-    associations::{Offer, OfferError, PeerAssociations},
-    link,
-    nexthop::{NextHops, NoHop, Route},
-    owners::Owners,
-    snapshot::{Inbound, Interface, Peer, Side, Snapshot},
+use peering::{
+    issuer::{Issuer, IssuerEvent},
+    peers::{PeerConfig, PeerEvent, Peering, StateKey},
+    records::RecordBook,
 };
 
-/// How often the associations are looked at.
+use crate::{
+    control::{
+        assemble::{Link, Parts, PeerState, assemble},
+        judge::Judge,
+        tunnels::Tunnels,
+    },
+    snapshot::{Side, Snapshot},
+};
+
+/// How often counters are read and old records forgotten.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What does not change while the gateway runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ControlConfig {
-    /// The UDP port of our tunnel.
-    pub tunnel_port: u16,
-    /// What seals what peers send to us.
-    pub version: Version,
-    /// How many associations each peer gets: as many as it may have sending queues.
-    pub associations: u16,
+/// A peer as it is configured.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Who it is.
+    pub config: PeerConfig,
+    /// Where its gateway listens for QUIC; its tunnel ends there too until it says where.
+    pub address: SocketAddr,
 }
 
-/// A peer cluster as it is configured.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PeerConfig {
-    /// Its name.
-    pub trust_domain: TrustDomain,
-    /// The outer address of its gateway.
-    pub endpoint: IpAddr,
+/// To whom a message goes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Recipient {
+    /// The gateway of a peer.
+    Peer(TrustDomain),
+    /// The agent of a node of this cluster.
+    Node(String),
 }
 
-/// Builds snapshots.
-#[derive(Debug)]
-pub struct Control<R> {
-    config: ControlConfig,
-    rng: R,
-    transit: Arc<TransitSnapshot>,
-    ready: bool,
+/// What happened, of which control has done its own part already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlEvent {
+    /// Among peers.
+    Peer(PeerEvent),
+    /// At the issuer.
+    Issuer(IssuerEvent),
+    /// Something that should not happen, in words.
+    Warning(String),
+}
+
+/// Why no new flow may be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unready {
+    /// No policy was ever compiled.
+    NoPolicy,
+    /// The interface of this side is down.
+    NoInterface(Side),
+    /// What must not be forgotten cannot be stored.
+    NotStoring,
+}
+
+/// See the module.
+pub struct Control {
+    own: TrustDomain,
+    tunnel_port: u16,
+    now: Now,
+    peering: Peering,
+    issuer: Issuer,
+    records: RecordBook,
+    /// Up to where own records are in `records`.
+    own_records: u64,
+    judge: Judge,
+    transit: Option<Arc<TransitSnapshot>>,
+    tunnels: Tunnels,
+    ends: BTreeMap<TrustDomain, PeerEnd>,
     lan: Link,
     wan: Link,
-    peers: BTreeMap<TrustDomain, Member>,
-    outbox: VecDeque<(TrustDomain, Offer)>,
-    next_tick: Option<Mono>,
-    changed: bool,
+    storing: bool,
+    tick_at: Mono,
+    /// What handshakes are judged by changed.
+    judge_again: bool,
+    /// Anything else of the snapshot changed.
+    assemble_again: bool,
+    warnings: Vec<String>,
 }
 
-/// One side's interface and the kernel's tables for it.
-#[derive(Clone, Debug, Default)]
-struct Link {
-    interface: Interface,
-    routes: Vec<Route>,
-    neighbours: BTreeMap<IpAddr, Mac>,
+/// Where a peer is reached.
+#[derive(Clone, Copy, Debug)]
+struct PeerEnd {
+    address: SocketAddr,
+    /// Where its tunnel ends, once it said so. Without a session the last one stays: flows outlive
+    /// it.
+    tunnel: Option<SocketAddr>,
 }
 
-#[derive(Debug)]
-struct Member {
-    endpoint: IpAddr,
-    associations: PeerAssociations,
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control")
+            .field("own", &self.own)
+            .field("epoch", &self.transit.as_ref().map(|transit| transit.epoch))
+            .field("ends", &self.ends)
+            .finish_non_exhaustive()
+    }
 }
 
-impl<R: CryptoRng> Control<R> {
-    /// Without peers and not ready. `rng` makes the tunnel's keys.
+impl Control {
+    /// The control side of a gateway of the cluster `own`, which has heard nothing yet. Peers send
+    /// to our `tunnel_port`.
     #[must_use]
-    pub fn new(config: ControlConfig, transit: Arc<TransitSnapshot>, rng: R) -> Self {
+    pub fn new(
+        own: TrustDomain,
+        tunnel_port: u16,
+        peering: Peering,
+        issuer: Issuer,
+        now: Now,
+    ) -> Self {
         Self {
-            config,
-            rng,
-            transit,
-            ready: false,
+            own,
+            tunnel_port,
+            now,
+            peering,
+            issuer,
+            records: RecordBook::default(),
+            own_records: 0,
+            judge: Judge::default(),
+            transit: None,
+            tunnels: Tunnels::default(),
+            ends: BTreeMap::new(),
             lan: Link::default(),
             wan: Link::default(),
-            peers: BTreeMap::new(),
-            outbox: VecDeque::new(),
-            next_tick: None,
-            changed: true,
+            storing: true,
+            tick_at: now.mono.after(TICK),
+            judge_again: true,
+            assemble_again: true,
+            warnings: Vec::new(),
         }
-    }
-
-    /// Takes what handshakes are judged by. Its epoch must have risen if a verdict could differ.
-    pub fn set_transit(&mut self, transit: Arc<TransitSnapshot>) {
-        self.transit = transit;
-        self.changed = true;
-    }
-
-    /// Whether new flows may be opened: everything was learned once and is fresh enough.
-    pub fn set_ready(&mut self, ready: bool) {
-        self.changed |= self.ready != ready;
-        self.ready = ready;
-    }
-
-    /// Takes the link and network addresses of an interface.
-    pub fn set_interface(&mut self, side: Side, interface: Interface) {
-        self.link(side).interface = interface;
-        self.changed = true;
-    }
-
-    /// Takes the kernel's routes of the interface.
-    pub fn set_routes(&mut self, side: Side, routes: Vec<Route>) {
-        self.link(side).routes = routes;
-        self.changed = true;
-    }
-
-    /// Takes the kernel's neighbours of the interface, as far as they are resolved.
-    pub fn set_neighbours(&mut self, side: Side, neighbours: BTreeMap<IpAddr, Mac>) {
-        self.link(side).neighbours = neighbours;
-        self.changed = true;
-    }
-
-    /// Takes the list of peers. One that is not in it loses its associations at once.
-    pub fn set_peers(&mut self, peers: Vec<PeerConfig>) {
-        let mut old = std::mem::take(&mut self.peers);
-        for PeerConfig {
-            trust_domain,
-            endpoint,
-        } in peers
-        {
-            let associations = old.remove(&trust_domain).map(|member| member.associations);
-            let associations = associations.unwrap_or_default();
-            self.peers.insert(
-                trust_domain,
-                Member {
-                    endpoint,
-                    associations,
-                },
-            );
-        }
-        let peers = &self.peers;
-        self.outbox.retain(|(peer, _)| peers.contains_key(peer));
-        self.changed = true;
-    }
-
-    /// A peer has a new QUIC session: its old associations are over, in both directions, because
-    /// it may be another process. Offers of new ones are made.
-    pub fn handle_connected(&mut self, peer: &TrustDomain, now: Now) {
-        let Some(member) = self.peers.get_mut(peer) else {
-            return;
-        };
-        self.outbox.retain(|(to, _)| to != peer);
-        member.associations.reset();
-        self.offer(peer, now);
-        self.next_tick.get_or_insert(now.mono.after(TICK));
-        self.changed = true;
-    }
-
-    /// Takes an association that `peer` offered: from now on we seal with it.
-    ///
-    /// # Errors
-    /// Why it is not taken.
-    pub fn handle_offer(&mut self, peer: &TrustDomain, offer: &Offer) -> Result<(), OfferError> {
-        let member = self.peers.get_mut(peer).ok_or(OfferError::UnknownPeer)?;
-        member.associations.take_offer(offer)?;
-        self.changed = true;
-        Ok(())
-    }
-
-    /// The next offer, and the peer whose session it is to be sent on.
-    pub fn poll_transmit(&mut self) -> Option<(TrustDomain, Offer)> {
-        self.outbox.pop_front()
     }
 
     /// When [`Control::handle_timeout`] is due.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Mono> {
-        self.next_tick
+    pub fn poll_timeout(&self) -> Mono {
+        let machines = [self.peering.poll_timeout(), self.issuer.poll_timeout()];
+        let first = machines.into_iter().flatten().min();
+        first.map_or(self.tick_at, |first| first.min(self.tick_at))
     }
 
-    /// Replaces associations that are old or worn, and forgets replaced ones.
+    /// Does what is due.
     pub fn handle_timeout(&mut self, now: Now) {
-        if self.next_tick.is_none_or(|tick| tick > now.mono) {
-            return;
-        }
-        self.next_tick = Some(now.mono.after(TICK));
-        let domains: Vec<TrustDomain> = self.peers.keys().cloned().collect();
-        for peer in domains {
-            if let Some(member) = self.peers.get_mut(&peer) {
-                self.changed |= member.associations.retire(now.mono);
+        self.now = now;
+        self.peering.handle_timeout(now);
+        self.issuer.handle_timeout(now);
+        if self.tick_at <= now.mono {
+            self.tick_at = now.mono.after(TICK);
+            for (peer, spi, packets) in self.tunnels.sealed() {
+                self.peering.handle_sent(peer, spi, packets);
             }
-            self.offer(&peer, now);
+            self.records.forget_old(now.mono);
         }
     }
 
-    /// The newest snapshot, if anything changed since the last call.
-    pub fn poll_snapshot(&mut self) -> Option<Arc<Snapshot>> {
-        std::mem::take(&mut self.changed).then(|| Arc::new(self.snapshot()))
-    }
-
-    /// Offers what `peer` should have and has not.
-    fn offer(&mut self, peer: &TrustDomain, now: Now) {
-        let taken: Vec<u32> = self
-            .peers
-            .values()
-            .flat_map(|member| member.associations.names())
-            .collect();
-        let Some(member) = self.peers.get_mut(peer) else {
-            return;
-        };
-        let offers = member
-            .associations
-            .renew(&self.config, &taken, &mut self.rng, now.mono);
-        self.changed |= !offers.is_empty();
-        self.outbox
-            .extend(offers.into_iter().map(|offer| (peer.clone(), offer)));
-    }
-
-    fn link(&mut self, side: Side) -> &mut Link {
-        match side {
-            Side::Lan => &mut self.lan,
-            Side::Wan => &mut self.wan,
-        }
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        let (lan, wan) = (self.lan.interface.clone(), self.wan.interface.clone());
-        let wan_hops = NextHops::new(self.wan.routes.clone(), self.wan.neighbours.clone());
-        let domains: Vec<TrustDomain> = self.peers.keys().cloned().collect();
-        let mut inbound = BTreeMap::new();
-        let mut peers = Vec::with_capacity(domains.len());
-        // A number is the position in the sorted list of peers, as in `domains`.
-        for (number, (trust_domain, member)) in (0u16..).zip(&self.peers) {
-            for association in member.associations.receiving() {
-                let association = association.clone();
-                inbound.insert(
-                    association.spi(),
-                    Inbound {
-                        association,
-                        peer: number,
-                    },
-                );
-            }
-            peers.push(Peer {
-                trust_domain: trust_domain.clone(),
-                endpoint: member.endpoint,
-                port: member
-                    .associations
-                    .port()
-                    .unwrap_or(self.config.tunnel_port),
-                outbound: member.associations.sending().cloned().collect(),
-                next_hop: wan_hops.lookup(member.endpoint),
-                inner_mtu: link::inner_mtu(&lan, &wan, member.endpoint),
-            });
-        }
-        let own = lan.addresses.iter().chain(&wan.addresses).copied();
-        Snapshot {
-            endpoints: own.chain(peers.iter().map(|peer| peer.endpoint)).collect(),
-            owners: Owners::new(&self.transit.networks, &self.transit.own, &domains),
-            transit: self.transit.clone(),
-            ready: self.ready,
-            lan,
-            wan,
-            tunnel_port: self.config.tunnel_port,
-            peers,
-            inbound,
-            lan_hops: NextHops::new(self.lan.routes.clone(), self.lan.neighbours.clone()),
-        }
-    }
-
-    /// The neighbours whose link addresses a working gateway needs and does not have: routers
-    /// towards peers. Those of pods are asked for by packets ([`crate::Event::Unresolved`]).
+    /// The next object that must be stored before anything else happens.
     #[must_use]
-    pub fn unresolved(&self) -> Vec<IpAddr> {
-        let hops = NextHops::new(self.wan.routes.clone(), self.wan.neighbours.clone());
-        let ends = self
-            .peers
-            .values()
-            .map(|member| hops.lookup(member.endpoint));
-        ends.filter_map(|hop| match hop {
-            Err(NoHop::Neighbour(address)) => Some(address),
-            _ => None,
-        })
-        .collect()
+    pub fn poll_persist(&self) -> Option<(StateKey, Vec<u8>)> {
+        self.peering.poll_persist()
+    }
+
+    /// The object that was polled last is stored.
+    pub fn handle_persisted(&mut self, key: &StateKey) {
+        self.peering.handle_persisted(key);
+    }
+
+    /// What happened, until every machine is quiet.
+    pub fn poll_event(&mut self) -> Option<ControlEvent> {
+        if let Some(words) = self.warnings.pop() {
+            return Some(ControlEvent::Warning(words));
+        }
+        if let Some(event) = self.peering.poll_event() {
+            self.peer_event(&event);
+            return Some(ControlEvent::Peer(event));
+        }
+        let event = self.issuer.poll_event()?;
+        self.issuer_event(&event);
+        Some(ControlEvent::Issuer(event))
+    }
+
+    /// The next message to a peer or a node.
+    pub fn poll_transmit(&mut self) -> Option<(Recipient, Vec<u8>)> {
+        while let Some((peer, after, most)) = self.peering.poll_records() {
+            let records: Vec<_> = self.issuer.own_records(after).take(most).collect();
+            if let Some(message) = self.peering.handle_own_records(&peer, &records) {
+                return Some((Recipient::Peer(peer), message));
+            }
+        }
+        if let Some((peer, message)) = self.peering.poll_transmit() {
+            return Some((Recipient::Peer(peer), message));
+        }
+        let (node, message) = self.issuer.poll_transmit()?;
+        Some((Recipient::Node(node), message))
+    }
+
+    /// The newest snapshot, if anything in it changed since the last call; none before there is a
+    /// policy.
+    pub fn poll_snapshot(&mut self) -> Option<Arc<Snapshot>> {
+        if std::mem::take(&mut self.judge_again) {
+            let (peering, issuer, records) = (&self.peering, &self.issuer, &self.records);
+            let next = self.judge.snapshot(&self.own, peering, issuer, records);
+            if let Some(transit) = next {
+                self.transit = Some(transit);
+                self.assemble_again = true;
+            }
+        }
+        if !std::mem::take(&mut self.assemble_again) {
+            return None;
+        }
+        let peers = self.peering.peers().filter_map(|domain| {
+            let end = self.ends.get(domain)?;
+            let endpoint = end.tunnel.unwrap_or(end.address);
+            Some(PeerState {
+                trust_domain: domain.clone(),
+                endpoint: endpoint.ip(),
+                port: endpoint.port(),
+                tunnel: self.tunnels.of(domain),
+            })
+        });
+        Some(Arc::new(assemble(Parts {
+            transit: self.transit.clone()?,
+            ready: self.unready().is_empty(),
+            lan: &self.lan,
+            wan: &self.wan,
+            tunnel_port: self.tunnel_port,
+            peers: peers.collect(),
+        })))
+    }
+
+    /// Why no new flow may be opened; nothing when one may.
+    #[must_use]
+    pub fn unready(&self) -> Vec<Unready> {
+        let down = |link: &Link| link.interface.addresses.is_empty();
+        let why = [
+            (self.transit.is_none(), Unready::NoPolicy),
+            (down(&self.wan), Unready::NoInterface(Side::Wan)),
+            (down(&self.lan), Unready::NoInterface(Side::Lan)),
+            (!self.storing, Unready::NotStoring),
+        ];
+        let why = why.into_iter().filter(|(holds, _)| *holds);
+        why.map(|(_, why)| why).collect()
+    }
+
+    /// What an operator has to put right, in words.
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        self.judge.problems()
+    }
+
+    /// The peers, sans-IO.
+    #[must_use]
+    pub fn peering(&self) -> &Peering {
+        &self.peering
+    }
+
+    /// The issuer, sans-IO.
+    #[must_use]
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// What became of pods of all clusters.
+    #[must_use]
+    pub fn records(&self) -> &RecordBook {
+        &self.records
+    }
+
+    /// What handshakes are judged by, once there is something.
+    #[must_use]
+    pub fn transit(&self) -> Option<&Arc<TransitSnapshot>> {
+        self.transit.as_ref()
+    }
+
+    /// Where peers' gateways are: their QUIC ends, and their tunnels' where these are others.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let ends = self.ends.values();
+        ends.flat_map(|end| [Some(end.address), end.tunnel])
+            .flatten()
     }
 }

@@ -8,7 +8,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod account;
-pub mod associations;
 pub mod cache;
 pub mod context;
 pub mod control;
@@ -29,7 +28,6 @@ mod testing;
 pub mod track;
 
 pub use account::Totals;
-pub use associations::Offer;
 pub use cache::SharedCache;
 pub use context::{Context, Event, FlowView};
 pub use control::Control;

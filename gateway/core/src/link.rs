@@ -180,53 +180,60 @@ const _: () = assert!(
 mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
+    use peering::{
+        peer_messages::{TunnelKey, TunnelSecret},
+        peers::TunnelState,
+    };
+
     use super::*;
     use crate::{
-        control::{Control, ControlConfig, PeerConfig},
-        nexthop::Route,
+        control::{
+            assemble::{Link, Parts, PeerState, assemble},
+            tunnels::Tunnels,
+        },
+        nexthop::{Next, NextHops, Route},
         psp::{AssociationKey, ReceiveAssociation},
-        snapshot::Side,
         testing::{domain, transit_snapshot},
     };
 
     /// A gateway at `own` with a peer at `peer`, on the link of its own.
-    fn snapshot(own: &str, peer: &str) -> Arc<Snapshot> {
-        use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-        let config = ControlConfig {
-            tunnel_port: 1000,
-            version: psp::Version::Aes128Gcm,
-            associations: 1,
-        };
-        let transit = Arc::new(transit_snapshot());
-        let mut control = Control::new(config, transit, ChaCha20Rng::seed_from_u64(1));
+    fn snapshot(own: &str, peer: &str) -> Snapshot {
         let peer: IpAddr = peer.parse().unwrap();
-        let interface = Interface {
-            mac: Mac([2; 6]),
-            addresses: vec![own.parse().unwrap()],
-            mtu: 1500,
+        let route = Route {
+            prefix: peer.into(),
+            next: Next::Link,
         };
-        control.set_interface(Side::Wan, interface.clone());
-        control.set_interface(Side::Lan, interface);
-        control.set_routes(
-            Side::Wan,
-            vec![Route {
-                prefix: peer.into(),
-                via: None,
-            }],
-        );
-        control.set_neighbours(Side::Wan, BTreeMap::from([(peer, Mac([4; 6]))]));
-        control.set_peers(vec![PeerConfig {
-            trust_domain: domain("west"),
-            endpoint: peer,
-        }]);
-        let offer = crate::Offer {
+        let link = Link {
+            interface: Interface {
+                mac: Mac([2; 6]),
+                addresses: vec![own.parse().unwrap()],
+                mtu: 1500,
+            },
+            hops: NextHops::new(vec![route], BTreeMap::from([(peer, Mac([4; 6]))])),
+        };
+        let key = TunnelKey {
             spi: 9,
-            slot: 0,
-            port: 1001,
-            key: AssociationKey::Aes128([5; 16]),
+            secret: TunnelSecret::from_bytes(vec![5; 16]),
         };
-        control.handle_offer(&domain("west"), &offer).unwrap();
-        control.poll_snapshot().unwrap()
+        let state = TunnelState {
+            send: vec![key],
+            ..TunnelState::default()
+        };
+        let mut tunnels = Tunnels::default();
+        assert!(tunnels.set(&domain("west"), &state).is_empty());
+        assemble(Parts {
+            transit: Arc::new(transit_snapshot()),
+            ready: true,
+            lan: &link,
+            wan: &link,
+            tunnel_port: 1000,
+            peers: vec![PeerState {
+                trust_domain: domain("west"),
+                endpoint: peer,
+                port: 1001,
+                tunnel: tunnels.of(&domain("west")),
+            }],
+        })
     }
 
     fn inner(v6: bool, ecn: u8) -> Vec<u8> {
@@ -276,7 +283,7 @@ mod tests {
                         mtu: 1500,
                     },
                     tunnel_port: 1001,
-                    ..(*here).clone()
+                    ..here.clone()
                 };
                 assert_eq!(take_ethernet(&mut frame, &there.wan), Ok(Mac([2; 6])));
                 assert_eq!(take_outer(&mut frame, &there), Ok(1));

@@ -11,8 +11,19 @@ use wire::ethernet::Mac;
 pub struct Route {
     /// The destinations.
     pub prefix: IpNet,
-    /// The router; `None` when the destinations are neighbours themselves.
-    pub via: Option<IpAddr>,
+    /// Where they are.
+    pub next: Next,
+}
+
+/// Where the destinations of a route are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Next {
+    /// They are neighbours themselves.
+    Link,
+    /// Behind this router.
+    Router(IpAddr),
+    /// By another interface, or nowhere: the kernel refuses them.
+    Elsewhere,
 }
 
 /// Why there is no next hop.
@@ -81,7 +92,11 @@ impl NextHops {
     /// Why there is none.
     pub fn lookup(&self, destination: IpAddr) -> Result<Mac, NoHop> {
         let route = self.route(destination).ok_or(NoHop::Route)?;
-        let neighbour = route.via.unwrap_or(destination);
+        let neighbour = match route.next {
+            Next::Link => destination,
+            Next::Router(router) => router,
+            Next::Elsewhere => return Err(NoHop::Route),
+        };
         self.neighbours
             .get(&neighbour)
             .copied()
@@ -128,7 +143,7 @@ mod tests {
                 .enumerate()
                 .map(|(i, prefix)| Route {
                     prefix: *prefix,
-                    via: Some([192, 0, 2, i as u8].into()),
+                    next: Next::Router([192, 0, 2, i as u8].into()),
                 })
                 .collect();
             let hops = NextHops::new(routes.clone(), BTreeMap::new());
@@ -145,16 +160,18 @@ mod tests {
 
     #[test]
     fn says_what_is_missing() {
-        let route = |prefix: &str, via: Option<&str>| Route {
+        let route = |prefix: &str, next| Route {
             prefix: prefix.parse().unwrap(),
-            via: via.map(|via| via.parse().unwrap()),
+            next,
         };
+        let router = |address: &str| Next::Router(address.parse().unwrap());
         let node = Mac([2, 0, 0, 0, 0, 11]);
         let hops = NextHops::new(
             vec![
-                route("10.1.1.0/24", Some("172.16.1.11")),
-                route("10.1.2.0/24", Some("172.16.1.12")),
-                route("172.16.1.0/24", None),
+                route("10.1.1.0/24", router("172.16.1.11")),
+                route("10.1.1.128/25", Next::Elsewhere),
+                route("10.1.2.0/24", router("172.16.1.12")),
+                route("172.16.1.0/24", Next::Link),
             ],
             BTreeMap::from([("172.16.1.11".parse().unwrap(), node)]),
         );
@@ -165,5 +182,6 @@ mod tests {
         assert_eq!(lookup("10.1.2.10"), Err(NoHop::Neighbour(missing)));
         assert_eq!(lookup("172.16.1.12"), Err(NoHop::Neighbour(missing)));
         assert_eq!(lookup("10.1.3.10"), Err(NoHop::Route));
+        assert_eq!(lookup("10.1.1.200"), Err(NoHop::Route));
     }
 }

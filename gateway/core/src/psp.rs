@@ -10,7 +10,6 @@ use std::{
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use policy::DropReason;
-use rand_core::CryptoRng;
 use wire::{
     ParseError, inplace,
     psp::{HEADER_LEN, Header, ICV_LEN, Layout, Version},
@@ -19,8 +18,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::{frame::Frame, replay::ReplayWindow};
 
-/// After as many packets the receiver offers a new association.
-pub const REKEY_PACKETS: u64 = 1 << 32;
 /// The counter at which an association stops sealing.
 pub const SEAL_LIMIT: u64 = 1 << 34;
 /// After as many failures an association stops opening.
@@ -36,19 +33,6 @@ pub enum AssociationKey {
 }
 
 impl AssociationKey {
-    /// A random key for `version`.
-    pub fn generate<R: CryptoRng + ?Sized>(version: Version, rng: &mut R) -> Self {
-        let mut key = match version {
-            Version::Aes128Gcm => Self::Aes128([0; 16]),
-            Version::Aes256Gcm => Self::Aes256([0; 32]),
-        };
-        match &mut key {
-            Self::Aes128(bytes) => rng.fill_bytes(bytes),
-            Self::Aes256(bytes) => rng.fill_bytes(bytes),
-        }
-        key
-    }
-
     /// A key of 16 or 32 bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -211,8 +195,8 @@ impl ReceiveAssociation {
     }
 
     /// The highest counter that authenticated.
-    #[must_use]
-    pub fn highest(&self) -> Option<u64> {
+    #[cfg(test)]
+    fn highest(&self) -> Option<u64> {
         self.window
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

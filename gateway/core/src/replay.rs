@@ -49,8 +49,8 @@ impl ReplayWindow {
     }
 
     /// The highest counter that was accepted.
-    #[must_use]
-    pub fn highest(&self) -> Option<u64> {
+    #[cfg(test)]
+    pub(crate) fn highest(&self) -> Option<u64> {
         (!self.empty).then_some(self.highest)
     }
 

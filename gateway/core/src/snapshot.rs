@@ -6,8 +6,9 @@ use std::{
     sync::Arc,
 };
 
-use handshake::transit::TransitSnapshot;
-use identity::TrustDomain;
+use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
+use identity::{BundleStore, IdentityNetworks, TrustDomain};
+use policy::{KnownKeys, Table};
 use wire::ethernet::Mac;
 
 use crate::{
@@ -101,6 +102,35 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// What the data plane of a cluster begins with: nothing passes.
+    #[must_use]
+    pub fn closed(own: TrustDomain) -> Self {
+        let transit = TransitSnapshot {
+            epoch: 0,
+            policy: Arc::new(Table::empty(own.clone())),
+            own,
+            networks: IdentityNetworks::default(),
+            bundles: BundleStore::default(),
+            digests: BTreeMap::new(),
+            known: KnownKeys::all(),
+            pods: BTreeMap::new(),
+            segment_keys: SegmentKeys::default(),
+            changes: PodStates::default(),
+        };
+        Self {
+            transit: Arc::new(transit),
+            ready: false,
+            lan: Interface::default(),
+            wan: Interface::default(),
+            tunnel_port: 0,
+            owners: Owners::default(),
+            peers: Vec::new(),
+            inbound: BTreeMap::new(),
+            endpoints: BTreeSet::new(),
+            lan_hops: NextHops::default(),
+        }
+    }
+
     /// The peer of that number.
     #[must_use]
     pub fn peer(&self, number: u16) -> Option<&Peer> {

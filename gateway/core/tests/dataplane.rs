@@ -7,11 +7,11 @@ use common::{Gateway, NODE, Nodes, Outcome, Pair, address, ethernet, lan, suppor
 use etherparse::{NetSlice, PacketBuilder, SlicedPacket};
 use landbridge_gateway_core::{
     Disposition, Event, Limits, Side,
+    nexthop::{Next, NextHops, Route},
     psp::{AssociationKey, SendAssociation},
-    snapshot::Interface,
 };
 use policy::DropReason;
-use support::{API, Conn, FRONTEND, Seg, at, domain};
+use support::{API, Conn, FRONTEND, Seg, at};
 use wire::{
     edit,
     ip::Packet,
@@ -173,14 +173,6 @@ fn a_flipped_bit_of_a_frame_changes_nothing_that_arrives() {
     }
 }
 
-/// A way into west's tunnel, as a peer that lies would have it.
-fn lying_peer(pair: &mut Pair) -> SendAssociation {
-    pair.west.control.handle_connected(&domain("east"), at(0));
-    let (_, offer) = pair.west.control.poll_transmit().unwrap();
-    pair.west.load();
-    SendAssociation::new(offer.spi, &offer.key)
-}
-
 fn syn(src: &str, dst: &str) -> Vec<u8> {
     Seg {
         src: address(src),
@@ -199,7 +191,7 @@ fn syn(src: &str, dst: &str) -> Vec<u8> {
 #[test]
 fn a_peer_speaks_for_its_own_addresses_to_ours_only() {
     let mut pair = Pair::new(&limits());
-    let tunnel = lying_peer(&mut pair);
+    let tunnel = pair.lying_peer();
     for (src, dst) in [
         ("10.3.1.10", "10.2.1.10"),
         ("10.2.1.11", "10.2.1.10"),
@@ -266,7 +258,7 @@ fn a_packet_that_ran_out_of_hops_is_answered_and_goes_nowhere() {
         assert_eq!((link.dst(), link.src()), (NODE, lan(1).mac));
     }
     // A tunnel frame as an inner packet: its destination is the end of a tunnel.
-    let tunnel = lying_peer(&mut pair);
+    let tunnel = pair.lying_peer();
     let frame = pair.west.tunnel_frame(&tunnel, &conn.request(b"x"));
     let outcome = pair.west.through_tunnel(&tunnel, &frame[14..], at(1));
     assert_eq!(
@@ -383,7 +375,7 @@ fn without_tunnel_neighbour_or_readiness_nothing_new_passes() {
     let mut nodes = Nodes::new();
     let conn = Conn::new(FRONTEND, API);
     let syn = support::out(&mut nodes.east, &conn.syn(), at(0));
-    let mut lonely = Gateway::new("east", &limits(), 5);
+    let mut lonely = Gateway::new("east", &limits());
     let drop = |outcome: Outcome| match outcome.disposition {
         Disposition::Drop(reason) => reason,
         other => panic!("{other:?}"),
@@ -391,7 +383,7 @@ fn without_tunnel_neighbour_or_readiness_nothing_new_passes() {
     assert_eq!(drop(lonely.node_sends(&syn, at(0))), DropReason::NoTunnel);
 
     let (mut pair, _, conn) = opened();
-    pair.east.control.set_ready(false);
+    pair.east.ready = false;
     pair.east.load();
     assert_eq!(
         drop(pair.east.node_sends(&syn, at(1))),
@@ -402,9 +394,11 @@ fn without_tunnel_neighbour_or_readiness_nothing_new_passes() {
         "an established flow goes on"
     );
 
-    pair.east
-        .control
-        .set_neighbours(Side::Wan, std::collections::BTreeMap::new());
+    let to_peers = Route {
+        prefix: "192.0.2.0/24".parse().unwrap(),
+        next: Next::Link,
+    };
+    pair.east.wan.hops = NextHops::new(vec![to_peers], Default::default());
     pair.east.load();
     events(&mut pair.east);
     assert_eq!(
@@ -415,12 +409,13 @@ fn without_tunnel_neighbour_or_readiness_nothing_new_passes() {
     assert!(
         matches!(events(&mut pair.east)[..], [Event::Unresolved(Side::Wan, a)] if a == missing)
     );
-    assert_eq!(pair.east.control.unresolved(), [missing]);
 
     let sent = pair.west.node_sends(&conn.response(b"y"), at(1));
-    pair.east
-        .control
-        .set_neighbours(Side::Lan, std::collections::BTreeMap::new());
+    let to_pods = Route {
+        prefix: "10.1.1.0/24".parse().unwrap(),
+        next: Next::Router(address("172.16.1.11")),
+    };
+    pair.east.lan.hops = NextHops::new(vec![to_pods], Default::default());
     pair.east.load();
     assert_eq!(
         drop(pair.east.frame(Side::Wan, &sent.frame, at(1))),
@@ -432,7 +427,7 @@ fn without_tunnel_neighbour_or_readiness_nothing_new_passes() {
 fn a_withdrawn_peer_loses_everything() {
     let (mut pair, _, conn) = opened();
     let sent = pair.west.node_sends(&conn.response(b"y"), at(1));
-    pair.east.control.set_peers(Vec::new());
+    pair.east.paired = false;
     pair.east.load();
     let outcome = pair.east.node_sends(&conn.request(b"x"), at(1));
     assert_eq!(outcome.disposition, Disposition::Drop(DropReason::NoRoute));
@@ -601,13 +596,7 @@ fn a_packet_that_does_not_fit_is_answered_with_the_size_that_does() {
     let error = wire::icmp::IcmpError::of(&icmp).unwrap();
     assert_eq!(error.kind, wire::icmp::ErrorKind::TooBig(1440));
     // The far side's own interface is narrower: its answer comes back through the tunnel.
-    pair.west.control.set_interface(
-        Side::Lan,
-        Interface {
-            mtu: 1300,
-            ..lan(2)
-        },
-    );
+    pair.west.lan.interface.mtu = 1300;
     pair.west.load();
     let sent = pair.east.node_sends(&conn.request(&largest), at(1));
     let outcome = pair.west.frame(Side::Wan, &sent.frame, at(1));

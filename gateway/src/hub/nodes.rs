@@ -82,9 +82,9 @@ impl Hub {
         if let Some(old) = self.nodes.links.insert(node.clone(), link) {
             // An agent that comes again gave up the older one.
             old.close("another session took its place");
-            self.issuer.handle_node_disconnected(&node, now);
+            self.control.handle_node_disconnected(&node, now);
         }
-        self.issuer.handle_node_connected(&node, now);
+        self.control.handle_node_connected(&node, now);
     }
 
     pub(super) fn enrol(&mut self, enrolling: Enrolling) {

@@ -1,10 +1,8 @@
 //! The hub's peers: who they are by configuration, their sessions, whom TLS believes.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, SocketAddr},
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
+use gateway_core::control::Member;
 use identity::TrustDomain;
 use peering::peers::PeerConfig;
 use quic::{
@@ -37,8 +35,6 @@ struct Peer {
     /// Where its gateway listens for QUIC.
     address: SocketAddr,
     pin: Pin,
-    /// Where its tunnel ends, once it said so.
-    tunnel: Option<SocketAddr>,
     link: Option<Link>,
     dialler: Dialler,
 }
@@ -108,27 +104,6 @@ impl Peers {
         self.trust.remove(peer);
     }
 
-    pub(super) fn set_tunnel_endpoint(&mut self, peer: &TrustDomain, to: Option<SocketAddr>) {
-        if let Some(peer) = self.all.get_mut(peer) {
-            // Without a session the last one stays: flows outlive it.
-            peer.tunnel = to.or(peer.tunnel);
-        }
-    }
-
-    /// Where the peer's tunnel ends: where it said, else its QUIC address until it says.
-    pub(super) fn endpoint(&self, peer: &TrustDomain) -> Option<SocketAddr> {
-        let peer = self.all.get(peer)?;
-        Some(peer.tunnel.unwrap_or(peer.address))
-    }
-
-    /// The addresses of all peers' gateways.
-    pub(super) fn endpoints(&self) -> impl Iterator<Item = IpAddr> {
-        self.all
-            .values()
-            .flat_map(|peer| [Some(peer.address.ip()), peer.tunnel.map(|t| t.ip())])
-            .flatten()
-    }
-
     fn lose(&mut self, domain: &TrustDomain) {
         if let Some(peer) = self.all.get_mut(domain) {
             peer.link = None;
@@ -167,7 +142,6 @@ impl Peers {
         let peer = Peer {
             address,
             pin,
-            tunnel: None,
             link: None,
             dialler,
         };
@@ -207,23 +181,22 @@ impl Hub {
                 }
             }
         }
-        let configs = wanted
-            .values()
-            .map(|(config, _, _)| config.clone())
-            .collect();
+        let members = wanted.values().map(|(config, address, _)| Member {
+            config: config.clone(),
+            address: *address,
+        });
         let now = self.now();
-        if let Err(e) = self.peering.set_peers(configs, now) {
+        if let Err(e) = self.control.set_peers(members.collect(), now) {
             self.problem("peer list", e.to_string());
             return;
         }
         for (domain, (_, address, pin)) in wanted {
             if self.peers.keep(domain.clone(), address, pin) {
                 let why = "configured anew";
-                self.peering.handle_disconnected(&domain, why, now);
+                self.control.handle_peer_disconnected(&domain, why, now);
             }
         }
         self.trust_bundles();
-        self.judge_again = true;
     }
 
     fn peer_config(
@@ -257,7 +230,7 @@ impl Hub {
     /// is one: the peer withdrew them, and the pin does not bring them back.
     pub(super) fn trust_bundles(&mut self) {
         for (domain, peer) in &self.peers.all {
-            let anchor = match self.peering.bundles().bundle(domain) {
+            let anchor = match self.control.peering().bundles().bundle(domain) {
                 Some(bundle) => Anchor::Roots(bundle.x509_roots.clone()),
                 None => Anchor::Pinned(peer.pin),
             };
@@ -290,7 +263,7 @@ impl Hub {
         peer.link = Some(Link::start(id, session, inputs));
         peer.dialler.rest();
         let now = self.now();
-        self.peering.handle_connected(&domain, remote, now);
+        self.control.handle_peer_connected(&domain, remote, now);
     }
 
     pub(super) fn refused(&mut self, refused: &Refused) {
@@ -303,8 +276,8 @@ impl Hub {
         let peer = self.peers.all.iter().find(|(_, p)| p.address.ip() == from);
         if let Some((domain, _)) = peer {
             let domain = domain.clone();
-            self.peering
-                .handle_refused(&domain, &refused.error.to_string(), now);
+            self.control
+                .handle_peer_refused(&domain, &refused.error.to_string(), now);
         }
     }
 }

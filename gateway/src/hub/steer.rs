@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use sources::World;
 use tracing::error;
 
-use super::{Hub, assemble::Side};
+use super::Hub;
 use crate::config::Config;
 
 impl Hub {
@@ -17,7 +17,7 @@ impl Hub {
         let others = world.federation.clusters.iter();
         let others = others.filter(|c| c.trust_domain != self.own);
         let configured = others.flat_map(|c| c.pod_ranges.iter().map(|r| r.cidr));
-        let announced = self.peering.ranges();
+        let announced = self.control.peering().ranges();
         let announced = announced.iter().filter(|r| r.trust_domain != self.own);
         let mut prefixes: Vec<IpNet> = configured.chain(announced.map(|r| r.prefix)).collect();
         prefixes.sort();
@@ -40,19 +40,6 @@ impl Hub {
         }
         self.steered = prefixes;
     }
-}
-
-/// Both sides as the data plane knows them.
-#[must_use]
-pub(crate) fn sides(config: &Config) -> (Side, Side) {
-    let side = |interface: &String, address| Side {
-        interface: interface.clone(),
-        address,
-    };
-    (
-        side(&config.lan.interface, config.lan.address),
-        side(&config.wan.interface, config.wan.address),
-    )
 }
 
 /// What `interface` takes from the kernel.

@@ -3,17 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use handshake::{
-    keys::AgentSecret,
-    node::{LocalIdentity, LocalPod, NodeSnapshot},
-};
+use handshake::node::NodeSnapshot;
 use identity::{BundleMark, IdentityNetworks, Mono, Now, TrustDomain};
 use peering::member::{AgentMember, MemberEvent};
-use policy::KnownKeys;
 
 use crate::{
     dice::Dice,
-    hub,
     objects::{self, Objects},
 };
 
@@ -32,7 +27,6 @@ pub struct Agent {
 #[derive(Debug)]
 struct Life {
     member: AgentMember,
-    domain: TrustDomain,
     policy: Arc<policy::Table>,
     networks: IdentityNetworks,
     changed: bool,
@@ -69,7 +63,6 @@ impl Agent {
         );
         self.life = Some(Life {
             member,
-            domain: cluster.domain.clone(),
             policy: Arc::new(policy::compile(&cluster.policies).expect("valid policies")),
             networks: objects.networks(),
             changed: true,
@@ -129,31 +122,11 @@ impl Agent {
             return None;
         }
         self.epoch += 1;
-        let member = &life.member;
-        let pods = member.pods().filter_map(|pod| {
-            let identity = pod.identity.map(|identity| LocalIdentity {
-                credential: identity.credential.clone(),
-                claims: identity.claims.clone(),
-                secret: AgentSecret::from(identity.secret.clone()),
-            });
-            let uid = pod.workload.uid.clone();
-            Some((pod.workload.address?, LocalPod { uid, identity }))
-        });
-        let networks = match member.ranges() {
-            [] => life.networks.clone(),
-            ranges => IdentityNetworks::new(ranges.to_vec()).expect("disjoint"),
-        };
-        Some(Arc::new(NodeSnapshot {
-            epoch: self.epoch,
-            own: life.domain.clone(),
-            networks,
-            bundles: member.bundles().clone(),
-            policy: life.policy.clone(),
-            pods: pods.collect(),
-            unprotected: member.unprotected().collect(),
-            known: KnownKeys::all(),
-            segment_keys: hub::segment_keys(member.segment_keys()),
-            changes: hub::changes(member.records()),
-        }))
+        // Every pod is attached where its source says.
+        let (policy, networks) = (&life.policy, || life.networks.clone());
+        let next = life
+            .member
+            .snapshot(self.epoch, policy, networks, |_, _| true);
+        Some(Arc::new(next))
     }
 }

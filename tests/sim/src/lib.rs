@@ -15,6 +15,5 @@ pub mod naive;
 pub mod network;
 pub mod objects;
 pub mod sockets;
-pub mod tunnel;
 pub mod wires;
 pub mod world;

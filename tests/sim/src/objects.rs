@@ -17,6 +17,8 @@ use policy::model::{
 
 use crate::dice::Dice;
 
+/// Nodes of each cluster.
+pub const NODES: usize = 2;
 /// Port that every pod listens on.
 pub const PORT: u16 = 80;
 const APPS: [&str; 3] = ["a", "b", "c"];
@@ -111,7 +113,7 @@ impl Cluster {
     fn random(number: usize, dice: &mut Dice) -> Self {
         let domain = TrustDomain::new(["east", "west", "north"][number % 3]).expect("a name");
         let mut pods = BTreeMap::new();
-        for node in 0..2 {
+        for node in 0..NODES {
             for place in 0..2 + dice.below(2) {
                 let address = address(number, node, place);
                 pods.insert(address, Pod::random(number, node, dice));

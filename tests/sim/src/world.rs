@@ -24,7 +24,7 @@ use crate::{
     hub::Hub,
     lines::{End, Line, Lines},
     network::{Link, Weather},
-    objects::{Objects, PORT, Pod},
+    objects::{NODES, Objects, PORT, Pod},
     sockets::Sockets,
     wires,
 };
@@ -131,12 +131,11 @@ impl World {
         let (mut gateways, mut hubs) = (Vec::new(), Vec::new());
         let mut agents = BTreeMap::new();
         for number in 0..clusters {
-            for node in 0..2 {
+            for node in 0..NODES {
                 agents.insert((number, node), Agent::new(number, node, dice.split()));
                 hosts.insert((number, node), Host::new(dice.split()));
             }
-            let domains = objects.clusters.iter().map(|c| c.domain.clone()).collect();
-            gateways.push(Gateway::new(number, domains, dice.split()));
+            gateways.push(Gateway::new(dice.split()));
             hubs.push(Hub::new(number, dice.split()));
         }
         let mut world = Self {
@@ -295,7 +294,7 @@ impl World {
             let place = Place::Host(to, self.pod(dst).node);
             self.schedule(self.now, Event::Arrives(place, packet));
         } else {
-            let station = wires::node_mac(from, self.dice.below(2));
+            let station = wires::node_mac(from, self.dice.below(NODES));
             let frame = wires::frame(wires::lan_mac(from), station, &packet);
             let place = Place::Gateway(from, Side::Lan);
             self.schedule(self.now, Event::Arrives(place, frame));

@@ -15,6 +15,7 @@ mod pairs;
 mod plain;
 mod responder;
 mod snapshot;
+mod touched;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -30,6 +31,7 @@ use wire::flow::FlowKey;
 
 pub use live::{Ends, FlowRecord, RemoteEnd};
 pub use snapshot::{LocalIdentity, LocalPod, NodeSnapshot};
+pub use touched::Touched;
 
 use crate::{
     bucket::Bucket,

@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
+use handshake::keys::AgentSecret;
 use identity::Mono;
 use rand_core::CryptoRng;
-use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::node_messages::AgentPublicKey;
 
@@ -18,7 +18,7 @@ const AFTERGLOW: Duration = Duration::from_mins(2);
 
 pub(super) struct AgentKey {
     /// Overwritten when dropped.
-    secret: StaticSecret,
+    secret: AgentSecret,
     public: AgentPublicKey,
     from: Mono,
     until: Mono,
@@ -84,7 +84,7 @@ impl AgentKeys {
         }
     }
 
-    pub(super) fn secret(&self, public: AgentPublicKey) -> Option<&StaticSecret> {
+    pub(super) fn secret(&self, public: AgentPublicKey) -> Option<&AgentSecret> {
         self.key(public).map(|key| &key.secret)
     }
 
@@ -112,9 +112,9 @@ impl AgentKey {
 }
 
 fn generate(from: Mono, rng: &mut dyn CryptoRng) -> AgentKey {
-    let secret = StaticSecret::random_from_rng(rng);
+    let secret = AgentSecret::generate(rng);
     AgentKey {
-        public: AgentPublicKey(PublicKey::from(&secret).to_bytes()),
+        public: AgentPublicKey(secret.public()),
         secret,
         from,
         until: from.after(LIFE),

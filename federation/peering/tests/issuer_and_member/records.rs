@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
+use handshake::credentials::PodState;
 use identity::PodChange;
-use peering::{
-    issuer::{IssuerEvent, IssuerState},
-    records::RecordState,
-};
+use peering::issuer::{IssuerEvent, IssuerState};
 
 use crate::{
     own_records,
@@ -38,7 +36,7 @@ fn relabelling_gives_a_record_of_a_higher_generation_and_a_new_credential() {
         .newest(&domain("east"), "a")
         .unwrap();
     assert_eq!(generation, after.generation);
-    let RecordState::Relabelled(claims) = state else {
+    let PodState::Relabelled(claims) = state else {
         panic!("{state:?}")
     };
     assert_eq!(claims.labels, relabelled.labels);
@@ -69,7 +67,7 @@ fn deleting_gives_gone_and_only_for_pods_that_had_a_credential() {
     for node in ["node1", "node2"] {
         let records = world.agents[node].member.records();
         let (_, state) = records.newest(&domain("east"), "a").unwrap();
-        assert_eq!(*state, RecordState::Gone);
+        assert_eq!(*state, PodState::Gone);
     }
     assert!(world.proven("node1", "a").is_none());
 }
@@ -115,7 +113,7 @@ fn a_thousand_new_pods_at_one_address_never_speak_as_the_old_one() {
             let gone = records
                 .newest(&domain("east"), &old)
                 .map(|(_, state)| state);
-            assert_eq!(gone, Some(&RecordState::Gone));
+            assert_eq!(gone, Some(&PodState::Gone));
         }
     }
 }
@@ -151,12 +149,10 @@ fn a_restarted_issuer_remembers_who_was_deleted_and_relabelled() {
     assert!(after.generation > before[0].generation);
     let records = world.agents["node2"].member.records();
     let state = |uid: &str| records.newest(&domain("east"), uid).unwrap();
-    assert!(
-        matches!(state("a").1, RecordState::Relabelled(claims) if claims.labels == after.labels)
-    );
+    assert!(matches!(state("a").1, PodState::Relabelled(claims) if claims.labels == after.labels));
     assert!(state("b").0 > before[1].generation);
-    assert_eq!(*state("b").1, RecordState::Gone);
-    assert_eq!(*state("c").1, RecordState::Gone);
+    assert_eq!(*state("b").1, PodState::Gone);
+    assert_eq!(*state("c").1, PodState::Gone);
     // A pod that did not change makes no news, and an agent that knows all hears nothing twice.
     world.put(pod("node1", "d", "frontend", "10.1.1.50"));
     let records = own_records(&world).len();
@@ -222,7 +218,7 @@ fn what_does_not_fit_is_cut_off_and_comes_back_when_it_fits() {
     };
     let (cut, what) = state(&world);
     assert!(cut > before.generation);
-    assert_eq!(what, RecordState::Gone);
+    assert_eq!(what, PodState::Gone);
     let said = |event: &&IssuerEvent| matches!(event, IssuerEvent::Problem(words) if words.contains("key-14 (69 bytes)"));
     world.run(Duration::from_mins(1));
     assert_eq!(world.issuer_events.iter().filter(said).count(), 1, "once");
@@ -231,7 +227,7 @@ fn what_does_not_fit_is_cut_off_and_comes_back_when_it_fits() {
     assert!(after.generation > cut);
     let (back, what) = state(&world);
     assert_eq!(back, after.generation);
-    assert!(matches!(what, RecordState::Relabelled(_)));
+    assert!(matches!(what, PodState::Relabelled(_)));
 }
 
 #[test]
@@ -246,7 +242,7 @@ fn a_pod_that_comes_back_or_moves_is_believed_again() {
     let newest = |world: &World| {
         let records = world.agents["node2"].member.records();
         let (generation, state) = records.newest(&domain("east"), "a").unwrap();
-        (generation, *state == RecordState::Gone)
+        (generation, *state == PodState::Gone)
     };
     assert_eq!(newest(&world), (again.generation, false));
     world.put(pod("node2", "a", "frontend", "10.1.2.10"));

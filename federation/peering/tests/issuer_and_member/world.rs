@@ -267,12 +267,8 @@ impl World {
         let east = self.bundles.bundle(&domain("east")).unwrap();
         let claims = verify_credential(identity.credential.bytes(), east, self.now().unix).ok()?;
         assert_eq!(claims, **identity.claims);
-        let public = x25519_dalek::PublicKey::from(identity.secret);
-        assert_eq!(
-            public.to_bytes(),
-            claims.agent_key,
-            "the secret is the one of cnf"
-        );
+        let public = identity.secret.public();
+        assert_eq!(public, claims.agent_key, "the secret is the one of cnf");
         Some(identity.claims.clone())
     }
 

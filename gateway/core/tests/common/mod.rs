@@ -13,16 +13,22 @@ use handshake::{
 };
 use identity::Now;
 use landbridge_gateway_core::{
-    Context, Control, Dataplane, Disposition, Frame, Limits, Offer, Side, Snapshot,
-    control::{ControlConfig, PeerConfig},
-    nexthop::Route,
-    psp::SendAssociation,
+    Context, Dataplane, Disposition, Frame, Limits, Side, Snapshot,
+    control::{
+        assemble::{Link, Parts, PeerState, assemble},
+        tunnels::Tunnels,
+    },
+    nexthop::{Next, NextHops, Route},
+    psp::{AssociationKey, SendAssociation},
     snapshot::Interface,
 };
+use peering::{
+    peer_messages::{TunnelKey, TunnelSecret},
+    peers::TunnelState,
+};
 use policy::DropReason;
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-use support::{Conn, at, domain};
-use wire::{ethernet::Mac, psp::Version};
+use support::{Conn, domain};
+use wire::ethernet::Mac;
 
 pub const HEADROOM: usize = 256;
 pub const BUFFER: usize = 2048;
@@ -41,9 +47,16 @@ pub struct Outcome {
     pub frame: Vec<u8>,
 }
 
+/// A gateway of which a test says what control would have found out.
 pub struct Gateway {
     pub number: u8,
-    pub control: Control<ChaCha20Rng>,
+    pub transit: Arc<TransitSnapshot>,
+    pub ready: bool,
+    pub lan: Link,
+    pub wan: Link,
+    pub tunnels: Tunnels,
+    /// Whether the other cluster is a peer.
+    pub paired: bool,
     pub snapshot: Arc<Snapshot>,
     pub dataplane: Dataplane,
     pub cx: Context,
@@ -51,55 +64,82 @@ pub struct Gateway {
 
 impl Gateway {
     /// The gateway of "east" (1) or "west" (2), with the other as its peer.
-    pub fn new(cluster: &str, limits: &Limits, seed: u64) -> Self {
+    pub fn new(cluster: &str, limits: &Limits) -> Self {
         let number = if cluster == "east" { 1 } else { 2 };
         let other = 3 - number;
-        let config = ControlConfig {
-            tunnel_port: 1000,
-            version: Version::Aes128Gcm,
-            associations: 2,
-        };
-        let transit = Arc::new(support::transit_snapshot(cluster));
-        let rng = ChaCha20Rng::seed_from_u64(seed);
-        let mut control = Control::new(config, transit, rng);
         let node = address(&format!("172.16.{number}.11"));
         let peer = address(&format!("192.0.2.{other}"));
-        control.set_interface(Side::Lan, lan(number));
-        control.set_interface(Side::Wan, wan(number));
-        let route = |prefix: String, via| Route {
-            prefix: prefix.parse().unwrap(),
-            via,
+        let link = |interface, prefix: String, next, station| Link {
+            interface,
+            hops: NextHops::new(
+                vec![Route {
+                    prefix: prefix.parse().unwrap(),
+                    next,
+                }],
+                BTreeMap::from([station]),
+            ),
         };
-        control.set_routes(
-            Side::Lan,
-            vec![route(format!("10.{number}.1.0/24"), Some(node))],
-        );
-        control.set_neighbours(Side::Lan, BTreeMap::from([(node, NODE)]));
-        control.set_routes(Side::Wan, vec![route("192.0.2.0/24".into(), None)]);
-        control.set_neighbours(Side::Wan, BTreeMap::from([(peer, wan(other).mac)]));
-        let peer_domain = domain(if cluster == "east" { "west" } else { "east" });
-        control.set_peers(vec![PeerConfig {
-            trust_domain: peer_domain,
-            endpoint: peer,
-        }]);
-        control.set_ready(true);
-        let snapshot = control.poll_snapshot().unwrap();
+        let pods = format!("10.{number}.1.0/24");
         let cache: Arc<dyn CredentialCache> = Arc::new(SmallCache::new(64));
-        let dataplane = Dataplane::new(limits, &[number; 16], &cache);
-        Self {
+        let mut gateway = Self {
             number,
-            control,
-            snapshot,
-            dataplane,
+            transit: Arc::new(support::transit_snapshot(cluster)),
+            ready: true,
+            lan: link(lan(number), pods, Next::Router(node), (node, NODE)),
+            wan: link(
+                wan(number),
+                "192.0.2.0/24".into(),
+                Next::Link,
+                (peer, wan(other).mac),
+            ),
+            tunnels: Tunnels::default(),
+            paired: true,
+            snapshot: Arc::new(Snapshot::closed(domain(cluster))),
+            dataplane: Dataplane::new(limits, &[number; 16], &cache),
             cx: Context::new(0, 1000),
-        }
+        };
+        gateway.load();
+        gateway
     }
 
-    /// Takes the newest snapshot, if there is one.
+    fn other(&self) -> (identity::TrustDomain, IpAddr) {
+        let name = if self.number == 1 { "west" } else { "east" };
+        (
+            domain(name),
+            address(&format!("192.0.2.{}", 3 - self.number)),
+        )
+    }
+
+    /// Makes a snapshot of what the test says.
     pub fn load(&mut self) {
-        if let Some(snapshot) = self.control.poll_snapshot() {
-            self.snapshot = snapshot;
-        }
+        let (trust_domain, endpoint) = self.other();
+        let peer = self.paired.then(|| PeerState {
+            tunnel: self.tunnels.of(&trust_domain),
+            trust_domain,
+            endpoint,
+            port: 1000,
+        });
+        self.snapshot = Arc::new(assemble(Parts {
+            transit: self.transit.clone(),
+            ready: self.ready,
+            lan: &self.lan,
+            wan: &self.wan,
+            tunnel_port: 1000,
+            peers: peer.into_iter().collect(),
+        }));
+    }
+
+    /// Takes the associations that it is to send and receive on.
+    pub fn set_tunnel(&mut self, send: &[u32], receive: &[u32]) {
+        let keys = |spis: &[u32]| spis.iter().map(|spi| tunnel_key(*spi)).collect();
+        let state = TunnelState {
+            endpoint: None,
+            send: keys(send),
+            receive: keys(receive),
+        };
+        let (peer, _) = self.other();
+        assert!(self.tunnels.set(&peer, &state).is_empty());
+        self.load();
     }
 
     /// Changes what handshakes are judged by.
@@ -107,7 +147,7 @@ impl Gateway {
         let mut transit = support::transit_snapshot(if self.number == 1 { "east" } else { "west" });
         transit.epoch = self.snapshot.transit.epoch + 1;
         change(&mut transit);
-        self.control.set_transit(Arc::new(transit));
+        self.transit = Arc::new(transit);
         self.load();
     }
 
@@ -185,6 +225,26 @@ pub fn ethernet(dst: Mac, src: Mac, packet: &[u8]) -> Vec<u8> {
     [&wire::ethernet::header(dst, src, ether_type)[..], packet].concat()
 }
 
+/// The key of the association that its receiver calls `spi`.
+fn tunnel_key(spi: u32) -> TunnelKey {
+    TunnelKey {
+        spi,
+        secret: TunnelSecret::from_bytes(secret(spi).to_vec()),
+    }
+}
+
+fn secret(spi: u32) -> [u8; 16] {
+    let mut secret = [9; 16];
+    secret[..4].copy_from_slice(&spi.to_be_bytes());
+    secret
+}
+
+/// The sending half of an association, as the peer has it who was offered `spi`.
+pub fn association(spi: u32) -> SendAssociation {
+    let key = AssociationKey::from_bytes(&secret(spi)).unwrap();
+    SendAssociation::new(spi, &key)
+}
+
 /// East and west with their tunnel up.
 pub struct Pair {
     pub east: Gateway,
@@ -194,40 +254,18 @@ pub struct Pair {
 impl Pair {
     pub fn new(limits: &Limits) -> Self {
         let mut pair = Self {
-            east: Gateway::new("east", limits, 1),
-            west: Gateway::new("west", limits, 2),
+            east: Gateway::new("east", limits),
+            west: Gateway::new("west", limits),
         };
-        pair.connect(at(0));
+        pair.east.set_tunnel(&[201, 202], &[101, 102]);
+        pair.west.set_tunnel(&[101, 102], &[201, 202]);
         pair
     }
 
-    /// A new QUIC session between them.
-    pub fn connect(&mut self, now: Now) {
-        self.east.control.handle_connected(&domain("west"), now);
-        self.west.control.handle_connected(&domain("east"), now);
-        self.exchange();
-    }
-
-    /// Carries all offers over; returns those of west.
-    pub fn exchange(&mut self) -> Vec<Offer> {
-        while let Some((peer, offer)) = self.east.control.poll_transmit() {
-            assert_eq!(peer, domain("west"));
-            self.west
-                .control
-                .handle_offer(&domain("east"), &offer)
-                .unwrap();
-        }
-        let mut offers = Vec::new();
-        while let Some((_, offer)) = self.west.control.poll_transmit() {
-            self.east
-                .control
-                .handle_offer(&domain("west"), &offer)
-                .unwrap();
-            offers.push(offer);
-        }
-        self.east.load();
-        self.west.load();
-        offers
+    /// A way into west's tunnel, as a peer that lies would have it.
+    pub fn lying_peer(&mut self) -> SendAssociation {
+        self.west.set_tunnel(&[101, 102], &[666]);
+        association(666)
     }
 
     /// From a node of east to a node of west; the IP packet that arrives.

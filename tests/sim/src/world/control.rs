@@ -133,12 +133,12 @@ impl World {
     pub(super) fn meet(&mut self, line: Line) {
         let possible = match line {
             Line::Gateways(a, b) => {
-                self.hubs[a].peering().is_some()
-                    && self.hubs[b].peering().is_some()
+                self.hubs[a].control().is_some()
+                    && self.hubs[b].control().is_some()
                     && !self.partitions.contains(&(a, b))
             }
             Line::Agent(cluster, node) => {
-                self.hubs[cluster].peering().is_some()
+                self.hubs[cluster].control().is_some()
                     && self.agents[&(cluster, node)].held().is_some()
             }
         };
@@ -240,8 +240,7 @@ impl World {
 
     /// Sends what a gateway's control has to say, and gives its data plane what is new.
     fn pump_gateway(&mut self, number: usize) {
-        let now = self.time();
-        for (to, bytes) in self.hubs[number].pump(now) {
+        for (to, bytes) in self.hubs[number].pump() {
             let (line, end) = match to {
                 To::Peer(other) if number < other => (Line::Gateways(number, other), End::Second),
                 To::Peer(other) => (Line::Gateways(other, number), End::First),
@@ -249,15 +248,12 @@ impl World {
             };
             self.send(line, end, bytes);
         }
-        if let Some(transit) = self.hubs[number].take_transit() {
+        if let Some(snapshot) = self.hubs[number].take_snapshot() {
             let gateway = &mut self.gateways[number];
             match gateway.is_up() {
-                true => gateway.set_transit(transit),
-                false => gateway.start(transit, self.now),
+                true => gateway.set_snapshot(snapshot),
+                false => gateway.start(snapshot, self.now),
             }
-        }
-        for (peer, state) in self.hubs[number].take_tunnels() {
-            self.gateways[number].set_tunnel(&peer, &state);
         }
     }
 
@@ -295,18 +291,19 @@ impl World {
         let now = self.time();
         for (number, teller) in self.hubs.iter().enumerate() {
             let domain = &self.objects.clusters[number].domain;
-            let said = teller.peering().expect("all live at the end");
+            let said = teller.control().expect("all live at the end").peering();
             let hash = policy::compile(&self.objects.clusters[number].policies)
                 .expect("valid policies")
                 .hash();
             assert_eq!(said.own_digest().map(|digest| digest.hash), Some(hash));
-            let recorded = teller.recorded(now);
+            let recorded = teller.recorded(&self.objects, now);
             let own = said.bundles().bundle(domain);
             for (other, hearer) in self.hubs.iter().enumerate() {
-                let heard = hearer.peering().expect("all live at the end");
+                let hearer = hearer.control().expect("all live at the end");
+                let heard = hearer.peering();
                 assert_eq!(heard.bundles().bundle(domain), own, "{other} of {number}");
                 for (uid, generation) in &recorded {
-                    let held = hearer.records().and_then(|held| held.newest(domain, uid));
+                    let held = hearer.records().newest(domain, uid);
                     let held = held.map(|(generation, _)| generation);
                     assert_eq!(held, Some(*generation), "{other} of {uid}");
                 }

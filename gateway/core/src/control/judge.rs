@@ -3,18 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use handshake::{
-    credentials::{PodState, PodStates},
-    keys::{MacKey, SegmentKey, SegmentKeys},
+    keys::{SegmentKey, SegmentKeys},
     transit::TransitSnapshot,
 };
-use identity::{BundleStore, IdentityNetworks, TrustDomain};
+use identity::{IdentityNetworks, TrustDomain};
 use peering::{
     issuer::Issuer,
     peers::{Digest, Peering},
-    records::{RecordBook, RecordState},
+    records::RecordBook,
 };
 use policy::{KnownKeys, Table, model::PolicySet};
-use tracing::warn;
 
 /// Compiles what changes and keeps what does not; the last good policy stays in force.
 #[derive(Debug, Default)]
@@ -22,20 +20,25 @@ pub struct Judge {
     epoch: u64,
     policy: Option<(PolicySet, Arc<Table>)>,
     policy_problem: Option<String>,
+    networks_problem: Option<String>,
     /// By peer: the digest, and what was compiled from it.
-    digests: BTreeMap<TrustDomain, (Arc<Digest>, Option<Arc<Table>>)>,
+    digests: BTreeMap<TrustDomain, (Arc<Digest>, Compiled)>,
 }
+
+/// A digest's table; none when the peer's policy was too large to be announced. In words when it
+/// cannot be compiled: then only the destination decides.
+type Compiled = Result<Option<Arc<Table>>, String>;
 
 impl Judge {
     /// Takes the policies of this cluster. Returns whether others are in force now.
     pub fn set_policies(&mut self, policies: &PolicySet) -> bool {
+        self.policy_problem = None;
         if self.policy.as_ref().is_some_and(|(set, _)| set == policies) {
             return false;
         }
         match policy::compile(policies) {
             Ok(table) => {
                 self.policy = Some((policies.clone(), Arc::new(table)));
-                self.policy_problem = None;
                 true
             }
             Err(e) => {
@@ -52,9 +55,11 @@ impl Judge {
     }
 
     /// What an operator has to put right.
-    #[must_use]
-    pub fn problem(&self) -> Option<&str> {
-        self.policy_problem.as_deref()
+    pub fn problems(&self) -> impl Iterator<Item = &str> {
+        let own = [&self.policy_problem, &self.networks_problem];
+        let digests = self.digests.values();
+        let digests = digests.filter_map(|(_, table)| table.as_ref().err());
+        own.into_iter().flatten().chain(digests).map(String::as_str)
     }
 
     /// A snapshot of a new epoch; `None` before there is a policy.
@@ -68,13 +73,18 @@ impl Judge {
         self.take_digests(peering);
         let (_, policy) = self.policy.as_ref()?;
         // Never overlapping: whoever claims a range that is taken does not get it.
-        let networks = IdentityNetworks::new(peering.ranges())
-            .inspect_err(|e| warn!("identity networks: {e}"))
-            .ok()?;
+        let networks = match IdentityNetworks::new(peering.ranges()) {
+            Ok(networks) => networks,
+            Err(e) => {
+                self.networks_problem = Some(format!("identity networks: {e}"));
+                return None;
+            }
+        };
+        self.networks_problem = None;
         self.epoch += 1;
         let compiled = self.digests.iter();
-        let digests =
-            compiled.filter_map(|(peer, (_, table))| Some((peer.clone(), table.clone()?)));
+        let digests = compiled
+            .filter_map(|(peer, (_, table))| Some((peer.clone(), table.clone().ok().flatten()?)));
         let pods = issuer.addresses();
         Some(Arc::new(TransitSnapshot {
             epoch: self.epoch,
@@ -83,12 +93,12 @@ impl Judge {
             bundles: peering.bundles().clone(),
             policy: policy.clone(),
             digests: digests.collect(),
-            known: known_keys(peering.bundles()),
+            known: KnownKeys::published(peering.bundles()),
             pods: pods
                 .map(|(address, claims)| (address, Arc::new(claims)))
                 .collect(),
-            segment_keys: segment_keys(issuer),
-            changes: changes(records),
+            segment_keys: SegmentKeys::new(issuer.segment_keys().map(SegmentKey::from).into()),
+            changes: records.states(),
         }))
     }
 
@@ -101,45 +111,13 @@ impl Judge {
             let known = self.digests.remove(peer);
             let entry = known.filter(|(old, _)| old == digest).unwrap_or_else(|| {
                 let part = digest.part.as_deref().map(policy::compile);
-                let table = part.transpose().unwrap_or_else(|e| {
-                    // Without it only the destination decides.
-                    warn!(%peer, "the peer's digest cannot be compiled: {e}");
-                    None
-                });
-                (Arc::clone(digest), table.map(Arc::new))
+                let table = part.transpose().map(|table| table.map(Arc::new));
+                let table =
+                    table.map_err(|e| format!("the digest of {peer} cannot be compiled: {e}"));
+                (Arc::clone(digest), table)
             });
             digests.insert(peer.clone(), entry);
         }
         self.digests = digests;
     }
-}
-
-fn known_keys(bundles: &BundleStore) -> KnownKeys {
-    let mut known = KnownKeys::all();
-    for bundle in bundles.iter() {
-        if let Some(carried) = &bundle.carried_labels {
-            known.narrow(bundle.trust_domain.clone(), carried.iter().cloned());
-        }
-    }
-    known
-}
-
-fn segment_keys(issuer: &Issuer) -> SegmentKeys {
-    let keys = issuer.segment_keys().map(|grant| SegmentKey {
-        id: grant.id,
-        key: MacKey::from_bytes(*grant.secret.expose()),
-    });
-    SegmentKeys::new(keys.into())
-}
-
-fn changes(records: &RecordBook) -> PodStates {
-    let mut states = PodStates::default();
-    for (domain, uid, state) in records.iter() {
-        let state = match state {
-            RecordState::Relabelled(claims) => PodState::Relabelled(claims.clone()),
-            RecordState::Gone => PodState::Gone,
-        };
-        states.insert(domain.clone(), uid.into(), state);
-    }
-    states
 }

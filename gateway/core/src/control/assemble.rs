@@ -1,27 +1,26 @@
-//! From what the hub knows to the snapshot of the queue threads.
+//! From what control knows to the snapshot of the data plane.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use gateway_core::{
-    Snapshot, link,
-    nexthop::{NextHops as Hops, Route},
-    owners::Owners,
-    snapshot::{Inbound, Interface, Peer},
-};
 use handshake::transit::TransitSnapshot;
 use identity::TrustDomain;
-use wire::ethernet::Mac;
 
 use super::tunnels::Tunnel;
-use crate::nexthops::NextHops;
+use crate::{
+    link,
+    nexthop::NextHops,
+    owners::Owners,
+    snapshot::{Inbound, Interface, Peer, Snapshot},
+};
 
-/// One side of the gateway as it is configured.
-#[derive(Clone, Debug)]
-pub struct Side {
-    /// The interface's name.
-    pub interface: String,
-    /// The gateway's address there.
-    pub address: IpAddr,
+/// One side's interface and the kernel's tables for it. An interface that is down is one without
+/// an address, as the default is: nothing is taken from it and nothing sent.
+#[derive(Clone, Debug, Default)]
+pub struct Link {
+    /// Its addresses and its MTU.
+    pub interface: Interface,
+    /// What leaves by it.
+    pub hops: NextHops,
 }
 
 /// A peer as it is now.
@@ -45,13 +44,11 @@ pub struct Parts<'a> {
     /// Whether new flows may be opened.
     pub ready: bool,
     /// Towards the nodes.
-    pub lan: &'a Side,
+    pub lan: &'a Link,
     /// Towards the peers.
-    pub wan: &'a Side,
+    pub wan: &'a Link,
     /// Our tunnel's UDP port.
     pub tunnel_port: u16,
-    /// The kernel's tables.
-    pub hops: &'a NextHops,
     /// The peers, sorted by name: a peer's number is its place.
     pub peers: Vec<PeerState<'a>>,
 }
@@ -59,8 +56,7 @@ pub struct Parts<'a> {
 /// Puts a snapshot together.
 #[must_use]
 pub fn assemble(parts: Parts<'_>) -> Snapshot {
-    let (lan, lan_hops) = side(parts.lan, parts.hops);
-    let (wan, wan_hops) = side(parts.wan, parts.hops);
+    let (lan, wan) = (&parts.lan.interface, &parts.wan.interface);
     let domains: Vec<TrustDomain> = parts.peers.iter().map(|p| p.trust_domain.clone()).collect();
     let mut inbound = BTreeMap::new();
     let mut peers = Vec::with_capacity(parts.peers.len());
@@ -80,8 +76,8 @@ pub fn assemble(parts: Parts<'_>) -> Snapshot {
             outbound: peer
                 .tunnel
                 .map_or_else(Vec::new, |tunnel| tunnel.send.clone()),
-            next_hop: wan_hops.lookup(peer.endpoint),
-            inner_mtu: link::inner_mtu(&lan, &wan, peer.endpoint),
+            next_hop: parts.wan.hops.lookup(peer.endpoint),
+            inner_mtu: link::inner_mtu(lan, wan, peer.endpoint),
             trust_domain: peer.trust_domain,
             endpoint: peer.endpoint,
             port: peer.port,
@@ -93,42 +89,11 @@ pub fn assemble(parts: Parts<'_>) -> Snapshot {
         owners: Owners::new(&parts.transit.networks, &parts.transit.own, &domains),
         transit: parts.transit,
         ready: parts.ready,
-        lan,
-        wan,
+        lan: lan.clone(),
+        wan: wan.clone(),
         tunnel_port: parts.tunnel_port,
         peers,
         inbound,
-        lan_hops,
+        lan_hops: parts.lan.hops.clone(),
     }
-}
-
-/// The interface and the part of the kernel's tables that leaves by it. An interface that is down is
-/// one without an address: nothing is taken from it and nothing sent.
-fn side(side: &Side, hops: &NextHops) -> (Interface, Hops) {
-    let Some(interface) = hops.interfaces().find(|i| i.name == side.interface) else {
-        return (Interface::default(), Hops::default());
-    };
-    // Routes come in the order of preference: the first of a prefix is the one that counts, and one
-    // that leaves elsewhere or refuses must not be hidden by a shorter one of ours.
-    let mut routes = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
-    for route in hops.routes() {
-        if seen.insert(route.prefix.trunc()) && route.interface == Some(interface.index) {
-            routes.push(Route {
-                prefix: route.prefix,
-                via: route.via,
-            });
-        }
-    }
-    let neighbours = hops.neighbours().iter();
-    let neighbours = neighbours
-        .filter(|((index, _), _)| *index == interface.index)
-        .map(|((_, address), mac)| (*address, Mac(*mac)))
-        .collect();
-    let facts = Interface {
-        mac: Mac(interface.mac),
-        addresses: vec![side.address],
-        mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
-    };
-    (facts, Hops::new(routes, neighbours))
 }

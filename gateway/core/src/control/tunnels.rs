@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use gateway_core::psp::{AssociationKey, ReceiveAssociation, SendAssociation};
 use identity::TrustDomain;
 use peering::{peer_messages::TunnelKey, peers::TunnelState};
-use tracing::warn;
+
+use crate::psp::{AssociationKey, ReceiveAssociation, SendAssociation};
 
 /// The most names of a peer's past associations that are remembered.
 const MAX_PAST: usize = 65_536;
@@ -31,12 +31,12 @@ pub struct Tunnel {
 }
 
 impl Tunnels {
-    /// Makes the associations with `peer` what `state` says.
-    pub fn set(&mut self, peer: &TrustDomain, state: &TunnelState) -> &Tunnel {
+    /// Makes the associations with `peer` what `state` says. Those that it offered before, or
+    /// whose key is none, are not taken: their names are returned.
+    pub fn set(&mut self, peer: &TrustDomain, state: &TunnelState) -> Vec<u32> {
         let tunnel = self.0.entry(peer.clone()).or_default();
         tunnel.set_receive(&state.receive);
-        tunnel.set_send(peer, &state.send);
-        tunnel
+        tunnel.set_send(&state.send)
     }
 
     /// The associations with `peer`.
@@ -79,7 +79,8 @@ impl Tunnel {
         }
     }
 
-    fn set_send(&mut self, peer: &TrustDomain, keys: &[TunnelKey]) {
+    fn set_send(&mut self, keys: &[TunnelKey]) -> Vec<u32> {
+        let mut refused = Vec::new();
         let old = std::mem::take(&mut self.send);
         for key in keys {
             let kept = old.iter().find(|a| a.spi() == key.spi).cloned();
@@ -95,17 +96,15 @@ impl Tunnel {
                     self.send
                         .push(Arc::new(SendAssociation::new(key.spi, &secret)));
                 }
-                None => {
-                    warn!(%peer, spi = key.spi, "an association was offered before, or is none")
-                }
+                None => refused.push(key.spi),
             }
         }
+        refused
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
     use peering::peer_messages::TunnelSecret;
 
     use super::*;
@@ -129,17 +128,24 @@ mod tests {
     fn what_stays_is_kept_and_no_sending_half_is_made_twice() {
         let peer = TrustDomain::new("west").unwrap();
         let mut tunnels = Tunnels::default();
-        let first = tunnels.set(&peer, &state(&[1, 2], &[7]));
+        assert!(tunnels.set(&peer, &state(&[1, 2], &[7])).is_empty());
+        let first = tunnels.of(&peer).unwrap();
         let (sender, receiver) = (first.send[1].clone(), first.receive[&7].clone());
-        let second = tunnels.set(&peer, &state(&[2, 3], &[7, 8]));
+        assert!(tunnels.set(&peer, &state(&[2, 3], &[7, 8])).is_empty());
+        let second = tunnels.of(&peer).unwrap();
         assert!(Arc::ptr_eq(&second.send[0], &sender));
         assert!(Arc::ptr_eq(&second.receive[&7], &receiver));
         assert_eq!(second.send.len(), 2);
-        let third = tunnels.set(&peer, &state(&[1, 3], &[8]));
+        assert_eq!(
+            tunnels.set(&peer, &state(&[1, 3], &[8])),
+            [1],
+            "it was used before"
+        );
+        let third = tunnels.of(&peer).unwrap();
         let spis: Vec<u32> = third.send.iter().map(|a| a.spi()).collect();
-        assert_eq!(spis, [3], "1 was used before");
-        assert_eq!(third.receive.len(), 1);
+        assert_eq!((spis, third.receive.len()), (vec![3], 1));
         tunnels.remove(&peer);
-        assert!(tunnels.set(&peer, &state(&[3], &[])).send.is_empty());
+        assert!(tunnels.of(&peer).unwrap().send.is_empty());
+        assert_eq!(tunnels.set(&peer, &state(&[3], &[])), [3]);
     }
 }

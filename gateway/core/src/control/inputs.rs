@@ -1,0 +1,120 @@
+//! What control hears.
+
+use std::net::SocketAddr;
+
+use identity::{Now, TrustDomain, Workload};
+use peering::{peer_messages::AnnouncedRange, peers::MembershipError};
+use policy::model::PolicySet;
+
+use super::{Control, Member, PeerEnd, assemble::Link};
+use crate::snapshot::Side;
+
+impl Control {
+    /// Takes the pod ranges of this cluster.
+    pub fn set_own_ranges(&mut self, ranges: Vec<AnnouncedRange>, now: Now) {
+        self.now = now;
+        self.peering.set_own_ranges(ranges, now);
+    }
+
+    /// Takes the list of peers. One that is not in it loses everything at once.
+    ///
+    /// # Errors
+    /// When the list contradicts itself; the last one stays.
+    pub fn set_peers(&mut self, members: Vec<Member>, now: Now) -> Result<(), MembershipError> {
+        self.now = now;
+        let configs = members.iter().map(|member| member.config.clone()).collect();
+        self.peering.set_peers(configs, now)?;
+        let mut old = std::mem::take(&mut self.ends);
+        for Member { config, address } in members {
+            let kept = old.remove(&config.trust_domain);
+            let tunnel = kept.filter(|end| end.address == address);
+            let end = PeerEnd {
+                address,
+                tunnel: tunnel.and_then(|end| end.tunnel),
+            };
+            self.ends.insert(config.trust_domain, end);
+        }
+        self.judge_again = true;
+        Ok(())
+    }
+
+    /// Takes the policies of this cluster. If they cannot be compiled, the last ones stay in force
+    /// and [`Control::problems`] says so.
+    pub fn set_policies(&mut self, policies: &PolicySet, now: Now) {
+        self.now = now;
+        if !self.judge.set_policies(policies) {
+            return;
+        }
+        if let Some(policy) = self.judge.policy() {
+            let (hash, part) = (policy.hash(), policy.digest_part());
+            self.peering.set_policy(hash, &part, now);
+            self.peering.set_enforcing(hash, now);
+        }
+        self.judge_again = true;
+    }
+
+    /// Takes the pods of this cluster, all of them. To be called only with what a source says that
+    /// has loaded.
+    pub fn set_workloads(&mut self, workloads: Vec<Workload>, now: Now) {
+        self.now = now;
+        self.issuer.set_workloads(workloads, now);
+        self.judge_again = true;
+    }
+
+    /// Takes one side's interface and the kernel's tables for it.
+    pub fn set_link(&mut self, side: Side, link: Link) {
+        match side {
+            Side::Lan => self.lan = link,
+            Side::Wan => self.wan = link,
+        }
+        self.assemble_again = true;
+    }
+
+    /// Takes whether what must not be forgotten can be stored.
+    pub fn set_storing(&mut self, storing: bool) {
+        self.assemble_again |= self.storing != storing;
+        self.storing = storing;
+    }
+
+    /// A session with the gateway of `peer` is up, authenticated; one before it is gone.
+    pub fn handle_peer_connected(&mut self, peer: &TrustDomain, remote: SocketAddr, now: Now) {
+        self.now = now;
+        self.peering.handle_connected(peer, remote, now);
+    }
+
+    /// The session with `peer` ended.
+    pub fn handle_peer_disconnected(&mut self, peer: &TrustDomain, why: &str, now: Now) {
+        self.now = now;
+        self.peering.handle_disconnected(peer, why, now);
+    }
+
+    /// Dialling `peer` failed, or somebody who claims to be `peer` was refused.
+    pub fn handle_peer_refused(&mut self, peer: &TrustDomain, why: &str, now: Now) {
+        self.now = now;
+        self.peering.handle_refused(peer, why, now);
+    }
+
+    /// A message came on the session of `peer`.
+    pub fn handle_peer_message(&mut self, peer: &TrustDomain, bytes: &[u8], now: Now) {
+        self.now = now;
+        self.peering.handle_message(peer, bytes, now);
+    }
+
+    /// A session with the agent of `node` is up, authenticated.
+    pub fn handle_node_connected(&mut self, node: &str, now: Now) {
+        self.now = now;
+        self.issuer.handle_node_connected(node, now);
+    }
+
+    /// The session with the agent of `node` ended.
+    pub fn handle_node_disconnected(&mut self, node: &str, now: Now) {
+        self.now = now;
+        self.issuer.handle_node_disconnected(node, now);
+    }
+
+    /// A message came on the session of `node`.
+    pub fn handle_node_message(&mut self, node: &str, bytes: &[u8], now: Now) {
+        self.now = now;
+        self.issuer.handle_node_message(node, bytes, now);
+    }
+}
