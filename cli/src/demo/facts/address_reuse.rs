@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use identity::Labels;
 use serde_norway::Value;
 
 use super::{
     Demo,
     edit::{self, Edited},
     in_force,
-    pairs::{self, Pair, TCP},
+    pairs::{self, Distance, Pair, TCP},
 };
 use crate::{
     demo::{
@@ -32,9 +33,9 @@ const CREDENTIAL: Duration = Duration::from_secs(5);
 
 /// Replaces the source of an allowed pair by another pod with the same address and no labels.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
-    let Some(pair) = pairs::allowed_across(demo)? else {
+    let Some(pair) = allowed_by_labels(demo)? else {
         return Ok(Verdict::Skipped(
-            "no pair across clusters is allowed".into(),
+            "no pair across clusters is allowed that a pod without labels is denied".into(),
         ));
     };
     let (cluster, pod) = demo.place(&pair.from)?;
@@ -72,6 +73,25 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
     in_force::expect_now(demo, &pair, true)
         .with_context(|| format!("{} ms after all was put back", since.elapsed().as_millis()))?;
     Ok(Verdict::Holds(note))
+}
+
+/// A pair across clusters that policy allows, and would not if the source had no labels and the default
+/// service account.
+fn allowed_by_labels(demo: &Demo) -> Result<Option<Pair>> {
+    for pair in pairs::all(demo)? {
+        if pair.distance() != Distance::Across || !pair.answer.is_allowed() {
+            continue;
+        }
+        let mut bare = pair.from.clone();
+        bare.workload.labels = Labels::default();
+        bare.workload.service_account = "default".into();
+        bare.claims = bare.workload.claims(pair.from.claims.trust_domain())?;
+        let answer = demo.oracle.ask(&bare, &pair.to, TCP, pair.port);
+        if !answer.is_allowed() {
+            return Ok(Some(pair));
+        }
+    }
+    Ok(None)
 }
 
 /// The new pod has a credential of its own, and is refused where the old one was allowed.
