@@ -13,7 +13,7 @@ const MAX_TEXT: usize = 300;
 pub enum SessionError {
     /// We refuse the other end's certificate.
     #[error("not trusted: {0}")]
-    Untrusted(#[from] VerifyError),
+    Untrusted(VerifyError),
     /// The certificate holds and is of somebody who has no business here.
     #[error("{id} may not speak {protocol}: that is for {wanted}")]
     NotPermitted {
@@ -67,6 +67,13 @@ impl Code {
     /// For quinn.
     pub(crate) fn into_var(self) -> quinn::VarInt {
         quinn::VarInt::from_u32(self as u32)
+    }
+}
+
+impl From<VerifyError> for SessionError {
+    // By hand: what the message says already is no further cause.
+    fn from(error: VerifyError) -> Self {
+        Self::Untrusted(error)
     }
 }
 

@@ -33,9 +33,9 @@ impl Issuer {
         if skew > SKEW {
             let here = self.now.unix;
             self.problem(format!(
-                "the clock of node {name} says {} s since 1970, the one here {} s",
-                clock.as_secs(),
-                here.as_secs()
+                "clock of node {name} off by {} s: here it is {here}, there {clock}; more than {} s is not tolerated",
+                skew / 1000,
+                SKEW / 1000
             ));
         }
         let known = (boot == self.boot).then_some(position.min(self.records.version()));

@@ -92,9 +92,10 @@ impl AgentMember {
         self.link.clock_offset = signed_difference(clock, self.now.unix);
         if self.link.clock_offset.abs() > SKEW {
             self.problem(format!(
-                "the issuer's clock says {} s since 1970, the one here {} s",
-                clock.as_secs(),
-                self.now.unix.as_secs()
+                "clock off by {} s: here it is {}, at the issuer {clock}; more than {} s is not tolerated",
+                self.link.clock_offset.unsigned_abs() / 1000,
+                self.now.unix,
+                SKEW / 1000
             ));
         }
         self.link.welcome = true;
