@@ -44,6 +44,7 @@ use flow_log::FlowLog;
 use links::{Input, LinkId};
 use nodes::Nodes;
 use peers::Peers;
+use settle::ISSUER_STATE;
 use view::View;
 
 pub(crate) use steer::steering;
@@ -329,6 +330,9 @@ impl Hub {
             }
         }
         self.flow_log.say_what_is_missing();
+        if self.problems.contains_key(ISSUER_STATE) {
+            self.persist_issuer();
+        }
         let before = self.asked.len();
         self.asked.retain(|_, at| now.mono.since(*at) < ASKED_FOR);
         if self.asked.len() != before {

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use gateway_xdp::{Attachment, Plan, QueueSet, RingSizes, Steering, preflight};
 use identity::TrustDomain;
 use sources::World;
+use tracing::{error, info, warn};
 
 use crate::{
     clock::Clock,
@@ -48,7 +49,7 @@ pub struct Prepared {
 /// back.
 ///
 /// # Errors
-/// What stands against it, in words; nothing is attached then, unless it is a NIC that refused late.
+/// What stands against it, in words. Nothing is attached then that was not before.
 pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let clock = Clock::start();
     check(&config)?;
@@ -63,9 +64,23 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let shared = start::data_plane(&domain)?;
 
     signals::hold()?;
+    let unused = steering.is_unused();
     // From here on the kernel routes nothing of ours in clear.
-    let attachments = start::attach(&config, &steering, &world)?;
-    let sets = start::sockets(&attachments)?;
+    let attached = start::attach(&config, &steering, &world).and_then(|attachments| {
+        let sets = start::sockets(&attachments)?;
+        Ok((attachments, sets))
+    });
+    let (attachments, sets) = match attached {
+        Ok(attached) => attached,
+        Err(e) if unused => {
+            // A NIC refused what could not be foreseen: it is as if nothing had been tried.
+            if let Err(e) = take_back(steering, unmounter) {
+                error!("it stays attached, and closed: {e:#}");
+            }
+            return Err(e);
+        }
+        Err(e) => return Err(e),
+    };
     Ok(Prepared {
         config,
         clock,
@@ -79,6 +94,21 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
         sets,
         shared,
     })
+}
+
+/// Detaches everything and unmounts.
+///
+/// # Errors
+/// When something stays attached, and closed.
+pub fn take_back(steering: Steering, unmounter: Option<Unmounter>) -> anyhow::Result<()> {
+    let closed = steering.close()?;
+    match unmounter.map(Unmounter::unmount) {
+        Some(Err(e)) => warn!("the BPF file system stays mounted: {e:#}"),
+        Some(Ok(())) => {}
+        None => info!("the BPF file system stays mounted"),
+    }
+    drop(closed);
+    Ok(())
 }
 
 /// What the source says of this cluster at this moment.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use anyhow::{Context, bail};
@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
     time::{Duration, sleep, timeout},
 };
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use crate::{
     admin::AdminSocket,
@@ -26,12 +26,11 @@ use crate::{
     hub::{Hub, HubParts, view::Observer},
     metrics,
     nexthops::NextHopWatch,
-    prepare::{Prepared, own_world, prepare},
+    prepare::{Prepared, own_world, prepare, take_back},
     privileges,
     signals::Signals,
     start::{self, Network, Queues},
     state::{State, own_svid},
-    unmounter::Unmounter,
 };
 
 /// How long the end waits for peers and nodes to hear of it.
@@ -180,15 +179,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         }
     }
     end?;
-    // Taken out, and not the last owner waited for: somebody may be asking for a status right now.
-    let mut attachments = attachments.lock().unwrap_or_else(PoisonError::into_inner);
-    let closed = steering.close(std::mem::take(&mut *attachments))?;
-    match unmounter.map(Unmounter::unmount) {
-        Some(Err(e)) => warn!("the BPF file system stays mounted: {e:#}"),
-        Some(Ok(())) => {}
-        None => info!("the BPF file system stays mounted"),
-    }
-    drop(closed);
+    take_back(steering, unmounter)?;
     info!("ended");
     Ok(())
 }

@@ -14,20 +14,20 @@ use zeroize::Zeroizing;
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// Reading failed.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {cause}")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Writing failed; the old content, if any, is still in place.
-    #[error("cannot write {path}: {source}")]
+    #[error("cannot write {path}: {cause}")]
     Write {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Somebody besides the owner may read or write it.
     #[error("{path} has mode {mode:04o}: a secret must be readable by its owner alone (chmod 600)")]
@@ -56,9 +56,9 @@ static SERIAL: AtomicU64 = AtomicU64::new(0);
 /// # Errors
 /// [`FileError::Write`]; the temporary file is removed again.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    let failed = |source| FileError::Write {
+    let failed = |cause| FileError::Write {
         path: path.into(),
-        source,
+        cause,
     };
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -96,9 +96,9 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// [`FileError::Mode`] when anybody besides the owner has a right to it, [`FileError::TooLarge`],
 /// [`FileError::Read`].
 pub fn read_secret(path: &Path, limit: u64) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
-    let failed = |source| FileError::Read {
+    let failed = |cause| FileError::Read {
         path: path.into(),
-        source,
+        cause,
     };
     let file = match File::open(path) {
         Ok(file) => file,

@@ -14,6 +14,9 @@ use tracing::{debug, error, info, warn};
 
 use super::{Hub, view::View};
 
+/// Where it says that the issuer's state is not stored.
+pub(super) const ISSUER_STATE: &str = "issuer state";
+
 impl Hub {
     /// Until control is quiet. Returns whether everything that had to be stored is: while the disk
     /// does not take it nothing else may happen, and nothing more may be read.
@@ -54,15 +57,39 @@ impl Hub {
                 StateKey::Own => "own".to_owned(),
                 StateKey::Peer(domain) => format!("peer.{domain}"),
             };
-            if let Err(e) = self.state.store_sealed(&name, &bytes) {
-                error!("state is not stored: {e:#}");
-                self.problem("disk", format!("state cannot be stored: {e:#}"));
+            if !self.stored("disk", self.state.store_sealed(&name, &bytes)) {
                 return false;
             }
             self.control.handle_persisted(&key);
-            self.problems.remove("disk");
         }
         true
+    }
+
+    /// Stores what the issuer must not forget. What is not stored now is tried again with each tick.
+    pub(super) fn persist_issuer(&mut self) {
+        let stored = self.state.store("issuer", &self.control.issuer().state());
+        let stored = self.stored(ISSUER_STATE, stored);
+        self.control.set_storing(stored);
+    }
+
+    /// Says what became of an attempt to store something; once, while it is the same.
+    fn stored(&mut self, what: &str, attempt: anyhow::Result<()>) -> bool {
+        match attempt {
+            Ok(()) => {
+                if self.problems.remove(what).is_some() {
+                    info!("state can be stored again");
+                }
+                true
+            }
+            Err(e) => {
+                let words = format!("state cannot be stored: {e:#}");
+                if self.problems.get(what) != Some(&words) {
+                    error!("{words}");
+                    self.problem(what, words);
+                }
+                false
+            }
+        }
     }
 
     fn control_event(&mut self, event: ControlEvent) {
@@ -101,17 +128,7 @@ impl Hub {
 
     fn issuer_event(&mut self, event: IssuerEvent) {
         match event {
-            IssuerEvent::StateChanged => {
-                let stored = self.state.store("issuer", &self.control.issuer().state());
-                self.control.set_storing(stored.is_ok());
-                match stored {
-                    Ok(()) => drop(self.problems.remove("issuer state")),
-                    Err(e) => {
-                        error!("the issuer's state is not stored: {e:#}");
-                        self.problem("issuer state", format!("state cannot be stored: {e:#}"));
-                    }
-                }
-            }
+            IssuerEvent::StateChanged => self.persist_issuer(),
             IssuerEvent::RegistryChanged
             | IssuerEvent::SegmentKeysChanged
             | IssuerEvent::RecordsChanged => {}
@@ -153,11 +170,13 @@ impl Hub {
     pub(super) fn show(&self) {
         let missing = self.hops.borrow().problems(&self.destinations.borrow());
         let said = self.control.problems().map(str::to_owned);
+        let peering = self.control.peering().status(self.now().unix);
         let problems: Vec<String> = self
             .problems
             .values()
             .cloned()
             .chain(said)
+            .chain(peering.problems.iter().cloned())
             .chain(missing.iter().map(ToString::to_string))
             .collect();
         let issuer = self.control.issuer();
@@ -166,7 +185,7 @@ impl Hub {
             (entry.node.clone(), connected, entry.addresses.len())
         });
         self.view.store(Arc::new(View {
-            peering: Some(self.control.peering().status(self.now().unix)),
+            peering: Some(peering),
             nodes: nodes.collect(),
             transit: self.control.transit().cloned(),
             unready: self.unready(),

@@ -3,10 +3,12 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod disk;
 mod ending;
 mod meeting;
 mod namespaces;
 mod nexthops;
 mod peers;
+mod refused;
 mod rights;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::PathBuf,
@@ -245,6 +245,17 @@ impl Drop for Gateway<'_> {
     }
 }
 
+/// What the HTTP endpoint of `cluster`'s gateway answers.
+pub fn http(world: &World, cluster: &str, path: &str) -> String {
+    let mut stream = world
+        .namespaces
+        .within(cluster, || TcpStream::connect("127.0.0.1:9464").unwrap());
+    write!(stream, "GET {path} HTTP/1.1\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 fn number(cluster: &str) -> u8 {
     if cluster == "east" { 1 } else { 2 }
 }
@@ -253,7 +264,7 @@ pub fn peer(cluster: &str, i: u8, pin: &str) -> String {
     format!("{{cluster: {cluster}, endpoint: \"192.0.2.{i}:4433\", rootPin: \"{pin}\"}}")
 }
 
-const FEDERATION: &str = "
+pub const FEDERATION: &str = "
 apiVersion: landbridge.io/v1alpha1
 kind: Federation
 metadata: {name: two}

@@ -77,6 +77,14 @@ impl Steering {
         })
     }
 
+    /// Whether nothing is attached that an earlier process left.
+    #[must_use]
+    pub fn is_unused(&self) -> bool {
+        let entries = fs::read_dir(self.fs.path());
+        let pinned = |path: &Path| path.join(LINK).exists();
+        entries.is_ok_and(|entries| !entries.flatten().any(|entry| pinned(&entry.path())))
+    }
+
     /// Steers packets of `interface` by `config`. An attachment that an earlier process left is
     /// adopted and its program replaced in one step, so there is no moment without it.
     ///
@@ -150,9 +158,8 @@ impl Steering {
     ///
     /// # Errors
     /// When a pin cannot be removed; what is left stays closed.
-    pub fn close(self, attachments: Vec<Attachment>) -> Result<Closed, XdpError> {
+    pub fn close(self) -> Result<Closed, XdpError> {
         self.retire_all_but(&[])?;
-        drop(attachments);
         Ok(Closed { _lock: self.lock })
     }
 }
@@ -304,16 +311,7 @@ fn refused(nic: &Nic, mode: AttachMode, error: aya::programs::ProgramError) -> X
                  with another state directory also counts"
             ),
         ),
-        Some(libc::ENOSPC) => (
-            format!(
-                "{name} has {} receive queues and its veth peer transmits on more",
-                nic.rx_queues
-            ),
-            format!(
-                "make {name} with `numrxqueues` of at least the peer's `numtxqueues`, or \
-                 `ethtool -L {name} rx N`"
-            ),
-        ),
+        Some(libc::ENOSPC) => too_few_queues(nic),
         Some(libc::ERANGE) => (
             format!("the MTU of {name} or of its veth peer is too large for XDP"),
             format!("`ip link set dev {name} mtu 3498`, and the same on its peer"),
@@ -334,6 +332,20 @@ fn refused(nic: &Nic, mode: AttachMode, error: aya::programs::ProgramError) -> X
         }
     };
     XdpError::misconfigured(what, remedy)
+}
+
+/// What is wrong with a veth whose far end transmits on more queues than it receives on, and the remedy.
+pub(crate) fn too_few_queues(nic: &Nic) -> (String, String) {
+    let name = &nic.name;
+    let what = format!(
+        "{name} has {} receive queues and its veth peer transmits on more",
+        nic.rx_queues
+    );
+    let remedy = format!(
+        "make {name} with `numrxqueues` of at least the peer's `numtxqueues`, or `ethtool -L {name} \
+         rx N`"
+    );
+    (what, remedy)
 }
 
 fn remove_other_layouts(pins: &Path) {

@@ -9,6 +9,7 @@ mod attach;
 mod bpffs;
 mod detach;
 mod error;
+mod features;
 mod frames;
 mod mapping;
 mod nic;

@@ -6,12 +6,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::{
+    resource::{Resource, getrlimit},
+    utsname::uname,
+};
 
 use crate::{
     AttachMode, FramePool, Nic, XdpError,
-    attach::pinned_link,
+    attach::{pinned_link, too_few_queues},
     bpffs::{BpfFs, StateLock},
+    features::driver_redirects,
+    steer::MAX_QUEUES,
+    sys,
 };
 
 /// What a gateway is about to do.
@@ -97,7 +103,8 @@ impl Problems {
     }
 
     fn process(&mut self, plan: &Plan) {
-        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = uname().map(|name| name.release().to_string_lossy().into_owned());
+        let release = release.unwrap_or_default();
         if kernel_version(&release).is_none_or(|version| version < OLDEST_KERNEL) {
             let (major, minor) = OLDEST_KERNEL;
             self.add(
@@ -133,6 +140,14 @@ impl Problems {
                      first: `mount -t bpf bpffs {} -o mode=0700`",
                     BpfFs::place(&plan.state).display()
                 ),
+            );
+        }
+        if let Err(e) = sys::open()
+            && e.raw_os_error() == Some(libc::EAFNOSUPPORT)
+        {
+            self.add(
+                "this kernel has no AF_XDP sockets",
+                "run a kernel with CONFIG_XDP_SOCKETS, as distributions build it",
             );
         }
         if !has(CAP_IPC_LOCK) {
@@ -191,16 +206,8 @@ impl Problems {
             }
         }
         if plan.mode == AttachMode::Driver {
-            let features = xdp::nic::NicIndex::new(nic.index)
-                .query_capabilities()
-                .map(|c| c.xdp_features);
             // Kernels before 6.3 do not tell; the attachment will.
-            if features.is_ok_and(|f| !(f.basic() && f.redirect())) {
-                self.add(
-                    format!("the driver of {name} has no XDP with redirection"),
-                    "set `xdpMode: skb` for the interface (slower), or use another NIC",
-                );
-            }
+            let no_xdp = driver_redirects(nic.index).is_ok_and(|redirects| !redirects);
             if let Some(peer) = peer.filter(|p| p.tx_queues > nic.rx_queues) {
                 self.add(
                     format!(
@@ -212,7 +219,25 @@ impl Problems {
                         peer.tx_queues, peer.name, nic.rx_queues
                     ),
                 );
+            } else if no_xdp && nic.is_veth() {
+                // The one reason for which a veth says so; its far end is where we cannot look.
+                let (what, remedy) = too_few_queues(nic);
+                self.add(what, remedy);
+            } else if no_xdp {
+                self.add(
+                    format!("the driver of {name} has no XDP with redirection"),
+                    "set `xdpMode: skb` for the interface (slower), or use another NIC",
+                );
             }
+        }
+        if nic.rx_queues > MAX_QUEUES {
+            self.add(
+                format!(
+                    "{name} has {} receive queues, {MAX_QUEUES} can be served",
+                    nic.rx_queues
+                ),
+                format!("`ethtool -L {name} rx {MAX_QUEUES} tx {MAX_QUEUES}`"),
+            );
         }
         if nic.tx_queues < nic.rx_queues {
             self.add(

@@ -155,8 +155,8 @@ fn open(world: &World) -> Steering {
 }
 
 /// A clean end, after which nothing is mounted in the state directory.
-fn close(steering: Steering, attachments: Vec<Attachment>, state: &Path) {
-    let _closed = steering.close(attachments).unwrap();
+fn close(steering: Steering, state: &Path) {
+    let _closed = steering.close().unwrap();
     unmount(state).unwrap();
     assert_eq!(fs::read_dir(state.join("bpf")).unwrap().count(), 0);
 }
@@ -191,7 +191,8 @@ fn packets_for_us_come_and_go_by_af_xdp_and_all_others_reach_the_kernel() {
     assert_eq!(statistics.tx_invalid, 0);
     assert_eq!(world.forwarded_in_clear(), 0);
 
-    close(steering, vec![attachment], &world.state());
+    close(steering, &world.state());
+    drop(attachment);
     assert_eq!(program_of_x0(&world), None);
 }
 
@@ -210,7 +211,8 @@ fn a_queue_without_a_socket_drops_what_is_ours() {
     assert_eq!((counters.redirected, counters.missed), (0, 100));
     assert_eq!(world.forwarded_in_clear(), 10);
 
-    close(steering, vec![attachment], &world.state());
+    close(steering, &world.state());
+    drop(attachment);
     send_into_prefix(&world, 10);
     world.until_forwarded(20);
 }
@@ -301,7 +303,8 @@ fn a_killed_gateway_stays_closed_and_its_successor_adopts() {
 
     let pins = attachment.pins().to_owned();
     assert!(pins.join("link").exists());
-    close(steering, vec![attachment], &world.state());
+    close(steering, &world.state());
+    drop(attachment);
     assert_eq!(program_of_x0(&world), None);
     assert!(!pins.exists());
     let left = world.within(&world.gateway, || preflight(&plan(&world)));
@@ -341,7 +344,7 @@ fn a_second_gateway_is_refused_in_words() {
         refused.contains("another XDP program is attached to x0"),
         "{refused}"
     );
-    close(steering, Vec::new(), &other);
+    close(steering, &other);
 
     let problems = world.within(&world.gateway, || preflight(&plan(&world)));
     assert!(
@@ -388,7 +391,7 @@ fn a_nic_that_refuses_is_explained_before_and_at_the_attachment() {
         });
         assert!(refused.contains(words), "{refused}");
     }
-    close(steering, Vec::new(), &world.state());
+    close(steering, &world.state());
 }
 
 #[test]
@@ -412,7 +415,8 @@ fn a_live_change_of_prefixes_moves_packets_between_socket_and_kernel() {
     send_into_prefix(&world, 5);
     kernel_is_reached(&world);
     assert_eq!(attachment.counters().unwrap().missed, 5);
-    close(steering, vec![attachment], &world.state());
+    close(steering, &world.state());
+    drop(attachment);
 }
 
 #[test]
@@ -434,7 +438,8 @@ fn an_interface_that_is_removed_ends_the_wait_and_its_pins_are_not_adopted() {
     world.run(&world.gateway, "ip link set x0 up");
     let attachment = attach(&world, &steering);
     assert!(!attachment.adopted(), "another interface of the same name");
-    close(steering, vec![attachment], &world.state());
+    close(steering, &world.state());
+    drop(attachment);
 }
 
 #[test]
@@ -476,5 +481,6 @@ fn every_kind_of_packet_goes_where_it_belongs() {
             case.name
         );
     }
-    close(steering, vec![attachment], &world.state());
+    close(steering, &world.state());
+    drop(attachment);
 }
