@@ -24,7 +24,7 @@ build: ## all programs, optimised enough for packets and with overflow checks
 
 demo: setup build ## two clusters on this machine: up, check every fact twice, down (root)
 	$(LANDBRIDGE) demo up
-	$(LANDBRIDGE) demo check --full || { $(LANDBRIDGE) demo down; exit 1; }
+	$(LANDBRIDGE) demo check --full || { $(LANDBRIDGE) demo down --keep-logs; exit 1; }
 	$(LANDBRIDGE) demo down
 
 test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part needs root)

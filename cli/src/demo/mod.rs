@@ -59,6 +59,9 @@ pub struct StateArg {
 pub struct DownArgs {
     #[command(flatten)]
     state: StateArg,
+    /// Leave the logs, to look at what went wrong
+    #[arg(long)]
+    keep_logs: bool,
 }
 
 /// A demo that is up, for the commands that ask it.
@@ -133,7 +136,11 @@ fn down(args: &DownArgs) -> Result<()> {
     let dir = state.dir().display();
     preflight::root()?;
     let _lock = state.lock()?;
-    let undone = down::down(&state, Keep::Nothing)?;
+    let keep = match args.keep_logs {
+        true => Keep::Logs,
+        false => Keep::Nothing,
+    };
+    let undone = down::down(&state, keep)?;
     match undone {
         None => say!("no demo is up in {dir}"),
         Some(undone) => {
@@ -145,6 +152,9 @@ fn down(args: &DownArgs) -> Result<()> {
                 undone.processes,
                 undone.namespaces
             );
+            if args.keep_logs {
+                say!("its logs stay in {dir}/logs until the next demo");
+            }
         }
     }
     Ok(())

@@ -17,7 +17,7 @@ pub enum VerifyError {
     #[error("no key {0} in the bundle")]
     UnknownKey(KeyId),
     /// `exp` is reached.
-    #[error("expired at {} s, and the clock here says {} s", .at.as_secs(), .now.as_secs())]
+    #[error("expired at {at}, and the clock here says {now}")]
     Expired {
         /// The end of the validity.
         at: UnixMillis,
@@ -25,7 +25,7 @@ pub enum VerifyError {
         now: UnixMillis,
     },
     /// `iat` lies more than 10 s ahead.
-    #[error("issued at {} s, and the clock here says {} s", .at.as_secs(), .now.as_secs())]
+    #[error("issued at {at}, and the clock here says {now}")]
     NotYetValid {
         /// The begin of the validity.
         at: UnixMillis,
