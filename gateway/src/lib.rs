@@ -1,11 +1,9 @@
 //! The gateway of a cluster: queue threads between AF_XDP and the data plane, and the control side
 //! that feeds them. The shell around `gateway_core`; it decides nothing.
 
-pub mod admin;
 pub mod clock;
 pub mod config;
 pub mod hub;
-pub mod metrics;
 pub mod nexthops;
 pub mod pipeline;
 mod prepare;

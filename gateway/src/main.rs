@@ -1,10 +1,9 @@
 //! `landbridge-gateway`: the gateway of a cluster.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use landbridge_gateway::{config::Config, run, unmounter};
-use tracing_subscriber::EnvFilter;
 
 /// The gateway of a cluster: proves, decides, encrypts and forwards what crosses clusters
 #[derive(Debug, Parser)]
@@ -37,12 +36,7 @@ struct File {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colours())
-        .init();
+    observe::init_log("info");
     // Keys are in memory: no core dump, and no other process of this user may look.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("the process can be dumped: {e}");
@@ -54,13 +48,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Whether the log may have colours: for eyes only, and only when they are wanted
-/// (<https://no-color.org>).
-fn colours() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !refused
 }
 
 fn carry_out(command: Command) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use observe::{AdminSocket, serve_http};
 use quic::renew;
 use serde_json::{Value, json};
 use sources::FolderSource;
@@ -20,11 +21,9 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
-    admin::AdminSocket,
     clock::Clock,
     config::Config,
     hub::{Hub, HubParts, view::Observer},
-    metrics,
     nexthops::NextHopWatch,
     prepare::{Prepared, own_world, prepare, take_back},
     privileges,
@@ -132,15 +131,11 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         interfaces,
         kernel: start::kernel_counters(Arc::clone(&attachments), statistics),
         dead: Box::new(move || ended.iter().any(|ended| ended.load(Ordering::Relaxed))),
+        recorder: PrometheusBuilder::new().install_recorder()?,
     });
-    let recorder = PrometheusBuilder::new().install_recorder()?;
     let admin = AdminSocket::bind(&config.state_dir)?.serve(observer.clone());
     let admin = tokio::spawn(admin);
-    let http = tokio::spawn(metrics::serve(
-        listeners.metrics,
-        recorder,
-        observer.clone(),
-    ));
+    let http = tokio::spawn(serve_http(listeners.metrics, observer.clone()));
     let (stop, stopped) = watch::channel(false);
     let hub = tokio::spawn(hub.run(stopped));
     info!("running");

@@ -1,5 +1,6 @@
 //! Questions of the admin socket and of HTTP to the control loop, which alone knows the answers.
 
+use observe::{Observed, Request};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,25 +13,8 @@ const WAITING: usize = 32;
 /// A question.
 #[derive(Debug)]
 pub enum Ask {
-    /// How everything stands.
-    Status(Reply<Result<Value, String>>),
-    /// Every packet accounted for.
-    Counters(Reply<Result<Value, String>>),
-    /// The live flows.
-    Flows(Reply<Result<Value, String>>),
-    /// Which rule decides.
-    Explain {
-        /// `cluster/namespace/pod`.
-        from: String,
-        /// `cluster/namespace/pod`.
-        to: String,
-        /// As the pod gets it.
-        port: u16,
-        /// The IP protocol number.
-        protocol: u8,
-        /// Where the answer goes.
-        reply: Reply<Result<Value, String>>,
-    },
+    /// Of the admin socket.
+    Request(Request, Reply<Result<Value, String>>),
     /// The metrics in Prometheus' text form.
     Metrics(Reply<String>),
     /// Why the agent does not work, in words; empty when it does.
@@ -51,23 +35,30 @@ impl Asker {
         (Self(sender), receiver)
     }
 
-    /// Asks for JSON.
-    ///
-    /// # Errors
-    /// What the control loop says, or that it ends.
-    pub async fn ask(
-        &self,
-        question: impl FnOnce(Reply<Result<Value, String>>) -> Ask,
-    ) -> Result<Value, String> {
-        self.question(question)
-            .await
-            .unwrap_or_else(|| Err("the agent is ending".into()))
+    /// Asks; an error, in words, when the control loop ends.
+    async fn ask<T>(&self, question: impl FnOnce(Reply<T>) -> Ask) -> Result<T, String> {
+        let ending = || "the agent is ending".to_owned();
+        let (reply, answer) = oneshot::channel();
+        self.0.send(question(reply)).await.map_err(|_| ending())?;
+        answer.await.map_err(|_| ending())
+    }
+}
+
+impl Observed for Asker {
+    async fn answer(&self, request: Request) -> Result<Value, String> {
+        self.ask(|reply| Ask::Request(request, reply)).await?
     }
 
-    /// Asks; `None` when the control loop ends.
-    pub async fn question<T>(&self, question: impl FnOnce(Reply<T>) -> Ask) -> Option<T> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(question(reply)).await.ok()?;
-        answer.await.ok()
+    async fn metrics(&self) -> String {
+        // None, and the scrape sees it by what is missing.
+        self.ask(Ask::Metrics).await.unwrap_or_default()
+    }
+
+    async fn unhealthy(&self) -> Vec<String> {
+        self.ask(Ask::Health).await.unwrap_or_else(|e| vec![e])
+    }
+
+    async fn unready(&self) -> Vec<String> {
+        self.ask(Ask::Ready).await.unwrap_or_else(|e| vec![e])
     }
 }

@@ -7,7 +7,6 @@
 //! One thread gives verdicts ([`packet_loop`]); everything else runs in one loop ([`control`]),
 //! which turns what the source, the gateway and the kernel say into rules and snapshots.
 
-pub mod admin;
 pub mod ask;
 pub mod capture;
 pub mod clock;
@@ -17,7 +16,6 @@ pub mod control;
 pub mod enforcer;
 pub mod explain;
 pub mod handled;
-pub mod http;
 pub mod judge;
 pub mod links;
 pub mod local;

@@ -1,15 +1,13 @@
 //! The node agent's command line.
 
-use std::{io::IsTerminal as _, path::PathBuf, process::ExitCode};
+use std::{net::TcpListener, path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use landbridge_agent::{
-    admin::AdminSocket, ask::Asker, config::Config, control, http, preflight, rules::RuleSet,
-};
+use landbridge_agent::{ask::Asker, config::Config, control, preflight, rules::RuleSet};
 use metrics_exporter_prometheus::PrometheusBuilder;
+use observe::{AdminSocket, serve_http};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// Attaches, verifies and enforces identity for the pods of this node.
 #[derive(Debug, Parser)]
@@ -33,13 +31,7 @@ enum Command {
 
 fn main() -> ExitCode {
     // The watcher's library reports ordinary races of removed folders.
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,notify=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours())
-        .with_writer(std::io::stderr)
-        .init();
+    observe::init_log("info,notify=error");
     let done = match Arguments::parse().command {
         Command::Run { config } => run(&config),
         Command::Check => check(),
@@ -51,13 +43,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Whether the log may have colours: for eyes only, and only when they are wanted
-/// (<https://no-color.org>).
-fn colours() -> bool {
-    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    std::io::stderr().is_terminal() && !refused
 }
 
 #[tokio::main(worker_threads = 2)]
@@ -72,12 +57,13 @@ async fn run(config: &std::path::Path) -> anyhow::Result<()> {
         .install_recorder()
         .context("install the metrics")?;
     let (asker, asks) = Asker::new();
-    let listener = http::bind(config.metrics).await;
+    let listener = TcpListener::bind(config.metrics);
     let listener = listener.with_context(|| format!("metrics: bind {}", config.metrics))?;
     let admin = AdminSocket::bind(&config.state_dir)?;
     let control = control::start(config, asks, recorder).await?;
+    let asker = Arc::new(asker);
     let admin = tokio::spawn(admin.serve(asker.clone()));
-    let http = tokio::spawn(http::serve(listener, asker));
+    let http = tokio::spawn(serve_http(listener, asker));
     let ended = control
         .run(async {
             tokio::select! {

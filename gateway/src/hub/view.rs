@@ -5,16 +5,14 @@ use std::{path::PathBuf, sync::Arc};
 use arc_swap::ArcSwap;
 use gateway_core::{FlowView, Totals, track::Sender};
 use handshake::transit::TransitSnapshot;
+use metrics_exporter_prometheus::PrometheusHandle;
+use observe::{Observed, Protocol, Request};
 use peering::peers::Status;
 use policy::{Peer, Query, model::Direction};
 use serde_json::{Map, Value, json};
 use sources::World;
 
-use crate::{
-    admin::{Answer, Request},
-    metrics::Health,
-    pipeline::{Published, Shared},
-};
+use crate::pipeline::{Published, Shared};
 
 /// The most flows of one answer.
 const MAX_FLOWS: usize = 10_000;
@@ -52,6 +50,8 @@ pub struct Observer {
     pub kernel: Box<dyn Fn() -> Value + Send + Sync>,
     /// Whether a queue thread ended.
     pub dead: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Where metrics are kept.
+    pub recorder: PrometheusHandle,
 }
 
 impl Observer {
@@ -137,14 +137,16 @@ impl Observer {
         })
     }
 
-    fn explain(&self, from: &str, to: &str, port: u16, protocol: &str) -> Result<Value, String> {
+    fn explain(
+        &self,
+        from: &str,
+        to: &str,
+        port: u16,
+        protocol: Protocol,
+    ) -> Result<Value, String> {
         let view = self.view.load();
         let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;
-        let protocol = match protocol {
-            "tcp" => 6,
-            "udp" => 17,
-            other => return Err(format!("protocol {other:?} is neither tcp nor udp")),
-        };
+        let protocol = protocol.number();
         // No list of remote pods is exchanged: their labels come from the folder.
         let worlds = sources::load_once(&self.folder).map_err(|e| e.to_string())?;
         let find = |name: &str| {
@@ -189,8 +191,8 @@ impl Observer {
     }
 }
 
-impl Answer for Observer {
-    fn answer(&self, request: Request) -> Result<Value, String> {
+impl Observed for Observer {
+    async fn answer(&self, request: Request) -> Result<Value, String> {
         match request {
             Request::Status {} => Ok(self.status()),
             Request::Counters {} => Ok(self.counters()),
@@ -203,12 +205,28 @@ impl Answer for Observer {
                 to,
                 port,
                 protocol,
-            } => self.explain(&from, &to, port, &protocol),
+            } => self.explain(&from, &to, port, protocol),
         }
+    }
+
+    async fn metrics(&self) -> String {
+        self.refresh();
+        self.recorder.render()
+    }
+
+    async fn unhealthy(&self) -> Vec<String> {
+        self.broken()
+    }
+
+    async fn unready(&self) -> Vec<String> {
+        let mut why = self.broken();
+        why.extend(self.view.load().unready.iter().cloned());
+        why
     }
 }
 
-impl Health for Observer {
+impl Observer {
+    /// Copies counters into the recorder.
     fn refresh(&self) {
         let (totals, lost) = self.totals();
         for (fate, count) in [
@@ -251,17 +269,11 @@ impl Health for Observer {
         kernel_metrics(&(self.kernel)());
     }
 
-    fn unhealthy(&self) -> Vec<String> {
+    fn broken(&self) -> Vec<String> {
         match (self.dead)() {
             true => vec!["a queue thread ended".into()],
             false => Vec::new(),
         }
-    }
-
-    fn unready(&self) -> Vec<String> {
-        let mut why = self.unhealthy();
-        why.extend(self.view.load().unready.iter().cloned());
-        why
     }
 }
 

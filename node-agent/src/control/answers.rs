@@ -2,6 +2,7 @@
 
 use handshake::node::{Ends, FlowRecord, RemoteEnd};
 use metrics::{counter, gauge};
+use observe::Request;
 use serde_json::{Value, json};
 
 use super::Control;
@@ -32,28 +33,7 @@ impl Control {
     pub(super) fn answer(&mut self, ask: Ask) {
         // Whoever does not wait any more needs no answer.
         match ask {
-            Ask::Status(reply) => drop(reply.send(self.status().map_err(words))),
-            Ask::Counters(reply) => {
-                drop(reply.send(self.tally().map(|(tally, _)| json!(tally)).map_err(words)))
-            }
-            Ask::Flows(reply) => drop(reply.send(self.flows().map_err(words))),
-            Ask::Explain {
-                from,
-                to,
-                port,
-                protocol,
-                reply,
-            } => {
-                let folder = &self.config.source.folder;
-                let explanation = explain(
-                    folder,
-                    &self.table,
-                    &self.snapshot.known,
-                    (&from, &to),
-                    (protocol, port),
-                );
-                drop(reply.send(explanation.map_err(words)));
-            }
+            Ask::Request(request, reply) => drop(reply.send(self.reply(request).map_err(words))),
             Ask::Metrics(reply) => {
                 if let Err(error) = self.refresh_metrics() {
                     tracing::warn!("metrics: {error:#}");
@@ -66,6 +46,26 @@ impl Control {
                 self.was_ready |= unready.is_empty();
                 drop(reply.send(unready));
             }
+        }
+    }
+
+    fn reply(&mut self, request: Request) -> anyhow::Result<Value> {
+        match request {
+            Request::Status {} => self.status(),
+            Request::Counters {} => Ok(json!(self.tally()?.0)),
+            Request::Flows {} => self.flows(),
+            Request::Explain {
+                from,
+                to,
+                port,
+                protocol,
+            } => explain(
+                &self.config.source.folder,
+                &self.table,
+                &self.snapshot.known,
+                (&from, &to),
+                (protocol.number(), port),
+            ),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The admin socket: one JSON request per line, one JSON reply per line.
 //!
-//! The socket's mode is 0600 in a directory of mode 0700: who can open it is root or the gateway's own
+//! The socket's mode is 0600 in a directory of mode 0700: who can open it is root or the process's own
 //! user, and is not asked for more.
 
 use std::{
@@ -11,56 +11,19 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
     time::timeout,
 };
 
+use crate::{Observed, connections};
+
 /// The longest request in bytes.
 const MAX_LINE: u64 = 64 * 1024;
-/// Connections served at once.
-const MAX_CONNECTIONS: usize = 16;
 /// How long a connection may be silent.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What can be asked.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Request {
-    /// Peers, nodes, interfaces and problems, in words and numbers.
-    Status {},
-    /// Every packet accounted for.
-    Counters {},
-    /// The live flows.
-    Flows {},
-    /// Which rule decides, and why.
-    Explain {
-        /// `cluster/namespace/pod`.
-        from: String,
-        /// `cluster/namespace/pod`.
-        to: String,
-        /// The destination port as the pod gets it.
-        port: u16,
-        /// `tcp` or `udp`.
-        #[serde(default = "tcp")]
-        protocol: String,
-    },
-}
-
-fn tcp() -> String {
-    "tcp".into()
-}
-
-/// What answers.
-pub trait Answer: Send + Sync + 'static {
-    /// The reply to `request`, or why there is none.
-    fn answer(&self, request: Request) -> Result<Value, String>;
-}
 
 /// A socket that listens; its file is removed when dropped.
 #[derive(Debug)]
@@ -74,42 +37,27 @@ impl AdminSocket {
     /// the lock of the state directory.
     ///
     /// # Errors
-    /// When the socket cannot be made.
-    pub fn bind(state: &Path) -> anyhow::Result<Self> {
+    /// When the socket cannot be made; the error names its path.
+    pub fn bind(state: &Path) -> io::Result<Self> {
         let path = state.join("admin.sock");
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e.into()),
-            _ => {}
-        }
         let bind = || {
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
             let listener = UnixListener::bind(&path)?;
             fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-            Ok::<_, io::Error>(listener)
+            Ok(listener)
         };
-        let listener = bind().with_context(|| path.display().to_string())?;
+        let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        let listener = bind().map_err(named)?;
         Ok(Self { listener, path })
     }
 
     /// Serves until the task is dropped.
-    pub async fn serve(self, answer: Arc<dyn Answer>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let place = Arc::clone(&places).acquire_owned().await;
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(e) => {
-                    tracing::warn!("admin socket: accept: {e}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let answer = Arc::clone(&answer);
-            tokio::spawn(async move {
-                let _place = place;
-                // A client that goes away is its own affair.
-                let _ = converse(stream, &*answer).await;
-            });
-        }
+    pub async fn serve(self, observed: Arc<impl Observed>) {
+        let talk = |stream| converse(stream, Arc::clone(&observed));
+        connections::serve(&self.listener, talk).await;
     }
 }
 
@@ -120,7 +68,7 @@ impl Drop for AdminSocket {
     }
 }
 
-async fn converse(stream: UnixStream, answer: &dyn Answer) -> io::Result<()> {
+async fn converse(stream: UnixStream, observed: Arc<impl Observed>) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -133,7 +81,7 @@ async fn converse(stream: UnixStream, answer: &dyn Answer) -> io::Result<()> {
         }
         let whole = line.ends_with(b"\n") || (read as u64) < MAX_LINE;
         let reply = match whole {
-            true => reply(&line, answer),
+            true => reply(&line, &*observed).await,
             false => json!({"error": format!("a request is at most {MAX_LINE} bytes")}),
         };
         let mut bytes = reply.to_string().into_bytes();
@@ -145,10 +93,11 @@ async fn converse(stream: UnixStream, answer: &dyn Answer) -> io::Result<()> {
     }
 }
 
-fn reply(line: &[u8], answer: &dyn Answer) -> Value {
-    let result = serde_json::from_slice(line)
-        .map_err(|e| format!("not a request: {e}"))
-        .and_then(|request| answer.answer(request));
+async fn reply(line: &[u8], observed: &impl Observed) -> Value {
+    let result = match serde_json::from_slice(line) {
+        Ok(request) => observed.answer(request).await,
+        Err(e) => Err(format!("not a request: {e}")),
+    };
     result.unwrap_or_else(|error| json!({ "error": error }))
 }
 
@@ -156,31 +105,43 @@ fn reply(line: &[u8], answer: &dyn Answer) -> Value {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::Request;
 
     struct Echo;
 
-    impl Answer for Echo {
-        fn answer(&self, request: Request) -> Result<Value, String> {
+    impl Observed for Echo {
+        async fn answer(&self, request: Request) -> Result<Value, String> {
             match request {
                 Request::Flows {} => Err("no flows here".into()),
                 other => Ok(json!({"asked": format!("{other:?}")})),
             }
         }
+        async fn metrics(&self) -> String {
+            String::new()
+        }
+        async fn unhealthy(&self) -> Vec<String> {
+            Vec::new()
+        }
+        async fn unready(&self) -> Vec<String> {
+            Vec::new()
+        }
+    }
+
+    async fn replies(mut stream: UnixStream) -> Vec<Value> {
+        let mut replies = String::new();
+        stream.read_to_string(&mut replies).await.unwrap();
+        let replies = replies.lines();
+        replies.map(|l| serde_json::from_str(l).unwrap()).collect()
     }
 
     async fn talk(lines: &[u8]) -> Vec<Value> {
-        let (client, server) = UnixStream::pair().unwrap();
-        let server = tokio::spawn(async move { converse(server, &Echo).await });
-        let (mut reader, mut writer) = client.into_split();
-        writer.write_all(lines).await.unwrap();
-        drop(writer);
-        let mut replies = String::new();
-        reader.read_to_string(&mut replies).await.unwrap();
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let server = tokio::spawn(converse(server, Arc::new(Echo)));
+        client.write_all(lines).await.unwrap();
+        client.shutdown().await.unwrap();
+        let replies = replies(client).await;
         server.await.unwrap().unwrap();
         replies
-            .lines()
-            .map(|l| serde_json::from_str(l).unwrap())
-            .collect()
     }
 
     #[tokio::test]
@@ -197,7 +158,7 @@ mod tests {
             [false, true, true, false, true, false],
             "{replies:?}"
         );
-        assert!(replies[3]["asked"].as_str().unwrap().contains("tcp"));
+        assert!(replies[3]["asked"].as_str().unwrap().contains("Tcp"));
     }
 
     #[tokio::test]
@@ -218,5 +179,33 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         drop(socket);
         assert!(!path.exists());
+        let nowhere = AdminSocket::bind(&path).unwrap_err().to_string();
+        assert!(nowhere.contains("admin.sock/admin.sock"), "{nowhere}");
+    }
+
+    #[tokio::test]
+    async fn who_asks_and_stays_goes_with_the_server_and_many_do_not_keep_one_out_for_ever() {
+        let state = tempfile::tempdir().unwrap();
+        let socket = AdminSocket::bind(state.path()).unwrap();
+        let path = state.path().join("admin.sock");
+        let server = tokio::spawn(socket.serve(Arc::new(Echo)));
+        let mut silent = Vec::new();
+        for _ in 0..40 {
+            silent.push(UnixStream::connect(&path).await.unwrap());
+        }
+        let mut last = silent.pop().unwrap();
+        last.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
+        last.shutdown().await.unwrap();
+        // As long as the others hold all places it waits.
+        silent.clear();
+        assert_eq!(replies(last).await.len(), 1);
+
+        let mut stays = BufReader::new(UnixStream::connect(&path).await.unwrap());
+        stays.write_all(b"{\"op\":\"status\"}\n").await.unwrap();
+        let mut reply = String::new();
+        stays.read_line(&mut reply).await.unwrap();
+        server.abort();
+        assert!(server.await.unwrap_err().is_cancelled());
+        assert_eq!(stays.read_line(&mut reply).await.unwrap(), 0, "closed");
     }
 }

@@ -1,0 +1,30 @@
+//! What people and programs see of a running gateway or agent: the admin socket, `/metrics`,
+//! `/healthz` and `/readyz`, and the log. It knows how to ask and to say, and nothing of what is said.
+
+mod admin;
+mod connections;
+mod http;
+mod log;
+mod request;
+
+use serde_json::Value;
+
+pub use admin::AdminSocket;
+pub use http::serve as serve_http;
+pub use log::init as init_log;
+pub use request::{Protocol, Request};
+
+/// A process that can be asked. All questions may come at once.
+pub trait Observed: Send + Sync + 'static {
+    /// The reply to `request`, or why there is none.
+    fn answer(&self, request: Request) -> impl Future<Output = Result<Value, String>> + Send;
+
+    /// All metrics in Prometheus' text form.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
+
+    /// Why this process does not work, in words; empty when it does.
+    fn unhealthy(&self) -> impl Future<Output = Vec<String>> + Send;
+
+    /// Why nothing should be sent its way yet, in words; empty when it may.
+    fn unready(&self) -> impl Future<Output = Vec<String>> + Send;
+}

@@ -1,0 +1,73 @@
+//! What can be asked at the admin socket.
+
+use serde::Deserialize;
+
+/// One line of JSON, such as `{"op":"status"}`. An unknown field is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// How everything stands, in words and numbers.
+    Status {},
+    /// Every packet accounted for.
+    Counters {},
+    /// The live flows.
+    Flows {},
+    /// Which rule decides, and why.
+    Explain {
+        /// `cluster/namespace/pod`.
+        from: String,
+        /// `cluster/namespace/pod`.
+        to: String,
+        /// The destination port as the pod gets it.
+        port: u16,
+        /// `tcp` when it is left out.
+        #[serde(default)]
+        protocol: Protocol,
+    },
+}
+
+/// A protocol with ports, and its number in IP headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 9293.
+    #[default]
+    Tcp = 6,
+    /// RFC 768.
+    Udp = 17,
+    /// RFC 9260.
+    Sctp = 132,
+}
+
+impl Protocol {
+    /// Its number in IP headers.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        self as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn requests_are_read_strictly() {
+        let read = |text: &str| serde_json::from_str::<Request>(text);
+        assert_eq!(read(r#"{"op":"counters"}"#).unwrap(), Request::Counters {});
+        let explain = |more: &str| {
+            let text = format!(r#"{{"op":"explain","from":"a/b/c","to":"d/e/f","port":80{more}}}"#);
+            match read(&text) {
+                Ok(Request::Explain { protocol, .. }) => Some(protocol.number()),
+                _ => None,
+            }
+        };
+        assert_eq!(explain(""), Some(6));
+        assert_eq!(explain(r#","protocol":"sctp""#), Some(132));
+        assert_eq!(explain(r#","protocol":"icmp""#), None);
+        for wrong in [r#"{"op":"stop"}"#, r#"{"op":"flows","x":1}"#, "[]", ""] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}
