@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    sync::Arc,
 };
 
 pub use handshake::node::Touched;
@@ -30,13 +31,13 @@ const TIDIED_AT_ONCE: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FlowLine {
     /// A flow was established by this rule.
-    Opened(FlowKey, String),
+    Opened(FlowKey, Arc<str>),
     /// A flow may not go on.
     Cut(FlowKey, DropReason),
     /// A connection was refused, by this rule.
-    Refused(FlowKey, DropReason, String),
+    Refused(FlowKey, DropReason, Arc<str>),
     /// A Log rule matched a new connection: its tuple and the rule, in words.
-    Logged(FlowKey, String),
+    Logged(FlowKey, Arc<str>),
 }
 
 /// Trouble that does not stop packets but must be seen.

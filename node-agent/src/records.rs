@@ -296,7 +296,7 @@ mod tests {
             },
             ends: Ends::Initiator {
                 pod_uid: "3f2c".into(),
-                remote: RemoteEnd::Proven(vec![7; 960]),
+                remote: RemoteEnd::Proven([7; 960].into()),
             },
             rule: "east: NetworkPolicy shop/api-allow rule egress[0]".into(),
             epoch: 4,
@@ -374,7 +374,7 @@ mod tests {
         let (mut records, _) = reopen(&path);
         records.put(&record(1)).unwrap();
         let long = FlowRecord {
-            rule: "r".repeat(SLOT),
+            rule: "r".repeat(SLOT).into(),
             ..record(1)
         };
         assert!(matches!(records.put(&long), Err(RecordError::TooLong(_))));

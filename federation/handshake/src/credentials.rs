@@ -95,20 +95,38 @@ pub enum PodState {
     Gone,
 }
 
+impl PodState {
+    /// Whether this says more of a pod than `other`: a UID is never used again, so an end is final,
+    /// and labels of a lower generation were there before.
+    fn follows(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Gone) => false,
+            (Self::Gone, Self::Relabelled(_)) => true,
+            (Self::Relabelled(new), Self::Relabelled(old)) => new.generation > old.generation,
+        }
+    }
+}
+
 /// The latest record of each pod that has one, by trust domain and pod UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PodStates(BTreeMap<(TrustDomain, String), PodState>);
+pub struct PodStates(BTreeMap<TrustDomain, BTreeMap<String, PodState>>);
 
 impl PodStates {
-    /// Takes a record; the caller checked its signature and sequence.
+    /// Takes a record whose signature the caller checked. One that came too late, behind a newer
+    /// one, changes nothing.
     pub fn insert(&mut self, trust_domain: TrustDomain, pod_uid: String, change: PodState) {
-        self.0.insert((trust_domain, pod_uid), change);
+        let pods = self.0.entry(trust_domain).or_default();
+        match pods.get_mut(&pod_uid) {
+            Some(known) if change.follows(known) => *known = change,
+            Some(_) => {}
+            None => drop(pods.insert(pod_uid, change)),
+        }
     }
 
     /// How many pods have a record.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.values().map(BTreeMap::len).sum()
     }
 
     /// Whether no pod has a record.
@@ -120,8 +138,8 @@ impl PodStates {
     /// The newest claims of the pod that `claims` speak of; `None` when it is gone.
     #[must_use]
     pub fn newest(&self, claims: &Arc<Claims>) -> Option<Arc<Claims>> {
-        let key = (claims.trust_domain().clone(), claims.pod_uid.clone());
-        match self.0.get(&key) {
+        let pods = self.0.get(claims.trust_domain());
+        match pods.and_then(|pods| pods.get(&claims.pod_uid)) {
             Some(PodState::Gone) => None,
             Some(PodState::Relabelled(newer)) if newer.generation > claims.generation => {
                 Some(newer.clone())
@@ -167,7 +185,7 @@ impl Verifier {
         self.checks
     }
 
-    /// The claims of the credential `bytes`, which its message names by `hash`, issued by `issuer`
+    /// The credential `bytes`, which its message names by `hash`, issued by `issuer`
     /// (the owner of the address that sent it) and sent here by `upstream`.
     ///
     /// # Errors
@@ -180,7 +198,7 @@ impl Verifier {
         upstream: &TrustDomain,
         bundles: &BundleStore,
         now: Now,
-    ) -> Result<Arc<Claims>, DropReason> {
+    ) -> Result<Verified, DropReason> {
         let bundle = bundles.bundle(issuer).ok_or(DropReason::UnknownIssuer)?;
         if bundle.expires_at <= now.unix {
             return Err(DropReason::BundleExpired);
@@ -193,7 +211,7 @@ impl Verifier {
             return match (*known.bytes == *bytes, known.claims.expires_at > now.unix) {
                 (false, _) => Err(DropReason::TranscriptMismatch),
                 (true, false) => Err(DropReason::CredentialExpired),
-                (true, true) => Ok(known.claims),
+                (true, true) => Ok(known),
             };
         }
         if !self.budget(upstream, now.mono) {
@@ -209,14 +227,13 @@ impl Verifier {
                 _ => reason(&error),
             }
         })?;
-        let claims = Arc::new(claims);
         let verified = Verified {
             bytes: bytes.into(),
-            claims: claims.clone(),
+            claims: Arc::new(claims),
             bundle: bundle.sequence,
         };
-        self.cache.remember(*hash, verified);
-        Ok(claims)
+        self.cache.remember(*hash, verified.clone());
+        Ok(verified)
     }
 
     fn budget(&mut self, upstream: &TrustDomain, now: Mono) -> bool {

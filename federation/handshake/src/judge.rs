@@ -16,7 +16,7 @@ use wire::{
 
 use crate::{
     bucket::Bucket,
-    credentials::{PodStates, Verifier},
+    credentials::{PodStates, Verified, Verifier},
     freshness,
     keys::{ProofCheck, SegmentKeys},
     packet::{Parsed, Tcp},
@@ -71,8 +71,7 @@ pub(crate) struct Believed<'p> {
     pub hello: Hello<'p>,
     /// What its nonce is to be remembered with.
     pub seen: Seen,
-    /// What the credential says.
-    pub claims: Arc<Claims>,
+    pub credential: Verified,
     /// What the pod is by now.
     pub newest: Arc<Claims>,
 }
@@ -81,8 +80,7 @@ pub(crate) struct Believed<'p> {
 pub(crate) struct Answer<'p> {
     pub reply: Reply<'p>,
     pub hash: CredentialHash,
-    /// What the credential says.
-    pub claims: Arc<Claims>,
+    pub credential: Verified,
 }
 
 impl Judge<'_> {
@@ -115,12 +113,12 @@ impl Judge<'_> {
             return Ok(Judged::Repeated(hello));
         }
         let hash = CredentialHash(header.credential_hash);
-        let claims = self.credential(hello.credential, &hash, now)?;
-        let newest = self.newest(&claims)?;
+        let credential = self.credential(hello.credential, &hash, now)?;
+        let newest = self.newest(&credential.claims)?;
         Ok(Judged::Believed(Believed {
             hello,
             seen,
-            claims,
+            credential,
             newest,
         }))
     }
@@ -132,11 +130,11 @@ impl Judge<'_> {
         }
         let reply = Reply::parse(tcp.payload()).map_err(|_| DropReason::NoIdentity)?;
         let hash = CredentialHash::of(reply.credential);
-        let claims = self.credential(reply.credential, &hash, now)?;
+        let credential = self.credential(reply.credential, &hash, now)?;
         Ok(Answer {
             reply,
             hash,
-            claims,
+            credential,
         })
     }
 
@@ -150,7 +148,7 @@ impl Judge<'_> {
         bytes: &[u8],
         hash: &CredentialHash,
         now: Now,
-    ) -> Result<Arc<Claims>, DropReason> {
+    ) -> Result<Verified, DropReason> {
         // A credential comes from its own cluster or from that cluster's gateway: the issuer is
         // the upstream whose budget a signature check takes from.
         let upstream = self.issuer;

@@ -1,6 +1,6 @@
 //! Secrets of the handshake: the agent's X25519 key, the key pair of two agents, the segment keys.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac as _};
@@ -8,7 +8,7 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use x25519_dalek::{PublicKey, StaticSecret};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::Zeroize;
 
 /// A MAC of this handshake: HMAC-SHA256 truncated to 16 bytes.
 pub type Tag = [u8; 16];
@@ -16,9 +16,11 @@ pub type Tag = [u8; 16];
 /// HKDF salt: separates these keys from every other use of the same X25519 keys.
 const PAIR_SALT: &[u8] = b"landbridge handshake 1";
 
-/// The private X25519 key of a node agent. Zeroized on drop, never printed.
+/// The private X25519 key of a node agent. Zeroized when the last clone goes, never printed.
 #[derive(Clone)]
-pub struct AgentSecret {
+pub struct AgentSecret(Arc<AgentKeys>);
+
+struct AgentKeys {
     secret: StaticSecret,
     /// Kept, because deriving it costs as much as a key agreement.
     public: [u8; 32],
@@ -39,29 +41,30 @@ impl AgentSecret {
     /// The public half, as `cnf` of a credential carries it.
     #[must_use]
     pub fn public(&self) -> [u8; 32] {
-        self.public
+        self.0.public
     }
 
     /// The two keys that this agent and the owner of `peer` share while this one is `role`.
     /// `None` when `peer` is a point of small order: no secret would come of it.
     #[must_use]
     pub fn pair(&self, role: Role, peer: &[u8; 32]) -> Option<PairKeys> {
-        let shared = self.secret.diffie_hellman(&PublicKey::from(*peer));
+        let shared = self.0.secret.diffie_hellman(&PublicKey::from(*peer));
         if !shared.was_contributory() {
             return None;
         }
         let (initiator, responder) = match role {
-            Role::Initiator => (&self.public, peer),
-            Role::Responder => (peer, &self.public),
+            Role::Initiator => (&self.0.public, peer),
+            Role::Responder => (peer, &self.0.public),
         };
         let hkdf = Hkdf::<Sha256>::new(Some(PAIR_SALT), shared.as_bytes());
         let expand = |label: &[u8]| {
             let mut key = [0; 32];
             let info = [label, initiator, responder];
             // 32 bytes is one HKDF block: it cannot be too long.
-            hkdf.expand_multi_info(&info, &mut key)
-                .ok()
-                .map(|()| MacKey(key))
+            hkdf.expand_multi_info(&info, &mut key).ok()?;
+            let keyed = MacKey::from_bytes(key);
+            key.zeroize();
+            Some(keyed)
         };
         Some(PairKeys {
             initiator: expand(b"initiator")?,
@@ -73,7 +76,7 @@ impl AgentSecret {
 impl From<StaticSecret> for AgentSecret {
     fn from(secret: StaticSecret) -> Self {
         let public = PublicKey::from(&secret).to_bytes();
-        Self { secret, public }
+        Self(Arc::new(AgentKeys { secret, public }))
     }
 }
 
@@ -102,37 +105,44 @@ pub struct PairKeys {
     pub responder: MacKey,
 }
 
-/// A key for [`Tag`]s. Zeroized on drop, never printed.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct MacKey([u8; 32]);
+/// A key for [`Tag`]s, already hashed: each MAC starts where the key ends. Zeroized on drop, never
+/// printed.
+#[derive(Clone)]
+pub struct MacKey(Hmac<Sha256>);
+
+/// What HMAC keeps of its key are two states of the hash, and those clear themselves.
+const _: fn() = || {
+    fn clears_itself<T: zeroize::ZeroizeOnDrop>() {}
+    clears_itself::<<Sha256 as hmac::digest::block_api::CoreProxy>::Core>();
+};
 
 impl MacKey {
     /// Takes 32 secret bytes.
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Self {
+        // HMAC takes a key of any length: `new_from_slice` has no failure to report.
+        let Ok(keyed) = Hmac::new_from_slice(&bytes) else {
+            unreachable!("HMAC takes a key of any length")
+        };
+        bytes.zeroize();
+        Self(keyed)
     }
 
-    /// The MAC of the concatenation of `parts`. The caller's parts have fixed lengths or carry
-    /// their own, so that no two inputs concatenate alike.
+    /// The MAC of `bytes`.
     #[must_use]
-    pub fn tag(&self, parts: &[&[u8]]) -> Tag {
-        // HMAC takes a key of any length: `new_from_slice` has no failure to report.
-        let mut mac = match Hmac::<Sha256>::new_from_slice(&self.0) {
-            Ok(mac) => mac,
-            Err(_) => unreachable!("HMAC takes a key of any length"),
-        };
-        parts.iter().for_each(|part| mac.update(part));
+    pub fn tag(&self, bytes: &[u8]) -> Tag {
+        let mut mac = self.0.clone();
+        mac.update(bytes);
         let full = mac.finalize().into_bytes();
         let mut tag = [0; 16];
         tag.copy_from_slice(&full[..16]);
         tag
     }
 
-    /// Whether `tag` is the MAC of `parts`, in time that does not depend on where they differ.
+    /// Whether `tag` is the MAC of `bytes`, in time that does not depend on where they differ.
     #[must_use]
-    pub fn holds(&self, parts: &[&[u8]], tag: &Tag) -> bool {
-        tags_equal(&self.tag(parts), tag)
+    pub fn holds(&self, bytes: &[u8], tag: &Tag) -> bool {
+        tags_equal(&self.tag(bytes), tag)
     }
 }
 
@@ -184,7 +194,7 @@ impl SegmentKeys {
     #[must_use]
     pub fn prove(&self, header: &[u8]) -> ([u8; 8], Tag) {
         match self.0.first() {
-            Some(newest) => (newest.id, newest.key.tag(&[header])),
+            Some(newest) => (newest.id, newest.key.tag(header)),
             None => ([0; 8], [0; 16]),
         }
     }
@@ -194,7 +204,7 @@ impl SegmentKeys {
     pub fn check(&self, header: &[u8], id: &[u8; 8], tag: &Tag) -> ProofCheck {
         match self.0.iter().find(|key| key.id == *id) {
             None => ProofCheck::Unknown,
-            Some(key) if key.key.holds(&[header], tag) => ProofCheck::Holds,
+            Some(key) if key.key.holds(header, tag) => ProofCheck::Holds,
             Some(_) => ProofCheck::Broken,
         }
     }
@@ -215,9 +225,9 @@ mod tests {
         let (a, b) = (secret(1), secret(2));
         let at_a = a.pair(Role::Initiator, &b.public()).unwrap();
         let at_b = b.pair(Role::Responder, &a.public()).unwrap();
-        assert_eq!(at_a.initiator.tag(&[b"x"]), at_b.initiator.tag(&[b"x"]));
-        assert_eq!(at_a.responder.tag(&[b"x"]), at_b.responder.tag(&[b"x"]));
-        assert_ne!(at_a.initiator.tag(&[b"x"]), at_a.responder.tag(&[b"x"]));
+        assert_eq!(at_a.initiator.tag(b"x"), at_b.initiator.tag(b"x"));
+        assert_eq!(at_a.responder.tag(b"x"), at_b.responder.tag(b"x"));
+        assert_ne!(at_a.initiator.tag(b"x"), at_a.responder.tag(b"x"));
     }
 
     #[test]
@@ -225,8 +235,8 @@ mod tests {
         let (a, b) = (secret(1), secret(2));
         let there = a.pair(Role::Initiator, &b.public()).unwrap();
         let back = a.pair(Role::Responder, &b.public()).unwrap();
-        assert_ne!(there.initiator.tag(&[b"x"]), back.initiator.tag(&[b"x"]));
-        assert_ne!(there.responder.tag(&[b"x"]), back.responder.tag(&[b"x"]));
+        assert_ne!(there.initiator.tag(b"x"), back.initiator.tag(b"x"));
+        assert_ne!(there.responder.tag(b"x"), back.responder.tag(b"x"));
     }
 
     #[test]

@@ -14,11 +14,13 @@ pub mod bucket;
 pub mod credentials;
 mod freshness;
 pub mod half_open;
+pub mod hash;
 mod judge;
 pub mod keys;
 pub mod node;
 mod packet;
 pub mod replay;
+mod table;
 mod transcript;
 pub mod transit;
 

@@ -86,7 +86,7 @@ impl<'a> Parsed<'a> {
     ) -> Result<Destination, DropReason> {
         let range = networks.lookup(address).ok_or(DropReason::NoIdentity)?;
         Ok(Destination {
-            trust_domain: range.trust_domain.hash16(),
+            trust_domain: range.owner_hash,
             range_id: range.range_id,
             offset: range.offset,
             port,

@@ -1,12 +1,13 @@
 //! Nonces of HELLOs seen lately: the same nonce on anything but its own connection is a replay.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
+use hashbrown::HashTable;
 use identity::Mono;
+use policy::DropReason;
 use wire::flow::FlowKey;
+
+use crate::hash::Seed;
 
 /// How long a nonce is kept: the accepted age of a HELLO (45 s) plus the accepted lead (30 s).
 pub const NONCE_LIFE: Duration = Duration::from_secs(75);
@@ -23,10 +24,21 @@ pub struct Seen {
 /// Nonce -> connection, bounded in number and time.
 #[derive(Debug)]
 pub struct ReplayCache {
-    seen: BTreeMap<[u8; 16], Seen>,
+    seed: Seed,
     /// In the order of arrival, which is the order of expiry.
-    order: VecDeque<(Mono, [u8; 16])>,
+    seen: VecDeque<Known>,
+    /// Numbers of entries of `seen`: the first has the number `gone`, and so on, modulo 2^32.
+    index: HashTable<u32>,
+    gone: u32,
     capacity: usize,
+}
+
+#[derive(Debug)]
+struct Known {
+    hash: u64,
+    nonce: [u8; 16],
+    on: Seen,
+    expiry: Mono,
 }
 
 /// What the cache knows of a nonce.
@@ -43,10 +55,12 @@ pub enum Freshness {
 impl ReplayCache {
     /// An empty cache for at most `capacity` nonces.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, seed: &Seed) -> Self {
         Self {
-            seen: BTreeMap::new(),
-            order: VecDeque::new(),
+            seed: seed.clone(),
+            seen: VecDeque::new(),
+            index: HashTable::new(),
+            gone: 0,
             capacity,
         }
     }
@@ -54,35 +68,59 @@ impl ReplayCache {
     /// What is known of `nonce`. Nothing is remembered: that is for HELLOs that were believed.
     pub fn lookup(&mut self, nonce: &[u8; 16], on: Seen, now: Mono) -> Freshness {
         self.expire(now);
-        match self.seen.get(nonce) {
+        match self.known(self.seed.nonce(nonce), nonce) {
             None => Freshness::New,
             Some(seen) if *seen == on => Freshness::Again,
             Some(_) => Freshness::Replay,
         }
     }
 
-    /// Remembers a believed HELLO. False when there is no room: then it must be refused, because
-    /// it could be replayed.
-    #[must_use]
-    pub fn remember(&mut self, nonce: [u8; 16], on: Seen, now: Mono) -> bool {
+    /// Remembers a believed HELLO.
+    ///
+    /// # Errors
+    /// [`DropReason::TableFull`] when there is no room: it must be refused, because it could be
+    /// replayed. [`DropReason::Replay`] when another thread believed the nonce on another
+    /// connection since it was looked up.
+    pub fn remember(&mut self, nonce: [u8; 16], on: Seen, now: Mono) -> Result<(), DropReason> {
         self.expire(now);
-        if self.seen.len() >= self.capacity {
-            return false;
+        let hash = self.seed.nonce(&nonce);
+        match self.known(hash, &nonce) {
+            Some(seen) if *seen == on => return Ok(()),
+            Some(_) => return Err(DropReason::Replay),
+            None if self.seen.len() >= self.capacity => return Err(DropReason::TableFull),
+            None => {}
         }
-        if self.seen.insert(nonce, on).is_none() {
-            self.order.push_back((now.after(NONCE_LIFE), nonce));
-        }
-        true
+        let (seen, gone) = (&self.seen, self.gone);
+        // At most `capacity` entries, far below 2^32.
+        let number = gone.wrapping_add(seen.len() as u32);
+        let hash_of = |number: &u32| entry(seen, gone, *number).map_or(0, |known| known.hash);
+        self.index.insert_unique(hash, number, hash_of);
+        self.seen.push_back(Known {
+            hash,
+            nonce,
+            on,
+            expiry: now.after(NONCE_LIFE),
+        });
+        Ok(())
     }
 
     /// Forgets what is too old to be accepted anyway.
     pub fn expire(&mut self, now: Mono) {
-        while let Some((expiry, nonce)) = self.order.front()
-            && *expiry <= now
-        {
-            self.seen.remove(nonce);
-            self.order.pop_front();
+        while let Some(known) = self.seen.pop_front_if(|known| known.expiry <= now) {
+            let number = self.gone;
+            self.gone = number.wrapping_add(1);
+            if let Ok(indexed) = self.index.find_entry(known.hash, |other| *other == number) {
+                indexed.remove();
+            }
         }
+    }
+
+    /// The connection that `nonce` was seen on.
+    fn known(&self, hash: u64, nonce: &[u8; 16]) -> Option<&Seen> {
+        let of = |number: &u32| entry(&self.seen, self.gone, *number);
+        let is = |number: &u32| of(number).is_some_and(|known| known.nonce == *nonce);
+        let number = self.index.find(hash, is)?;
+        of(number).map(|known| &known.on)
     }
 
     /// How many nonces are remembered.
@@ -95,5 +133,72 @@ impl ReplayCache {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.seen.is_empty()
+    }
+}
+
+fn entry(seen: &VecDeque<Known>, gone: u32, number: u32) -> Option<&Known> {
+    seen.get(number.wrapping_sub(gone) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> Mono {
+        Mono(Duration::from_secs(seconds))
+    }
+
+    fn on(number: u32) -> Seen {
+        let key = FlowKey {
+            protocol: 6,
+            src: [10, 1, 0, 1].into(),
+            dst: [10, 2, 0, 1].into(),
+            sport: 40_000,
+            dport: 80,
+        };
+        Seen { key, isn: number }
+    }
+
+    proptest! {
+        /// Against a map of nonces, each with its connection and its end; the numbers wrap early on.
+        #[test]
+        fn agrees_with_a_map(
+            steps in prop::collection::vec((any::<bool>(), 0..6u8, 0..3u32, 0..40u64), 0..120),
+            capacity in 1..5usize,
+        ) {
+            let mut cache = ReplayCache::new(capacity, &Seed::new(&[7; 16]));
+            cache.gone = u32::MAX - 2;
+            let mut naive: BTreeMap<u8, (u32, u64)> = BTreeMap::new();
+            let mut now = 0;
+            for (remember, nonce, isn, passed) in steps {
+                now += passed;
+                naive.retain(|_, (_, end)| *end > now);
+                let known = naive.get(&nonce).map(|(isn, _)| *isn);
+                if remember {
+                    let expected = match known {
+                        Some(before) if before == isn => Ok(()),
+                        Some(_) => Err(DropReason::Replay),
+                        None if naive.len() >= capacity => Err(DropReason::TableFull),
+                        None => {
+                            naive.insert(nonce, (isn, now + 75));
+                            Ok(())
+                        }
+                    };
+                    prop_assert_eq!(cache.remember([nonce; 16], on(isn), at(now)), expected);
+                } else {
+                    let expected = match known {
+                        None => Freshness::New,
+                        Some(before) if before == isn => Freshness::Again,
+                        Some(_) => Freshness::Replay,
+                    };
+                    prop_assert_eq!(cache.lookup(&[nonce; 16], on(isn), at(now)), expected);
+                }
+                prop_assert_eq!(cache.len(), naive.len());
+            }
+        }
     }
 }

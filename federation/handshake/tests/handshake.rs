@@ -200,7 +200,7 @@ fn reject_answers_with_a_reset_that_the_client_takes() {
     let [Event::Refused { rule, .. }] = &refused[..] else {
         panic!("{refused:?}")
     };
-    assert_eq!(rule, "west: FederationPolicy shop/main rule deny-batch");
+    assert_eq!(&**rule, "west: FederationPolicy shop/main rule deny-batch");
     let reset = b.poll_transmit().unwrap().packet;
     assert_eq!(into(&mut a, &reset, at(2)), reset);
     assert_eq!(a.half_open().0, 0);
@@ -286,7 +286,10 @@ fn a_restored_flow_goes_on_and_is_judged_again() {
     let mut other = west(false);
     other.pods.insert(API, local_pod("west", "other"));
     let mut restarted = node(other, 4);
-    assert_eq!(restarted.restore_flow(*record), Err(DropReason::Revoked));
+    assert_eq!(
+        restarted.restore_flow((*record).clone()),
+        Err(DropReason::Revoked)
+    );
 }
 
 #[test]
@@ -334,6 +337,6 @@ fn a_log_rule_speaks_once_for_each_new_connection() {
     });
     assert_eq!(
         logged.collect::<Vec<_>>(),
-        ["west: FederationPolicy shop/main rule note"]
+        ["west: FederationPolicy shop/main rule note".into()]
     );
 }

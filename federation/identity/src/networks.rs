@@ -23,6 +23,8 @@ pub struct IdentityRange {
 pub struct RangeAddress<'a> {
     /// The range's owner.
     pub trust_domain: &'a TrustDomain,
+    /// [`TrustDomain::hash16`] of it.
+    pub owner_hash: [u8; 16],
     /// The owner's number for the range.
     pub range_id: u16,
     /// The address minus the prefix, big-endian, IPv4 in the last four bytes.
@@ -39,6 +41,15 @@ pub struct NetworksError(pub Box<IdentityRange>, pub Box<IdentityRange>);
 pub struct IdentityNetworks {
     /// Sorted by prefix, disjoint: a lookup is one binary search.
     ranges: Vec<IdentityRange>,
+    /// What a lookup asks of each range, in the same order.
+    bounds: Vec<Bounds>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Bounds {
+    first: IpAddr,
+    last: IpAddr,
+    owner_hash: [u8; 16],
 }
 
 impl IdentityNetworks {
@@ -59,20 +70,30 @@ impl IdentityNetworks {
                 ));
             }
         }
-        Ok(Self { ranges })
+        let bounds = ranges.iter().map(|range| Bounds {
+            first: range.prefix.network(),
+            last: range.prefix.broadcast(),
+            owner_hash: range.trust_domain.hash16(),
+        });
+        Ok(Self {
+            bounds: bounds.collect(),
+            ranges,
+        })
     }
 
     /// The range that holds `address`, and where in it.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<RangeAddress<'_>> {
-        let after = self
-            .ranges
-            .partition_point(|r| r.prefix.network() <= address);
-        let range = self.ranges[..after]
-            .last()
-            .filter(|r| r.prefix.contains(&address))?;
+        let after = self.bounds.partition_point(|range| range.first <= address);
+        let at = after.checked_sub(1)?;
+        let (range, bounds) = (self.ranges.get(at)?, self.bounds.get(at)?);
+        // IPv4 addresses come before IPv6 addresses, so neither is inside a range of the other.
+        if address > bounds.last {
+            return None;
+        }
         Some(RangeAddress {
             trust_domain: &range.trust_domain,
+            owner_hash: bounds.owner_hash,
             range_id: range.range_id,
             offset: offset(range.prefix, address),
         })

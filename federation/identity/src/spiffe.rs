@@ -104,7 +104,13 @@ pub struct SpiffeId {
     trust_domain: TrustDomain,
     /// With its leading `/`, or empty.
     path: Arc<str>,
+    /// Where the namespace ends in a workload's path. Policy asks often.
+    namespace_end: Option<u16>,
 }
+
+/// Before the namespace in a workload's path, and between it and the service account.
+const NAMESPACE: &str = "/ns/";
+const ACCOUNT: &str = "/sa/";
 
 impl SpiffeId {
     /// The ID of the service account `service_account` in `namespace`:
@@ -139,12 +145,9 @@ impl SpiffeId {
     /// Namespace and service account, if the path has the form `/ns/<namespace>/sa/<account>`.
     #[must_use]
     pub fn namespace_and_account(&self) -> Option<(&str, &str)> {
-        let mut segments = self.path.split('/').skip(1);
-        let parts = [(); 4].map(|()| segments.next());
-        match (parts, segments.next()) {
-            ([Some("ns"), Some(ns), Some("sa"), Some(sa)], None) => Some((ns, sa)),
-            _ => None,
-        }
+        let end = usize::from(self.namespace_end?);
+        let namespace = self.path.get(NAMESPACE.len()..end)?;
+        Some((namespace, self.path.get(end + ACCOUNT.len()..)?))
     }
 }
 
@@ -164,7 +167,18 @@ impl FromStr for SpiffeId {
         Ok(Self {
             trust_domain,
             path: path.into(),
+            namespace_end: namespace_end(path),
         })
+    }
+}
+
+/// Where the namespace ends in the valid `path`, if that has the form `/ns/<namespace>/sa/<account>`.
+fn namespace_end(path: &str) -> Option<u16> {
+    let (namespace, rest) = path.strip_prefix(NAMESPACE)?.split_once('/')?;
+    let account = rest.strip_prefix(&ACCOUNT[1..])?;
+    match account.contains('/') {
+        true => None,
+        false => u16::try_from(NAMESPACE.len() + namespace.len()).ok(),
     }
 }
 

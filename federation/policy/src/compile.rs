@@ -1,11 +1,9 @@
 //! Policies -> a table that is quick to ask. Its size grows with rules, never with pods.
 
-use std::sync::Arc;
-
 use identity::TrustDomain;
 
 use crate::{
-    CompileError, RuleRef,
+    CompileError, RuleName, RuleRef,
     canonical::{canonical, rank},
     index::{Census, SelectorIndex},
     model::{Action, Direction, PeerMatch, Policy, PolicySet, Rule, Scope, Tier, WorkloadSelector},
@@ -155,13 +153,13 @@ fn entry(cluster: &TrustDomain, policy: &Policy, number: u32, rule: &Rule, place
         order: policy.order,
         policy: number,
         rule: place,
-        name: RuleRef {
+        name: RuleRef::from(RuleName {
             cluster: cluster.clone(),
             kind: policy.kind,
-            namespace: policy.namespace.as_deref().map(Arc::from),
-            policy: policy.name.as_str().into(),
-            rule: rule.name.as_str().into(),
-        },
+            namespace: policy.namespace.clone(),
+            policy: policy.name.clone(),
+            rule: rule.name.clone(),
+        }),
     }
 }
 

@@ -11,6 +11,9 @@ use crate::{
     selector::{self, Context, Fit, Mismatch},
 };
 
+/// As many rules as mostly concern one pair: their list then grows without being moved.
+const FEW: usize = 16;
+
 /// Told of everything that the walk looks at, in its order.
 pub(crate) trait Trace {
     /// Whether it wants to hear of every isolating policy, after the first that selects the pod.
@@ -61,7 +64,7 @@ impl Table {
     #[must_use]
     pub fn decide(&self, query: &Query<'_>) -> Verdict {
         let lane = self.lane(query.direction, query.scope(self.cluster()));
-        let mut offered = Vec::new();
+        let mut offered = Vec::with_capacity(FEW);
         lane.by_subject
             .offer(query.subject, query.known, &mut offered);
         match query.peer {
@@ -79,7 +82,7 @@ impl Table {
         }
         offered.sort_unstable();
         offered.dedup();
-        let mut isolations = Vec::new();
+        let mut isolations = Vec::with_capacity(FEW);
         lane.isolation_index
             .offer(query.subject, query.known, &mut isolations);
         isolations.sort_unstable();

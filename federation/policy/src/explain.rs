@@ -6,7 +6,7 @@ use identity::TrustDomain;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Decision, Peer, Query, RuleRef, Table, Verdict,
+    Decision, Peer, Query, RuleName, RuleRef, Table, Verdict,
     compile::Entry,
     decide::{Asked, Settled, Trace},
     model::{Action, Direction, Policy, Rule, Scope, Tier},
@@ -162,13 +162,13 @@ impl Trace for Account<'_> {
         self.steps.push(Step {
             tier: policy.tier,
             order: policy.order,
-            rule: RuleRef {
+            rule: RuleRef::from(RuleName {
                 cluster: self.context.own.clone(),
                 kind: policy.kind,
-                namespace: policy.namespace.as_deref().map(Into::into),
-                policy: policy.name.as_str().into(),
+                namespace: policy.namespace.clone(),
+                policy: policy.name.clone(),
                 rule: "isolation".into(),
-            },
+            }),
             action: None,
             outcome,
             why: vec![why],
@@ -264,12 +264,12 @@ fn because(verdict: &Verdict, settled: Option<Settled>, steps: &[Step]) -> Strin
 impl Step {
     /// The object without the rule, such as `NetworkPolicy shop/api`.
     fn policy_name(&self) -> String {
-        let RuleRef {
+        let RuleName {
             kind,
             namespace,
             policy,
             ..
-        } = &self.rule;
+        } = &*self.rule;
         match namespace {
             Some(namespace) => format!("{kind} {namespace}/{policy}"),
             None => format!("{kind} {policy}"),

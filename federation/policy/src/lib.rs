@@ -23,4 +23,4 @@ pub use compile::{Table, compile};
 pub use explain::{Explanation, Outcome, Step};
 pub use query::{KnownKeys, Peer, Query};
 pub use reason::DropReason;
-pub use verdict::{Decision, RuleRef, Verdict};
+pub use verdict::{Decision, RuleName, RuleRef, Verdict};

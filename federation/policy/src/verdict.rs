@@ -1,6 +1,6 @@
 //! The answer of `decide`, and the name of the rule that gave it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use identity::TrustDomain;
 use serde::{Deserialize, Serialize};
@@ -43,27 +43,72 @@ pub enum Decision {
 
 /// The name of a rule, as people see it everywhere. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RuleRef {
+#[serde(from = "RuleName", into = "RuleName")]
+pub struct RuleRef(Arc<Named>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Named {
+    name: RuleName,
+    /// Written once, because each connection that the rule decides is told of.
+    words: Arc<str>,
+}
+
+/// The parts of a rule's name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RuleName {
     /// The cluster that enforces it.
     pub cluster: TrustDomain,
     /// The kind of the object.
     pub kind: PolicyKind,
     /// Its namespace; `None` for a cluster-wide object.
-    pub namespace: Option<Arc<str>>,
+    pub namespace: Option<String>,
     /// Its name.
-    pub policy: Arc<str>,
+    pub policy: String,
     /// The rule's name, or its place such as `ingress[0]`.
-    pub rule: Arc<str>,
+    pub rule: String,
+}
+
+impl From<RuleName> for RuleRef {
+    fn from(name: RuleName) -> Self {
+        let (kind, policy, rule) = (name.kind, &name.policy, &name.rule);
+        let (namespace, slash) = match &name.namespace {
+            Some(namespace) => (namespace.as_str(), "/"),
+            None => ("", ""),
+        };
+        let words = format!(
+            "{}: {kind} {namespace}{slash}{policy} rule {rule}",
+            name.cluster
+        );
+        let words = words.into();
+        Self(Arc::new(Named { name, words }))
+    }
+}
+
+impl From<RuleRef> for RuleName {
+    fn from(rule: RuleRef) -> Self {
+        rule.0.name.clone()
+    }
+}
+
+impl Deref for RuleRef {
+    type Target = RuleName;
+
+    fn deref(&self) -> &RuleName {
+        &self.0.name
+    }
+}
+
+impl RuleRef {
+    /// `west: NetworkPolicy shop/api-allow rule ingress[0]`.
+    #[must_use]
+    pub fn words(&self) -> Arc<str> {
+        self.0.words.clone()
+    }
 }
 
 impl fmt::Display for RuleRef {
-    /// `west: NetworkPolicy shop/api-allow rule ingress[0]`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ", self.cluster, self.kind)?;
-        if let Some(namespace) = &self.namespace {
-            write!(f, "{namespace}/")?;
-        }
-        write!(f, "{} rule {}", self.policy, self.rule)
+        f.write_str(&self.0.words)
     }
 }
 

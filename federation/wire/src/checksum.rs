@@ -27,17 +27,20 @@ impl Sum {
     /// Adds `bytes`.
     #[must_use]
     pub fn bytes(self, bytes: &[u8]) -> Self {
-        // Four bytes at a time: 2^16 = 1 modulo 2^16 - 1, so wide words fold to the same sum.
+        // Four bytes at a time, because 2^16 = 1 modulo 2^16 - 1: wide words fold to the same sum.
+        // In the order of this machine: swapping the bytes of all words swaps those of their sum
+        // (RFC 1071 section 2 B).
         let (words, rest) = bytes.as_chunks::<4>();
-        let mut sum = self.0;
+        let mut sum = 0;
         for word in words {
-            sum += u64::from(u32::from_be_bytes(*word));
+            sum += u64::from(u32::from_ne_bytes(*word));
         }
         let mut last = [0; 4];
         for (to, from) in last.iter_mut().zip(rest) {
             *to = *from;
         }
-        Self(fold(sum + u64::from(u32::from_be_bytes(last))).into())
+        let sum = fold(sum + u64::from(u32::from_ne_bytes(last)));
+        Self(self.0 + u64::from(u16::from_be(sum)))
     }
 
     /// The checksum field: the complement of the sum.

@@ -3,9 +3,10 @@
 //! Everything here takes and returns IP packets without a link header.
 
 mod icmp;
+mod option_list;
 mod reset;
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 pub use icmp::{icmp_admin_prohibited, icmp_time_exceeded, icmp_too_big};
 pub use reset::{reset, reset_for};
@@ -16,13 +17,16 @@ use crate::{
     ip,
     marker::EXID,
     tcp::{
-        self, MAX_OPTIONS, Segment,
+        self, Segment,
         options::{self, TcpOption},
     },
 };
+use option_list::OptionList;
 
 /// The lowest MSS that lowering leaves: what Linux calls `TCP_MIN_MSS`.
 const MIN_MSS: u16 = 88;
+/// Where the checksum stands in a segment.
+const CHECKSUM: Range<usize> = tcp::CHECKSUM_AT..tcp::CHECKSUM_AT + 2;
 
 /// Why a segment cannot be rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,14 +46,13 @@ pub enum EditError {
 }
 
 /// An edit of one TCP packet. Options that are not named keep their bytes and their order; no-ops
-/// go only when their room is needed; what is added goes last.
+/// go only when their room is needed; what is added goes last. Only the new packet is allocated.
 #[derive(Clone, Debug)]
 pub struct TcpEdit<'a> {
     packet: ip::Packet<'a>,
     segment: Segment<'a>,
-    /// Options in order, no-ops as one byte each.
-    options: Vec<Cow<'a, [u8]>>,
-    payload: &'a [u8],
+    options: OptionList,
+    payload: [&'a [u8]; 3],
 }
 
 impl<'a> TcpEdit<'a> {
@@ -65,15 +68,15 @@ impl<'a> TcpEdit<'a> {
         Ok(Self {
             packet: *packet,
             segment,
-            options: segment.options_with_nops().map(Cow::Borrowed).collect(),
-            payload: segment.payload(),
+            options: OptionList::of(&segment),
+            payload: [segment.payload(), &[], &[]],
         })
     }
 
     /// Adds a whole option: kind, length, data.
     #[must_use]
     pub fn add_option(mut self, option: &[u8]) -> Self {
-        self.options.push(Cow::Owned(option.to_vec()));
+        self.options.push(option);
         self
     }
 
@@ -116,8 +119,14 @@ impl<'a> TcpEdit<'a> {
 
     /// Replaces the payload.
     #[must_use]
-    pub fn payload(mut self, payload: &'a [u8]) -> Self {
-        self.payload = payload;
+    pub fn payload(self, payload: &'a [u8]) -> Self {
+        self.payload_parts([payload, &[], &[]])
+    }
+
+    /// Replaces the payload by `parts`, one after the other.
+    #[must_use]
+    pub fn payload_parts(mut self, parts: [&'a [u8]; 3]) -> Self {
+        self.payload = parts;
         self
     }
 
@@ -125,20 +134,28 @@ impl<'a> TcpEdit<'a> {
     ///
     /// # Errors
     /// [`EditError::NoOptionSpace`] or [`EditError::TooLong`].
-    pub fn finish(self) -> Result<Vec<u8>, EditError> {
-        let options = self.packed_options()?;
+    pub fn finish(mut self) -> Result<Vec<u8>, EditError> {
+        let options = self.options.packed()?;
         let mut header = *self.segment.header();
         let words = (tcp::HEADER_LEN + options.len()) / 4;
         // At most 15 words, because the options have at most 40 bytes.
         header[12] = (header[12] & 0x0f) | (words as u8) << 4;
-        header[16..18].fill(0);
-        let segment = [&header[..], &options, self.payload].concat();
+        header[CHECKSUM].fill(0);
         let ip_header = self
             .packet
             .bytes()
             .get(..self.packet.header_len())
             .unwrap_or_default();
-        assemble(ip_header, &self.packet, segment, tcp::CHECKSUM_AT).ok_or(EditError::TooLong)
+        let parts = self.payload;
+        let payload: usize = parts.iter().map(|part| part.len()).sum();
+        let length = ip_header.len() + header.len() + options.len() + payload;
+        let mut bytes = Vec::with_capacity(length);
+        for part in [ip_header, &header, options].iter().chain(&parts) {
+            bytes.extend_from_slice(part);
+        }
+        write_checksum(&mut bytes, ip_header.len(), &self.packet).ok_or(EditError::TooLong)?;
+        ip::write_length(&mut bytes, ip_header.len()).ok_or(EditError::TooLong)?;
+        Ok(bytes)
     }
 
     fn remove_where(mut self, remove: impl Fn(&TcpOption<'_>) -> bool) -> Self {
@@ -148,50 +165,17 @@ impl<'a> TcpEdit<'a> {
     }
 
     fn map_mss(mut self, map: impl Fn(u16) -> u16) -> Self {
-        for option in &mut self.options {
-            if let [options::MSS, 4, high, low] = **option {
-                let [high, low] = map(u16::from_be_bytes([high, low])).to_be_bytes();
-                *option = Cow::Owned(vec![options::MSS, 4, high, low]);
-            }
-        }
+        self.options.map_mss(map);
         self
-    }
-
-    /// The option list, padded to a multiple of four.
-    fn packed_options(&self) -> Result<Vec<u8>, EditError> {
-        let mut packed = self.options.concat();
-        if packed.len() > MAX_OPTIONS {
-            let spacing = |option: &&Cow<'_, [u8]>| ***option != [options::NOP];
-            packed = self
-                .options
-                .iter()
-                .filter(spacing)
-                .flat_map(|o| o.iter().copied())
-                .collect();
-        }
-        packed.resize(packed.len().next_multiple_of(4), options::NOP);
-        if packed.len() > MAX_OPTIONS {
-            return Err(EditError::NoOptionSpace);
-        }
-        Ok(packed)
     }
 }
 
-/// `ip_header` and `upper` as one packet between the addresses of `packet`, with lengths and both
-/// checksums written; the upper one, at `checksum_at`, is zero before. `None` when too long.
-fn assemble(
-    ip_header: &[u8],
-    packet: &ip::Packet<'_>,
-    mut upper: Vec<u8>,
-    checksum_at: usize,
-) -> Option<Vec<u8>> {
-    let sum = Sum::pseudo_header(packet.src(), packet.dst(), packet.protocol(), upper.len());
-    let checksum = sum.bytes(&upper).checksum().to_be_bytes();
-    upper
-        .get_mut(checksum_at..)?
-        .first_chunk_mut::<2>()?
-        .clone_from(&checksum);
-    let mut bytes = [ip_header, &upper].concat();
-    ip::write_length(&mut bytes, ip_header.len())?;
-    Some(bytes)
+/// Writes the TCP checksum of `bytes`, whose segment starts at `start` and has none yet. `None`
+/// when it is no segment.
+fn write_checksum(bytes: &mut [u8], start: usize, packet: &ip::Packet<'_>) -> Option<()> {
+    let segment = bytes.get_mut(start..)?;
+    let sum = Sum::pseudo_header(packet.src(), packet.dst(), ip::TCP, segment.len());
+    let checksum = sum.bytes(segment).checksum().to_be_bytes();
+    segment.get_mut(CHECKSUM)?.copy_from_slice(&checksum);
+    Some(())
 }

@@ -11,6 +11,8 @@ pub const HEADER_LEN: usize = 104;
 pub const PROOF_LEN: usize = 24;
 /// The longest credential in bytes.
 pub const MAX_CREDENTIAL: usize = 960;
+/// Length in bytes of what stands before the credential.
+pub const HEAD_LEN: usize = HEADER_LEN + PROOF_LEN;
 /// The longest HELLO in bytes.
 pub const MAX_LEN: usize = HEADER_LEN + PROOF_LEN + MAX_CREDENTIAL;
 /// The first four bytes.
@@ -176,5 +178,14 @@ impl<'a> Hello<'a> {
 #[must_use]
 pub fn encode(header: &[u8; HEADER_LEN], proof: &SegmentProof, credential: &[u8]) -> Vec<u8> {
     debug_assert_eq!(header[6..8], (credential.len() as u16).to_be_bytes());
-    [&header[..], &proof.to_bytes(), credential].concat()
+    [&head(header, proof)[..], credential].concat()
+}
+
+/// What stands before the credential.
+#[must_use]
+pub fn head(header: &[u8; HEADER_LEN], proof: &SegmentProof) -> [u8; HEAD_LEN] {
+    let mut bytes = [0; HEAD_LEN];
+    bytes[..HEADER_LEN].copy_from_slice(header);
+    bytes[HEADER_LEN..].copy_from_slice(&proof.to_bytes());
+    bytes
 }

@@ -11,8 +11,10 @@ use crate::{
 
 /// The first four bytes.
 pub const MAGIC: [u8; 4] = *b"LBRE";
+/// Length in bytes of what stands before the credential.
+pub const HEAD_LEN: usize = 24;
 /// The longest REPLY in bytes.
-pub const MAX_LEN: usize = 40 + MAX_CREDENTIAL;
+pub const MAX_LEN: usize = HEAD_LEN + MAX_CREDENTIAL + 16;
 
 /// A checked view of a whole REPLY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,16 +58,18 @@ impl<'a> Reply<'a> {
     /// The bytes on the wire.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
+        [&self.head()[..], self.credential, &self.mac].concat()
+    }
+
+    /// What stands before the credential.
+    #[must_use]
+    pub fn head(&self) -> [u8; HEAD_LEN] {
         debug_assert!((1..=MAX_CREDENTIAL).contains(&self.credential.len()));
-        let length = (self.credential.len() as u16).to_be_bytes();
-        [
-            &MAGIC[..],
-            &[VERSION, 0],
-            &length,
-            &self.nonce,
-            self.credential,
-            &self.mac,
-        ]
-        .concat()
+        let mut bytes = [0; HEAD_LEN];
+        bytes[0..4].copy_from_slice(&MAGIC);
+        bytes[4] = VERSION;
+        bytes[6..8].copy_from_slice(&(self.credential.len() as u16).to_be_bytes());
+        bytes[8..24].copy_from_slice(&self.nonce);
+        bytes
     }
 }

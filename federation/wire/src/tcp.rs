@@ -179,9 +179,11 @@ impl<'a> Segment<'a> {
         Options::new(self.options)
     }
 
-    /// The bytes of each option and each no-op, up to the end of the list.
-    pub(crate) fn options_with_nops(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        options::Walk::new(self.options)
+    /// The options with no-ops, up to the end of the list.
+    pub(crate) fn option_bytes(&self) -> &'a [u8] {
+        let mut walk = options::Walk::new(self.options);
+        let length = walk.by_ref().map(<[u8]>::len).sum();
+        self.options.get(..length).unwrap_or_default()
     }
 
     /// The first option of `kind`.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use handshake::{
     credentials::{CredentialCache, Verifier},
     half_open::HalfOpen,
+    hash::Seed,
     replay::{NONCE_LIFE, ReplayCache},
     transit::{Origin, Passed, Refused, Transit, TransitSnapshot},
 };
@@ -158,14 +159,15 @@ impl Flows {
         let flow_shards = limits.flow_shards.clamp(1, 1 << 16).next_power_of_two();
         let handshake_shards = limits.handshake_shards.clamp(1, 1 << 10);
         let per = |total: u32, shards: usize| total.div_ceil(shards as u32).max(1);
-        let nonces = Arc::new(Mutex::new(ReplayCache::new(limits.nonces)));
+        let seed = Seed::new(key);
+        let nonces = Arc::new(Mutex::new(ReplayCache::new(limits.nonces, &seed)));
         let half_open = per(limits.half_open, handshake_shards) as usize;
         let unproven = per(limits.unproven_per_second, handshake_shards);
         let handshakes = || {
             let verifier = Verifier::one_of(handshake_shards as u32, cache.clone());
             Mutex::new(Handshakes {
-                transit: Transit::new(verifier, nonces.clone(), half_open, unproven),
-                tracks: HalfOpen::new(half_open),
+                transit: Transit::new(verifier, nonces.clone(), half_open, unproven, &seed),
+                tracks: HalfOpen::new(half_open, &seed),
             })
         };
         let table = || Mutex::new(FlowTable::new(per(limits.established, flow_shards)));

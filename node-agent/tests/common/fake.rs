@@ -108,7 +108,7 @@ impl Fake {
             opened: identity::UnixMillis(1),
         };
         if self.live.insert(key, record.clone()).is_none() {
-            self.events.push_back(Event::FlowOpened(Box::new(record)));
+            self.events.push_back(Event::FlowOpened(record.into()));
         }
     }
 }

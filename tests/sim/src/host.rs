@@ -171,7 +171,7 @@ impl Host {
         while let Some(event) = node.poll_event() {
             match event {
                 Event::FlowOpened(record) => {
-                    self.records.insert(record.key, *record);
+                    self.records.insert(record.key, FlowRecord::clone(&record));
                 }
                 Event::FlowCut { key, .. } => {
                     self.records.remove(&key);

@@ -1,7 +1,7 @@
 //! The initiator's side: HELLO on the SYN, REPLY judged on the SYN-ACK, CONFIRM until the server
 //! was heard.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use identity::{Mono, Now};
 use policy::{DropReason, Peer, model::Direction};
@@ -33,8 +33,8 @@ const CONFIRM_ROOM: u16 = confirm::LEN as u16;
 pub(super) struct Initiating {
     /// HELLO's fixed header, which the transcript covers.
     header: HelloHeader,
-    /// HELLO as it was sent, for retransmissions.
-    hello: Vec<u8>,
+    /// As it was sent, for retransmissions.
+    proof: SegmentProof,
     made: Mono,
     /// The key in the credential that HELLO carries.
     secret: AgentSecret,
@@ -72,7 +72,8 @@ impl Node {
                 return Err(reason);
             }
             if now.mono.since(half.made) < HELLO_LIFE {
-                return attach_hello(p, &half.hello);
+                let head = hello::head(&half.header.to_bytes(), &half.proof);
+                return attach_hello(p, &head, identity.credential.bytes());
             }
         }
         let destination = p.destination(&snapshot.networks, p.key.dst, p.key.dport)?;
@@ -90,12 +91,13 @@ impl Node {
         };
         let header_bytes = header.to_bytes();
         let (key_id, mac) = snapshot.segment_keys.prove(&header_bytes);
-        let hello = hello::encode(&header_bytes, &SegmentProof { key_id, mac }, credential);
-        let packet = attach_hello(p, &hello)?;
+        let proof = SegmentProof { key_id, mac };
+        let head = hello::head(&header_bytes, &proof);
+        let packet = attach_hello(p, &head, credential)?;
         let secret = identity.secret.clone();
         let half = Initiating {
             header,
-            hello,
+            proof,
             made: now.mono,
             secret,
             refused: None,
@@ -126,8 +128,9 @@ impl Node {
         let Answer {
             reply,
             hash,
-            claims,
+            credential,
         } = judge.reply(tcp, now)?;
+        let claims = &credential.claims;
         let transcript = Transcript {
             protocol: key.protocol,
             hello: half.header.to_bytes(),
@@ -139,12 +142,12 @@ impl Node {
             .pairs
             .keys(&half.secret, Role::Initiator, &claims.agent_key);
         let keys = keys.ok_or(DropReason::BadCredential)?;
-        if !tags_equal(&transcript.tag(&keys, Role::Responder), &reply.mac) {
+        if !tags_equal(&transcript.tag(keys, Role::Responder), &reply.mac) {
             return Err(DropReason::BadMac);
         }
-        let confirm = transcript.tag(&keys, Role::Initiator);
+        let confirm = transcript.tag(keys, Role::Initiator);
         // The server is proven. Its labels are known only now, so egress is decided only now.
-        let claims = judge.newest(&claims)?;
+        let claims = judge.newest(claims)?;
         let pod = snapshot
             .pods
             .get(&key.src)
@@ -184,15 +187,15 @@ impl Node {
                 key,
                 ends: Ends::Initiator {
                     pod_uid: pod.uid.clone(),
-                    remote: RemoteEnd::Proven(reply.credential.to_vec()),
+                    remote: RemoteEnd::Proven(credential.bytes.clone()),
                 },
-                rule: rule.map(|rule| rule.to_string()).unwrap_or_default(),
+                rule: rule.map(|rule| rule.words()).unwrap_or_default(),
                 epoch: snapshot.epoch,
                 opened: now.unix,
             };
             let (remote, isn) = (Some(claims), Some(tcp.ack_number().wrapping_sub(1)));
             self.open(Live {
-                record,
+                record: Arc::new(record),
                 remote,
                 confirm: Some(confirm),
                 isn,
@@ -264,7 +267,7 @@ impl Node {
         }
         let live = self.live.flow_mut(&key)?;
         live.marked = true;
-        let record = Box::new(live.record.clone());
+        let record = live.record.clone();
         self.emit(Event::FlowOpened(record));
         Some(ESTABLISHED)
     }
@@ -306,8 +309,9 @@ impl Node {
 }
 
 /// The SYN with marker and HELLO, and without what could carry data or another subflow.
-fn attach_hello(p: &Parsed<'_>, hello: &[u8]) -> Fate {
-    let packet = p.syn_edit()?.add_option(&MARKER).payload(hello).finish();
+fn attach_hello(p: &Parsed<'_>, head: &[u8], credential: &[u8]) -> Fate {
+    let edit = p.syn_edit()?.add_option(&MARKER);
+    let packet = edit.payload_parts([head, credential, &[]]).finish();
     let packet = packet.map_err(|_| DropReason::NoOptionSpace)?;
     Ok(Handled::Rewrite {
         packet,

@@ -1,6 +1,6 @@
 //! Established flows: what they were allowed by, and the decision anew when the snapshot changes.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use identity::{Claims, UnixMillis, verify_credential};
 use policy::{DropReason, Peer, RuleRef, model::Direction};
@@ -11,7 +11,7 @@ use super::{
     decide::{decide, decide_local},
     snapshot::NodeSnapshot,
 };
-use crate::keys::Tag;
+use crate::{hash::Seed, keys::Tag, table::FlowTable};
 
 /// A flow as it is written to disk, so that a restarted agent can judge it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ pub struct FlowRecord {
     /// Which ends are pods of this node, and what the other end proved.
     pub ends: Ends,
     /// The rule that allowed it, in words; empty when a default did.
-    pub rule: String,
+    pub rule: Arc<str>,
     /// The epoch of the snapshot that decided.
     pub epoch: u64,
     /// When it was opened.
@@ -34,23 +34,23 @@ pub enum Ends {
     /// The initiator is a pod of this node, with this UID.
     Initiator {
         /// The pod's UID.
-        pod_uid: String,
+        pod_uid: Arc<str>,
         /// The other end.
         remote: RemoteEnd,
     },
     /// The responder is a pod of this node, with this UID.
     Responder {
         /// The pod's UID.
-        pod_uid: String,
+        pod_uid: Arc<str>,
         /// The other end.
         remote: RemoteEnd,
     },
     /// Both are.
     Both {
         /// The initiator's UID.
-        initiator_uid: String,
+        initiator_uid: Arc<str>,
         /// The responder's UID.
-        responder_uid: String,
+        responder_uid: Arc<str>,
     },
 }
 
@@ -58,17 +58,34 @@ pub enum Ends {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteEnd {
     /// It proved this credential.
-    Proven(#[serde(with = "serde_bytes")] Vec<u8>),
+    Proven(#[serde(with = "byte_string")] Arc<[u8]>),
     /// An address without identity.
     Address,
     /// The node itself.
     Node,
 }
 
+/// Bytes as one string of them, not as a list of numbers.
+mod byte_string {
+    use std::sync::Arc;
+
+    use serde::{Deserializer, Serializer};
+    use serde_bytes::{ByteBuf, Bytes};
+
+    pub fn serialize<S: Serializer>(bytes: &Arc<[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        serde_bytes::serialize(Bytes::new(bytes), to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<[u8]>, D::Error> {
+        serde_bytes::deserialize(from).map(|bytes: ByteBuf| bytes.into_vec().into())
+    }
+}
+
 /// An established flow in memory.
 #[derive(Clone, Debug)]
 pub(super) struct Live {
-    pub record: FlowRecord,
+    /// Shared with the event that has it stored.
+    pub record: Arc<FlowRecord>,
     /// What the remote end proved, if it did.
     pub remote: Option<Arc<Claims>>,
     /// The CONFIRM of the flow: an initiator attaches it, a responder takes it off, as long as the
@@ -83,14 +100,14 @@ pub(super) struct Live {
 /// The flows of this node, by their initiator-to-responder key.
 #[derive(Debug)]
 pub(super) struct LiveTable {
-    flows: BTreeMap<FlowKey, Live>,
+    flows: FlowTable<Live>,
     capacity: usize,
 }
 
 impl LiveTable {
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, seed: &Seed) -> Self {
         Self {
-            flows: BTreeMap::new(),
+            flows: FlowTable::new(seed),
             capacity,
         }
     }
@@ -98,7 +115,7 @@ impl LiveTable {
     /// Adds or replaces a flow; an established flow is never evicted for a new one.
     pub fn insert(&mut self, live: Live) -> Result<(), DropReason> {
         let key = live.record.key;
-        if self.flows.len() >= self.capacity && !self.flows.contains_key(&key) {
+        if self.flows.len() >= self.capacity && self.flows.find(&key).is_none() {
             return Err(DropReason::TableFull);
         }
         self.flows.insert(key, live);
@@ -132,23 +149,27 @@ impl LiveTable {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Live> {
-        self.flows.values()
+        self.flows.iter().map(|(_, live)| live)
     }
 
     /// Decides every flow by `snapshot`; returns those that may not go on, and why.
     pub fn decide_again(&mut self, snapshot: &NodeSnapshot) -> Vec<(FlowKey, DropReason)> {
         let mut cut = Vec::new();
-        self.flows.retain(|key, live| match live.decide(snapshot) {
+        let ended = self.flows.pick(|key, live| match live.decide(snapshot) {
             Ok(rule) => {
-                live.record.rule = rule.map(|rule| rule.to_string()).unwrap_or_default();
-                live.record.epoch = snapshot.epoch;
-                true
+                let record = Arc::make_mut(&mut live.record);
+                record.rule = rule.map(|rule| rule.words()).unwrap_or_default();
+                record.epoch = snapshot.epoch;
+                false
             }
             Err(reason) => {
                 cut.push((*key, reason));
-                false
+                true
             }
         });
+        for place in ended {
+            self.flows.remove_at(place);
+        }
         cut
     }
 }
@@ -184,7 +205,7 @@ impl Live {
             }
         };
         Ok(Self {
-            record,
+            record: Arc::new(record),
             remote,
             confirm: None,
             isn: None,
@@ -202,7 +223,7 @@ impl Live {
         }
         let key = self.record.key;
         let local = |address: IpAddr, uid: &str| {
-            let pod = snapshot.pods.get(&address).filter(|pod| pod.uid == uid);
+            let pod = snapshot.pods.get(&address).filter(|pod| *pod.uid == *uid);
             let pod = pod.ok_or(DropReason::Revoked)?;
             pod.identity
                 .as_ref()

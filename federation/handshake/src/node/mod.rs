@@ -37,6 +37,7 @@ use crate::{
     bucket::Bucket,
     credentials::{SmallCache, Verifier},
     half_open::HalfOpen,
+    hash::Seed,
     packet::Parsed,
     replay::ReplayCache,
 };
@@ -102,7 +103,7 @@ pub struct Transmit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A flow was established; its record is to be stored before the packet goes on.
-    FlowOpened(Box<FlowRecord>),
+    FlowOpened(Arc<FlowRecord>),
     /// A flow may not go on: its kernel mark is to be cleared.
     FlowCut {
         /// From initiator to responder.
@@ -115,7 +116,7 @@ pub enum Event {
         /// From initiator to responder.
         key: FlowKey,
         /// The rule, in words.
-        rule: String,
+        rule: Arc<str>,
     },
     /// A connection was refused, for the flow log.
     Refused {
@@ -124,7 +125,7 @@ pub enum Event {
         /// Why.
         reason: DropReason,
         /// The rule, in words; empty when none decided.
-        rule: String,
+        rule: Arc<str>,
     },
 }
 
@@ -179,6 +180,8 @@ pub struct Counters {
 /// The enforcer of one node.
 pub struct Node {
     snapshot: Arc<NodeSnapshot>,
+    /// How many there were before it.
+    snapshots: u64,
     rng: Box<dyn CryptoRng + Send>,
     verifier: Verifier,
     replay: ReplayCache,
@@ -212,24 +215,28 @@ const ONCE: Fate = Ok(Handled::Accept(Mark::Once));
 const ESTABLISHED: Fate = Ok(Handled::Accept(Mark::Established));
 
 impl Node {
-    /// A node without flows. `rng` makes nonces: it must be seeded from the system's randomness.
+    /// A node without flows. `rng` makes nonces and seeds tables: it must be seeded from the system's randomness.
     #[must_use]
     pub fn new(
         snapshot: Arc<NodeSnapshot>,
         limits: NodeLimits,
-        rng: Box<dyn CryptoRng + Send>,
+        mut rng: Box<dyn CryptoRng + Send>,
     ) -> Self {
+        let mut key = [0; 16];
+        rng.fill_bytes(&mut key);
+        let seed = Seed::new(&key);
         Self {
             snapshot,
+            snapshots: 0,
             rng,
             verifier: Verifier::new(Arc::new(SmallCache::new(limits.credentials))),
-            replay: ReplayCache::new(limits.nonces),
+            replay: ReplayCache::new(limits.nonces, &seed),
             pairs: PairCache::new(limits.pairs),
             unproven: Bucket::new(limits.unproven_per_second, limits.unproven_per_second),
             resets: Bucket::new(limits.resets_per_second, limits.resets_per_second),
-            initiating: HalfOpen::new(limits.half_open),
-            responding: HalfOpen::new(limits.half_open),
-            live: LiveTable::new(limits.flows),
+            initiating: HalfOpen::new(limits.half_open, &seed),
+            responding: HalfOpen::new(limits.half_open, &seed),
+            live: LiveTable::new(limits.flows, &seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -253,6 +260,7 @@ impl Node {
         self.responding
             .retain(|key, _| snapshot.pods.contains_key(&key.dst));
         self.snapshot = snapshot;
+        self.snapshots += 1;
     }
 
     /// Takes a flow that an earlier process recorded and that the kernel still marks.
@@ -332,7 +340,7 @@ impl Node {
 
     /// The established flows.
     pub fn flows(&self) -> impl Iterator<Item = &FlowRecord> {
-        self.live.iter().map(|live| &live.record)
+        self.live.iter().map(|live| &*live.record)
     }
 
     /// Signature checks made so far.
@@ -403,9 +411,7 @@ impl Node {
 
     /// Adds an established flow and has its record stored.
     fn open(&mut self, live: Live) -> Result<(), DropReason> {
-        let opened = live
-            .marked
-            .then(|| Event::FlowOpened(Box::new(live.record.clone())));
+        let opened = live.marked.then(|| Event::FlowOpened(live.record.clone()));
         self.live.insert(live)?;
         if let Some(event) = opened {
             self.emit(event);
@@ -416,7 +422,7 @@ impl Node {
     /// Notes the Log rules that matched a new connection; returns what policy says of it.
     fn heed(&mut self, key: FlowKey, judgement: Judgement) -> Result<Option<RuleRef>, Refusal> {
         for rule in judgement.logs {
-            let rule = rule.to_string();
+            let rule = rule.words();
             self.emit(Event::Logged { key, rule });
         }
         judgement.outcome
@@ -427,7 +433,7 @@ impl Node {
         let rule = refusal
             .rule
             .as_ref()
-            .map(ToString::to_string)
+            .map(RuleRef::words)
             .unwrap_or_default();
         self.emit(Event::Refused {
             key,

@@ -27,20 +27,19 @@ impl PairCache {
     }
 
     /// The keys of `own` in `role` with the owner of `peer`; `None` for a useless `peer`.
-    pub fn keys(&mut self, own: &AgentSecret, role: Role, peer: &[u8; 32]) -> Option<PairKeys> {
+    pub fn keys(&mut self, own: &AgentSecret, role: Role, peer: &[u8; 32]) -> Option<&PairKeys> {
         let id = (own.public(), *peer, role);
-        if let Some(keys) = self.keys.get(&id) {
-            return Some(keys.clone());
+        if !self.keys.contains_key(&id) {
+            let keys = own.pair(role, peer)?;
+            if self.keys.len() >= self.capacity
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.keys.remove(&oldest);
+            }
+            self.order.push_back(id);
+            self.keys.insert(id, keys);
         }
-        let keys = own.pair(role, peer)?;
-        if self.keys.len() >= self.capacity
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.keys.remove(&oldest);
-        }
-        self.order.push_back(id);
-        self.keys.insert(id, keys.clone());
-        Some(keys)
+        self.keys.get(&id)
     }
 
     /// Forgets the keys of own secrets that are no longer in use.

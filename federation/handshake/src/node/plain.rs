@@ -155,12 +155,12 @@ impl Node {
         let record = FlowRecord {
             key: p.key,
             ends,
-            rule: rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            rule: rule.map(|rule| rule.words()).unwrap_or_default(),
             epoch: self.snapshot.epoch,
             opened: now.unix,
         };
         self.open(Live {
-            record,
+            record: Arc::new(record),
             remote: None,
             confirm: None,
             isn: None,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use identity::{Claims, CredentialHash, Now};
-use policy::{DropReason, Peer, model::Direction};
+use policy::{DropReason, Peer, RuleRef, model::Direction};
 use wire::{hello::HelloHeader, marker::MARKER, reply::Reply};
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     decide::decide, live::Live,
 };
 use crate::{
+    credentials::Verified,
     judge::{self, Judge, Judged, Standing, Vouched},
     keys::{Role, Tag, tags_equal},
     packet::{Parsed, Tcp},
@@ -22,14 +23,24 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Responding {
     header: HelloHeader,
-    /// What the initiator proves, once CONFIRM holds.
-    remote: Arc<Claims>,
-    credential: Vec<u8>,
+    /// What the initiator proves, once CONFIRM holds: its key makes the MAC.
+    credential: Verified,
+    allowed: Allowed,
     /// One for each HELLO.
     nonce: [u8; 16],
     /// REPLY's MAC and the CONFIRM to expect, for the SYN-ACK's sequence number.
     sent: Option<Sent>,
     confirmed: bool,
+}
+
+/// What policy said on the SYN.
+#[derive(Debug)]
+struct Allowed {
+    /// The snapshot that was asked; see [`Node::snapshots`].
+    snapshot: u64,
+    /// What the initiator's pod was by then.
+    remote: Arc<Claims>,
+    rule: Option<RuleRef>,
 }
 
 #[derive(Debug)]
@@ -81,7 +92,7 @@ impl Node {
             Judged::Repeated(_) => return strip(p),
             Judged::Believed(believed) => believed,
         };
-        let (hello, remote) = (believed.hello, believed.newest);
+        let remote = believed.newest;
         let peer = Peer::Identity {
             claims: &remote,
             address: Some(p.key.src),
@@ -93,30 +104,34 @@ impl Node {
             peer,
             &p.key,
         );
-        if let Err(refusal) = self.heed(p.key, judgement) {
-            if refusal.reject
-                && let Some(packet) = p.reset()
-            {
-                self.send(Transmit {
-                    packet,
-                    to_pod: false,
-                });
+        let rule = match self.heed(p.key, judgement) {
+            Ok(rule) => rule,
+            Err(refusal) => {
+                if refusal.reject
+                    && let Some(packet) = p.reset()
+                {
+                    self.send(Transmit {
+                        packet,
+                        to_pod: false,
+                    });
+                }
+                return Err(self.refuse(p.key, &refusal));
             }
-            return Err(self.refuse(p.key, &refusal));
-        }
+        };
         let packet = strip(p)?;
-        let header = hello.header;
-        if !self.replay.remember(header.nonce, believed.seen, now.mono) {
-            return Err(DropReason::TableFull);
-        }
+        let header = believed.hello.header;
+        self.replay
+            .remember(header.nonce, believed.seen, now.mono)?;
         let mut nonce = [0; 16];
         self.rng.fill_bytes(&mut nonce);
-        let credential = hello.credential.to_vec();
-        // The claims of the credential itself: its key makes the MAC.
         let half = Responding {
             header,
-            remote: believed.claims,
-            credential,
+            credential: believed.credential,
+            allowed: Allowed {
+                snapshot: self.snapshots,
+                remote,
+                rule,
+            },
             nonce,
             sent: None,
             confirmed: false,
@@ -148,9 +163,11 @@ impl Node {
         let mac = match reuse {
             Some(sent) => sent.mac,
             None => {
-                let keys =
-                    self.pairs
-                        .keys(&identity.secret, Role::Responder, &half.remote.agent_key);
+                let keys = self.pairs.keys(
+                    &identity.secret,
+                    Role::Responder,
+                    &half.credential.claims.agent_key,
+                );
                 let keys = keys.ok_or(DropReason::BadCredential)?;
                 let transcript = Transcript {
                     protocol: key.protocol,
@@ -159,8 +176,8 @@ impl Node {
                     nonce: half.nonce,
                     isn: tcp.seq(),
                 };
-                let mac = transcript.tag(&keys, Role::Responder);
-                let confirm = transcript.tag(&keys, Role::Initiator);
+                let mac = transcript.tag(keys, Role::Responder);
+                let confirm = transcript.tag(keys, Role::Initiator);
                 half.sent = Some(Sent {
                     isn: tcp.seq(),
                     responder,
@@ -175,9 +192,10 @@ impl Node {
             nonce: half.nonce,
             credential,
             mac,
-        }
-        .encode();
-        let edit = p.syn_edit()?.add_option(&MARKER).payload(&reply);
+        };
+        let head = reply.head();
+        let edit = p.syn_edit()?.add_option(&MARKER);
+        let edit = edit.payload_parts([&head, credential, &mac]);
         let packet = edit.finish().map_err(|_| DropReason::NoOptionSpace)?;
         Ok(Handled::Rewrite {
             packet,
@@ -243,47 +261,44 @@ impl Node {
         let identity = pod.identity.as_ref().ok_or(DropReason::NoCredential)?;
         let half = self
             .responding
-            .entry_mut(&p.key)
+            .entry(&p.key)
             .ok_or(DropReason::UnknownFlow)?;
-        // Policy or labels may have changed since the SYN: the newest decide.
-        let remote = snapshot
-            .changes
-            .newest(&half.remote)
-            .ok_or(DropReason::Revoked)?;
         let confirm = half.sent.as_ref().map(|sent| sent.confirm);
         let (isn, credential) = (half.header.isn, half.credential.clone());
-        let peer = Peer::Identity {
-            claims: &remote,
-            address: Some(p.key.src),
-        };
-        // Its Log rules spoke on the SYN.
-        let rule = match decide(
-            &snapshot,
-            Direction::Ingress,
-            &identity.claims,
-            peer,
-            &p.key,
-        )
-        .outcome
-        {
-            Ok(rule) => rule,
-            Err(refusal) => {
-                self.responding.remove(&p.key);
-                return Err(self.refuse(p.key, &refusal));
+        let (remote, rule) = if half.allowed.snapshot == self.snapshots {
+            (half.allowed.remote.clone(), half.allowed.rule.clone())
+        } else {
+            // Policy or labels may have changed since the SYN: the newest decide.
+            let remote = snapshot
+                .changes
+                .newest(&credential.claims)
+                .ok_or(DropReason::Revoked)?;
+            let peer = Peer::Identity {
+                claims: &remote,
+                address: Some(p.key.src),
+            };
+            let own = &identity.claims;
+            // Its Log rules spoke on the SYN.
+            match decide(&snapshot, Direction::Ingress, own, peer, &p.key).outcome {
+                Ok(rule) => (remote, rule),
+                Err(refusal) => {
+                    self.responding.remove(&p.key);
+                    return Err(self.refuse(p.key, &refusal));
+                }
             }
         };
         let record = FlowRecord {
             key: p.key,
             ends: Ends::Responder {
                 pod_uid: pod.uid.clone(),
-                remote: RemoteEnd::Proven(credential),
+                remote: RemoteEnd::Proven(credential.bytes),
             },
-            rule: rule.map(|rule| rule.to_string()).unwrap_or_default(),
+            rule: rule.map(|rule| rule.words()).unwrap_or_default(),
             epoch: snapshot.epoch,
             opened: now.unix,
         };
         let live = Live {
-            record,
+            record: Arc::new(record),
             remote: Some(remote),
             confirm,
             isn: Some(isn),

@@ -44,7 +44,7 @@ pub struct NodeSnapshot {
 #[derive(Clone, Debug)]
 pub struct LocalPod {
     /// The pod's UID, as its source gives it.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Its identity, once the issuer gave one.
     pub identity: Option<LocalIdentity>,
 }

@@ -16,7 +16,8 @@ use wire::flow::FlowKey;
 pub use snapshot::TransitSnapshot;
 
 use crate::{
-    bucket::Bucket, credentials::Verifier, half_open::HalfOpen, packet::Parsed, replay::ReplayCache,
+    bucket::Bucket, credentials::Verifier, half_open::HalfOpen, hash::Seed, packet::Parsed,
+    replay::ReplayCache,
 };
 use opening::Half;
 
@@ -82,20 +83,21 @@ pub struct Transit {
 
 impl Transit {
     /// A shard for at most `half_open` flows; `unproven_per_second` HELLOs without a segment proof
-    /// are looked at.
+    /// are looked at. `seed` keeps strangers from aiming at one slot.
     #[must_use]
     pub fn new(
         verifier: Verifier,
         replay: Arc<Mutex<ReplayCache>>,
         half_open: usize,
         unproven_per_second: u32,
+        seed: &Seed,
     ) -> Self {
         let unproven = Bucket::new(unproven_per_second, unproven_per_second);
         Self {
             verifier,
             replay,
             unproven,
-            half: HalfOpen::new(half_open),
+            half: HalfOpen::new(half_open, seed),
         }
     }
 

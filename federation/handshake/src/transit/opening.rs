@@ -87,9 +87,7 @@ impl Transit {
         }
         let packet = with_proof(p, &hello, origin, snapshot)?;
         let header = hello.header;
-        if !lock(&self.replay).remember(header.nonce, believed.seen, now.mono) {
-            return Err(DropReason::TableFull.into());
-        }
+        lock(&self.replay).remember(header.nonce, believed.seen, now.mono)?;
         let half = Half {
             header,
             initiator,
@@ -121,7 +119,7 @@ impl Transit {
         let ends = Ends {
             key,
             initiator: half.initiator.clone(),
-            responder: judge.newest(&answer.claims)?,
+            responder: judge.newest(&answer.credential.claims)?,
         };
         decide_pair(snapshot, &ends)?;
         half.responder = Some(ends.responder);
@@ -176,9 +174,9 @@ fn with_proof(
             SegmentProof { key_id, mac }
         }
     };
-    let payload = hello::encode(hello.header_bytes, &proof, hello.credential);
+    let head = hello::head(hello.header_bytes, &proof);
     p.edit()?
-        .payload(&payload)
+        .payload_parts([&head, hello.credential, &[]])
         .finish()
         .map_err(|_| DropReason::Malformed)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handshake::credentials::PodState;
+use handshake::credentials::{PodState, PodStates};
 use policy::DropReason;
 
 use super::*;
@@ -64,4 +64,29 @@ fn a_relabelled_or_deleted_peer_is_decided_by_what_it_is_now() {
         let syn = out(&mut a, &again.syn(), at(31));
         assert_eq!(dropped(to_pod(&mut b, &syn, 32)), reason);
     }
+}
+
+/// Records come over several ways and in any order: an old one must not undo a newer one.
+#[test]
+fn row_24_a_record_that_comes_late_undoes_nothing() {
+    let relabelled = |generation, label: &str| {
+        let mut claims = claims("east", label, &secret("east"));
+        claims.pod_uid = "uid".into();
+        claims.generation = generation;
+        PodState::Relabelled(Arc::new(claims))
+    };
+    let mut credential = claims("east", "frontend", &secret("east"));
+    credential.pod_uid = "uid".into();
+    let credential = Arc::new(credential);
+    let mut states = PodStates::default();
+    let mut hears = |state| {
+        states.insert(domain("east"), "uid".into(), state);
+        let newest = states.newest(&credential);
+        newest.map(|claims| claims.pod.clone())
+    };
+    assert_eq!(hears(relabelled(3, "batch")).as_deref(), Some("batch"));
+    assert_eq!(hears(relabelled(2, "frontend")).as_deref(), Some("batch"));
+    assert_eq!(hears(relabelled(4, "db")).as_deref(), Some("db"));
+    assert_eq!(hears(PodState::Gone), None);
+    assert_eq!(hears(relabelled(5, "frontend")), None, "a UID has one life");
 }

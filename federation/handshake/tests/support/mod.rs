@@ -11,6 +11,7 @@ use std::{
 use etherparse::{PacketBuilder, TcpHeader, TcpOptionElement};
 use handshake::{
     credentials::{PodStates, SmallCache, Verifier},
+    hash::Seed,
     keys::{AgentSecret, MacKey, SegmentKey, SegmentKeys},
     node::{Event, Handled, LocalIdentity, LocalPod, Mark, Node, NodeLimits, NodeSnapshot, Path},
     replay::ReplayCache,
@@ -111,7 +112,7 @@ pub fn local_pod(cluster: &str, pod: &str) -> LocalPod {
     let credential = issuer(cluster).issue(&claims).unwrap();
     let uid = claims.pod_uid.clone();
     LocalPod {
-        uid,
+        uid: uid.into(),
         identity: Some(LocalIdentity {
             credential,
             claims: Arc::new(claims),
@@ -249,11 +250,13 @@ pub fn transit_snapshot(cluster: &str) -> TransitSnapshot {
 }
 
 pub fn transit() -> Transit {
+    let seed = Seed::new(&[5; 16]);
     Transit::new(
         Verifier::new(Arc::new(SmallCache::new(64))),
-        Arc::new(Mutex::new(ReplayCache::new(1024))),
+        Arc::new(Mutex::new(ReplayCache::new(1024, &seed))),
         1024,
         100,
+        &seed,
     )
 }
 

@@ -30,7 +30,7 @@ impl AgentMember {
                 claims: identity.claims.clone(),
                 secret: identity.secret.clone(),
             });
-            let uid = pod.workload.uid.clone();
+            let uid = pod.workload.uid.as_str().into();
             serves(address, pod.workload).then_some((address, LocalPod { uid, identity }))
         });
         let told = match &*self.ranges {
