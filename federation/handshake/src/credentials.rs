@@ -240,7 +240,10 @@ impl Verifier {
         // Bounded: an upstream is the own cluster or a configured peer.
         self.budgets
             .entry(upstream.clone())
-            .or_insert_with(|| Bucket::new(VERIFY_RATE / self.shares, VERIFY_BURST / self.shares))
+            .or_insert_with(|| {
+                let share = |whole: u32| (whole / self.shares).max(1);
+                Bucket::new(share(VERIFY_RATE), share(VERIFY_BURST))
+            })
             .take(now)
     }
 }

@@ -39,14 +39,13 @@ impl<T> HalfOpen<T> {
         }
     }
 
-    /// Puts `value` under `key` until `deadline`, in place of what was there. Returns true when the
-    /// oldest entry had to go for it. Quick when `deadline` is not before those given earlier.
-    pub fn insert(&mut self, key: FlowKey, value: T, deadline: Mono) -> bool {
+    /// Puts `value` under `key` until `deadline`, in place of what was there. Returns the key of the
+    /// oldest entry when that had to go for it. Quick when `deadline` is not before those given
+    /// earlier.
+    pub fn insert(&mut self, key: FlowKey, value: T, deadline: Mono) -> Option<FlowKey> {
         self.remove(&key);
         let full = self.entries.len() >= self.capacity;
-        if full && let Some(oldest) = self.oldest {
-            self.take(oldest);
-        }
+        let evicted = if full { self.pop_oldest() } else { None };
         let mut older = self.newest;
         while let Some((place, entry)) = self.entry_at(older)
             && entry.deadline > deadline
@@ -67,7 +66,15 @@ impl<T> HalfOpen<T> {
         let place = Some(self.entries.insert(key, entry));
         *self.newer_of(older) = place;
         *self.older_of(newer) = place;
-        full
+        evicted
+    }
+
+    /// Forgets the oldest entry; returns its key.
+    pub fn pop_oldest(&mut self) -> Option<FlowKey> {
+        let place = self.oldest?;
+        let key = *self.entries.key(place)?;
+        self.take(place);
+        Some(key)
     }
 
     /// The entry under `key`.
@@ -194,12 +201,10 @@ mod tests {
                     0..=2 => {
                         naive.retain(|(other, ..)| *other != number);
                         let full = naive.len() >= capacity;
-                        if full {
-                            naive.remove(0);
-                        }
+                        let evicted = full.then(|| key(naive.remove(0).0));
                         naive.push((number, value, time));
                         naive.sort_by_key(|(_, _, deadline)| *deadline);
-                        prop_assert_eq!(table.insert(key(number), value, at(time)), full);
+                        prop_assert_eq!(table.insert(key(number), value, at(time)), evicted);
                     }
                     3 => {
                         let known = naive.iter().position(|(other, ..)| *other == number);

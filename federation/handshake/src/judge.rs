@@ -54,6 +54,8 @@ pub(crate) struct Standing<'h> {
 pub(crate) struct Half<'h> {
     /// Its newest HELLO.
     pub header: &'h HelloHeader,
+    /// Somebody answered for it.
+    pub proven: bool,
     /// CONFIRM was seen.
     pub confirmed: bool,
 }
@@ -69,6 +71,8 @@ pub(crate) enum Judged<'p> {
 /// A HELLO whose credential is believed.
 pub(crate) struct Believed<'p> {
     pub hello: Hello<'p>,
+    /// Somebody answered for it.
+    pub proven: bool,
     /// What its nonce is to be remembered with.
     pub seen: Seen,
     pub credential: Verified,
@@ -117,6 +121,7 @@ impl Judge<'_> {
         let newest = self.newest(&credential.claims)?;
         Ok(Judged::Believed(Believed {
             hello,
+            proven,
             seen,
             credential,
             newest,
@@ -188,6 +193,8 @@ impl Standing<'_> {
             (Freshness::New, Some(half)) if half.header.isn == header.isn => {
                 match header.timestamp < half.header.timestamp {
                     true => Err(DropReason::Superseded),
+                    // Whoever saw the SYN can make one like it.
+                    false if half.proven && !proven => Err(DropReason::BadProof),
                     false => Ok(false),
                 }
             }

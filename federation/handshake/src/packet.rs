@@ -26,6 +26,15 @@ pub(crate) struct Parsed<'a> {
     pub tcp: Option<Tcp<'a>>,
 }
 
+/// The packet that an ICMP error quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quoted {
+    /// It was sent by the one that the error goes to, on this flow.
+    Flow(FlowKey),
+    /// Somebody else sent it.
+    Stranger,
+}
+
 /// Its TCP segment.
 #[derive(Debug)]
 pub(crate) struct Tcp<'a>(Segment<'a>);
@@ -72,9 +81,14 @@ impl<'a> Parsed<'a> {
             .is_some_and(|tcp| tcp.0.our_option() != OurOption::Absent)
     }
 
-    /// The flow that an ICMP error speaks of, in the direction of the packet it quotes.
-    pub fn icmp_error_flow(&self) -> Option<FlowKey> {
-        Some(icmp::IcmpError::of(&self.ip).ok()?.about)
+    /// What an ICMP error speaks of.
+    pub fn icmp_error(&self) -> Option<Quoted> {
+        let about = icmp::IcmpError::of(&self.ip).ok()?.about;
+        // To anybody but the sender of what it quotes, it could carry whatever it likes.
+        Some(match about.src == self.key.dst {
+            true => Quoted::Flow(about),
+            false => Quoted::Stranger,
+        })
     }
 
     /// `address` and `port` in the form that the transcript binds.
@@ -114,6 +128,15 @@ impl<'a> Parsed<'a> {
     /// The RST that answers this segment (RFC 9293 section 3.10.7.1); none answers a RST.
     pub fn reset(&self) -> Option<Vec<u8>> {
         edit::reset_for(&self.ip).ok().flatten()
+    }
+
+    /// What tells the sender that policy refuses this packet: a RST, or ICMP "administratively
+    /// prohibited" for what knows no RST; none answers an ICMP error.
+    pub fn rejection(&self) -> Option<Vec<u8>> {
+        match self.tcp {
+            Some(_) => self.reset(),
+            None => edit::icmp_admin_prohibited(&self.ip, self.key.dst),
+        }
     }
 
     /// Seen on a SYN-ACK: the RST|ACK with which the server would have refused the connection.

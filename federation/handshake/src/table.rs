@@ -50,6 +50,10 @@ impl<T> FlowTable<T> {
         self.index.find(self.seed.flow(key), is).copied()
     }
 
+    pub fn key(&self, place: Place) -> Option<&FlowKey> {
+        slot(&self.places, place).map(|slot| &slot.key)
+    }
+
     pub fn at(&self, place: Place) -> Option<&T> {
         slot(&self.places, place).map(|slot| &slot.value)
     }

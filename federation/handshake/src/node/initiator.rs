@@ -230,13 +230,12 @@ impl Node {
             self.responding.remove(&key);
             return ONCE;
         }
+        // Its kernel answers a late copy of the SYN by an ACK. A reset would end what it answers.
+        if let Some(fate) = self.before_confirm(&key) {
+            return fate;
+        }
         if self.live.flow(&key).is_some() {
             return ESTABLISHED;
-        }
-        let opening = self.responding.entry(&key);
-        if opening.is_some_and(|half| !half.confirmed()) {
-            // Its kernel answers a late copy of the SYN by an ACK. A reset would end what it answers.
-            return Err(DropReason::NoIdentity);
         }
         self.unknown_flow(p, true, now)
     }
@@ -265,9 +264,7 @@ impl Node {
                 ESTABLISHED
             });
         }
-        let live = self.live.flow_mut(&key)?;
-        live.marked = true;
-        let record = live.record.clone();
+        let record = self.live.hear(&key)?.record.clone();
         self.emit(Event::FlowOpened(record));
         Some(ESTABLISHED)
     }

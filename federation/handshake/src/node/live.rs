@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use identity::{Claims, UnixMillis, verify_credential};
+use identity::{Claims, Mono, UnixMillis, verify_credential};
 use policy::{DropReason, Peer, RuleRef, model::Direction};
 use serde::{Deserialize, Serialize};
 use wire::flow::FlowKey;
@@ -11,7 +11,7 @@ use super::{
     decide::{decide, decide_local},
     snapshot::NodeSnapshot,
 };
-use crate::{hash::Seed, keys::Tag, table::FlowTable};
+use crate::{half_open::HalfOpen, hash::Seed, keys::Tag, table::FlowTable};
 
 /// A flow as it is written to disk, so that a restarted agent can judge it again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,11 +102,16 @@ pub(super) struct Live {
 pub(super) struct LiveTable {
     flows: FlowTable<Live>,
     capacity: usize,
+    /// Those of our pods whose server proved itself and was not heard since. The kernel does not
+    /// track them for us, and a server can leave any number of them behind: they are bounded by
+    /// themselves, and give way to established ones.
+    unheard: HalfOpen<()>,
 }
 
 impl LiveTable {
-    pub fn new(capacity: usize, seed: &Seed) -> Self {
+    pub fn new(capacity: usize, unheard: usize, seed: &Seed) -> Self {
         Self {
+            unheard: HalfOpen::new(unheard, seed),
             flows: FlowTable::new(seed),
             capacity,
         }
@@ -116,18 +121,32 @@ impl LiveTable {
     pub fn insert(&mut self, live: Live) -> Result<(), DropReason> {
         let key = live.record.key;
         if self.flows.len() >= self.capacity && self.flows.find(&key).is_none() {
-            return Err(DropReason::TableFull);
+            let oldest = self.unheard.pop_oldest().ok_or(DropReason::TableFull)?;
+            self.flows.remove(&oldest);
+        }
+        match live.marked {
+            true => drop(self.unheard.remove(&key)),
+            // They stand in the order of their arrival: no deadline is before another.
+            false => {
+                if let Some(oldest) = self.unheard.insert(key, (), Mono::default()) {
+                    self.flows.remove(&oldest);
+                }
+            }
         }
         self.flows.insert(key, live);
         Ok(())
     }
 
-    pub fn flow(&self, key: &FlowKey) -> Option<&Live> {
-        self.flows.get(key)
+    /// The server of an unheard flow was heard: it is established. `None` when it was before.
+    pub fn hear(&mut self, key: &FlowKey) -> Option<&Live> {
+        let live = self.flows.get_mut(key).filter(|live| !live.marked)?;
+        live.marked = true;
+        self.unheard.remove(key);
+        Some(live)
     }
 
-    pub fn flow_mut(&mut self, key: &FlowKey) -> Option<&mut Live> {
-        self.flows.get_mut(key)
+    pub fn flow(&self, key: &FlowKey) -> Option<&Live> {
+        self.flows.get(key)
     }
 
     pub fn restore(
@@ -141,6 +160,7 @@ impl LiveTable {
     }
 
     pub fn remove(&mut self, key: &FlowKey) -> Option<Live> {
+        self.unheard.remove(key);
         self.flows.remove(key)
     }
 
@@ -169,6 +189,9 @@ impl LiveTable {
         });
         for place in ended {
             self.flows.remove_at(place);
+        }
+        for (key, _) in &cut {
+            self.unheard.remove(key);
         }
         cut
     }

@@ -20,12 +20,13 @@ mod touched;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
 
 use identity::{Mono, Now};
-use policy::{DropReason, RuleRef};
+use policy::{DropReason, RuleRef, model::Direction};
 use rand_core::CryptoRng;
 use wire::flow::FlowKey;
 
@@ -38,7 +39,7 @@ use crate::{
     credentials::{SmallCache, Verifier},
     half_open::HalfOpen,
     hash::Seed,
-    packet::Parsed,
+    packet::{Parsed, Quoted},
     replay::ReplayCache,
 };
 use decide::{Judgement, Refusal};
@@ -132,7 +133,8 @@ pub enum Event {
 /// What a node may hold at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeLimits {
-    /// Half-open connections in each direction.
+    /// Half-open connections in each direction, and connections whose server was not heard since it
+    /// proved itself.
     pub half_open: usize,
     /// Established flows.
     pub flows: usize,
@@ -236,7 +238,7 @@ impl Node {
             resets: Bucket::new(limits.resets_per_second, limits.resets_per_second),
             initiating: HalfOpen::new(limits.half_open, &seed),
             responding: HalfOpen::new(limits.half_open, &seed),
-            live: LiveTable::new(limits.flows, &seed),
+            live: LiveTable::new(limits.flows, limits.half_open, &seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -254,11 +256,15 @@ impl Node {
         for (key, reason) in self.live.decide_again(&snapshot) {
             self.emit(Event::FlowCut { key, reason });
         }
-        // A pod that is gone takes its half-open connections with it.
-        self.initiating
-            .retain(|key, _| snapshot.pods.contains_key(&key.src));
-        self.responding
-            .retain(|key, _| snapshot.pods.contains_key(&key.dst));
+        // A pod that is gone takes its half-open connections with it, also where another has its
+        // address by now.
+        let old = &self.snapshot.pods;
+        let stays = |address: &IpAddr| {
+            let uid = |pods: &BTreeMap<IpAddr, LocalPod>| Some(pods.get(address)?.uid.clone());
+            snapshot.pods.contains_key(address) && uid(old) == uid(&snapshot.pods)
+        };
+        self.initiating.retain(|key, _| stays(&key.src));
+        self.responding.retain(|key, _| stays(&key.dst));
         self.snapshot = snapshot;
         self.snapshots += 1;
     }
@@ -360,8 +366,11 @@ impl Node {
         if p.has_our_option() {
             return Err(DropReason::SpoofedIdentity);
         }
+        if self.snapshot.unprotected.contains(&p.key.src) {
+            return ESTABLISHED;
+        }
         if self.snapshot.identity_owner(p.key.dst).is_none() {
-            return self.plain_leaves_pod(p, now);
+            return self.plain(p, Direction::Egress, RemoteEnd::Address, now);
         }
         let Some(tcp) = &p.tcp else {
             return self.other_protocol(p);
@@ -375,11 +384,15 @@ impl Node {
 
     /// A packet from the network for a pod.
     fn reaches_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
-        if self.snapshot.identity_owner(p.key.src).is_none() {
+        let unprotected = self.snapshot.unprotected.contains(&p.key.dst);
+        if unprotected || self.snapshot.identity_owner(p.key.src).is_none() {
             if p.has_our_option() {
                 return Err(DropReason::SpoofedIdentity);
             }
-            return self.plain_reaches_pod(p, now);
+            return match unprotected {
+                true => ESTABLISHED,
+                false => self.plain(p, Direction::Ingress, RemoteEnd::Address, now),
+            };
         }
         let Some(tcp) = &p.tcp else {
             return self.other_protocol(p);
@@ -393,10 +406,17 @@ impl Node {
 
     /// Between identity networks only TCP is carried, and ICMP errors of a live flow.
     fn other_protocol(&self, p: &Parsed<'_>) -> Fate {
-        match p.icmp_error_flow() {
-            Some(key) if self.knows(&key) => ONCE,
-            Some(_) => Err(DropReason::UnknownFlow),
+        match p.icmp_error() {
+            Some(quoted) => self.icmp_error(quoted),
             None => Err(DropReason::UnsupportedProtocol),
+        }
+    }
+
+    /// An ICMP error follows the flow that it speaks of.
+    fn icmp_error(&self, quoted: Quoted) -> Fate {
+        match quoted {
+            Quoted::Flow(key) if self.knows(&key) => ONCE,
+            Quoted::Flow(_) | Quoted::Stranger => Err(DropReason::UnknownFlow),
         }
     }
 

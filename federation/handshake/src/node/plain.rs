@@ -7,29 +7,13 @@ use identity::{Claims, Now};
 use policy::{DropReason, Peer, RuleRef, model::Direction};
 
 use super::{
-    ESTABLISHED, Ends, Fate, FlowRecord, Node, ONCE, RemoteEnd, Transmit,
+    ESTABLISHED, Ends, Fate, FlowRecord, Node, RemoteEnd, Transmit,
     decide::{Refusal, decide, decide_local},
     live::Live,
 };
 use crate::packet::Parsed;
 
 impl Node {
-    /// A pod talks to an address that proves nothing.
-    pub(super) fn plain_leaves_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
-        if self.snapshot.unprotected.contains(&p.key.src) {
-            return ESTABLISHED;
-        }
-        self.plain(p, Direction::Egress, RemoteEnd::Address, now)
-    }
-
-    /// An address that proves nothing talks to a pod.
-    pub(super) fn plain_reaches_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
-        if self.snapshot.unprotected.contains(&p.key.dst) {
-            return ESTABLISHED;
-        }
-        self.plain(p, Direction::Ingress, RemoteEnd::Address, now)
-    }
-
     /// A local socket of this node talks to a pod, or a pod to it.
     pub(super) fn beside_node(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
         let unprotected = &self.snapshot.unprotected;
@@ -89,7 +73,14 @@ impl Node {
         }
     }
 
-    fn plain(&mut self, p: &Parsed<'_>, direction: Direction, end: RemoteEnd, now: Now) -> Fate {
+    /// A flow between a pod and `end`, which proves nothing.
+    pub(super) fn plain(
+        &mut self,
+        p: &Parsed<'_>,
+        direction: Direction,
+        end: RemoteEnd,
+        now: Now,
+    ) -> Fate {
         let outgoing = direction == Direction::Egress;
         if let Some(fate) = self.continues(p, outgoing, now) {
             return fate;
@@ -130,12 +121,8 @@ impl Node {
 
     /// The fate of a packet that does not begin a flow; `None` when it does.
     fn continues(&mut self, p: &Parsed<'_>, from_pod: bool, now: Now) -> Option<Fate> {
-        if let Some(key) = p.icmp_error_flow() {
-            return Some(if self.knows(&key) {
-                ONCE
-            } else {
-                Err(DropReason::UnknownFlow)
-            });
+        if let Some(quoted) = p.icmp_error() {
+            return Some(self.icmp_error(quoted));
         }
         let begins = p.tcp.as_ref().is_some_and(|tcp| tcp.syn() && !tcp.ack());
         if begins {
@@ -171,7 +158,7 @@ impl Node {
 
     fn refuse_plain(&mut self, p: &Parsed<'_>, refusal: &Refusal, to_pod: bool) -> DropReason {
         if refusal.reject
-            && let Some(packet) = p.reset()
+            && let Some(packet) = p.rejection()
         {
             self.send(Transmit { packet, to_pod });
         }

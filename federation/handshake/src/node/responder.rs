@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use identity::{Claims, CredentialHash, Now};
 use policy::{DropReason, Peer, RuleRef, model::Direction};
-use wire::{hello::HelloHeader, marker::MARKER, reply::Reply};
+use wire::{flow::FlowKey, hello::HelloHeader, marker::MARKER, reply::Reply};
 
 use super::{
     Ends, Fate, FlowRecord, HALF_OPEN_LIFE, Handled, Mark, Node, RemoteEnd, Transmit,
@@ -23,6 +23,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Responding {
     header: HelloHeader,
+    proven: bool,
     /// What the initiator proves, once CONFIRM holds: its key makes the MAC.
     credential: Verified,
     allowed: Allowed,
@@ -85,6 +86,7 @@ impl Node {
             nonce: self.replay.lookup(nonce, seen, now.mono),
             half: self.responding.entry(&p.key).map(|half| judge::Half {
                 header: &half.header,
+                proven: half.proven,
                 confirmed: half.confirmed,
             }),
         };
@@ -126,6 +128,7 @@ impl Node {
         self.rng.fill_bytes(&mut nonce);
         let half = Responding {
             header,
+            proven: believed.proven,
             credential: believed.credential,
             allowed: Allowed {
                 snapshot: self.snapshots,
@@ -211,6 +214,9 @@ impl Node {
         if let Some(fate) = self.server_segment(p, tcp) {
             return fate;
         }
+        if let Some(fate) = self.before_confirm(&p.key) {
+            return fate;
+        }
         if self.live.flow(&p.key).is_some() {
             return super::ESTABLISHED;
         }
@@ -218,6 +224,17 @@ impl Node {
             return Err(DropReason::NoIdentity);
         }
         self.unknown_flow(p, false, now)
+    }
+
+    /// The fate of a segment without SYN and CONFIRM, in either direction, while a connection opens
+    /// on `key` and its client has proven nothing. Until our pod answers the SYN, its socket of an
+    /// older flow on the tuple may be there still; after that, only the new one is.
+    pub(super) fn before_confirm(&self, key: &FlowKey) -> Option<Fate> {
+        let half = self.responding.entry(key).filter(|half| !half.confirmed)?;
+        Some(match half.sent.is_none() && self.live.flow(key).is_some() {
+            true => super::ONCE,
+            false => Err(DropReason::NoIdentity),
+        })
     }
 
     /// A client's segment with CONFIRM.

@@ -126,7 +126,7 @@ impl Transit {
         match (tcp.syn(), tcp.ack()) {
             (true, false) => self.syn(origin, &p, tcp, snapshot, now),
             (true, true) => self.syn_ack(origin, &p, tcp, snapshot, now),
-            (false, _) => self.segment(&p, tcp),
+            (false, _) => self.segment(&p, tcp, snapshot),
         }
     }
 

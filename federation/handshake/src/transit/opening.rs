@@ -20,6 +20,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Half {
     header: HelloHeader,
+    proven: bool,
     initiator: Arc<Claims>,
     /// Known once a REPLY passed.
     responder: Option<Arc<Claims>>,
@@ -61,6 +62,7 @@ impl Transit {
             // CONFIRM proves nothing here, and an established flow is kept elsewhere.
             half: self.half.entry(&p.key).map(|half| judge::Half {
                 header: &half.header,
+                proven: half.proven,
                 confirmed: false,
             }),
         };
@@ -90,6 +92,7 @@ impl Transit {
         lock(&self.replay).remember(header.nonce, believed.seen, now.mono)?;
         let half = Half {
             header,
+            proven: believed.proven,
             initiator,
             responder: None,
         };
@@ -118,15 +121,21 @@ impl Transit {
         let answer = judge.reply(tcp, now)?;
         let ends = Ends {
             key,
-            initiator: half.initiator.clone(),
+            initiator: judge.newest(&half.initiator)?,
             responder: judge.newest(&answer.credential.claims)?,
         };
         decide_pair(snapshot, &ends)?;
+        half.initiator = ends.initiator;
         half.responder = Some(ends.responder);
         Ok(Passed::Forward)
     }
 
-    pub(super) fn segment(&mut self, p: &Parsed<'_>, tcp: &Tcp<'_>) -> Fate {
+    pub(super) fn segment(
+        &mut self,
+        p: &Parsed<'_>,
+        tcp: &Tcp<'_>,
+        snapshot: &TransitSnapshot,
+    ) -> Fate {
         // From the initiator: only with CONFIRM, and only after a REPLY.
         if let Some(half) = self.half.entry(&p.key) {
             if half.responder.is_none() || tcp.confirm().is_none() {
@@ -151,11 +160,14 @@ impl Transit {
         let (initiator, responder) = (half.initiator.clone(), half.responder.clone());
         let responder = responder.ok_or(DropReason::NoIdentity)?;
         self.half.remove(&key);
-        Ok(Passed::Established(Box::new(Ends {
+        let ends = Ends {
             key,
             initiator,
             responder,
-        })))
+        };
+        // Policy or labels may have changed since the SYN-ACK: the newest decide.
+        let ends = Self::decide_again(&ends, snapshot)?;
+        Ok(Passed::Established(Box::new(ends)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Can a token that nobody made open anything, or cost a signature check?
 
+use policy::DropReason;
 use rand_chacha::{
     ChaCha20Rng,
     rand_core::{Rng, SeedableRng},
@@ -36,4 +37,25 @@ fn row_1_forged_tokens_open_nothing_and_cost_no_signature() {
     }
     assert_eq!((b.half_open().1, b.signature_checks()), (0, 0));
     into(&mut b, &valid, at(2));
+}
+
+/// Whoever sees a SYN can copy its credential into a newer HELLO. Without a proof that holds it may
+/// not take the place of one that has it, or the connection would never open.
+#[test]
+fn row_1_an_unproven_hello_does_not_displace_a_proven_one() {
+    let (mut a, mut b, conn) = in_cluster();
+    let syn = out(&mut a, &conn.syn(), at(0));
+    into(&mut b, &syn, at(1));
+    let mut forged = tcp_payload(&syn).to_vec();
+    // Another nonce and a later time.
+    forged[8] ^= 1;
+    forged[24..32].copy_from_slice(&(START + 29_000).to_be_bytes());
+    let unknown_key = HEADER..HEADER + 8;
+    forged[unknown_key].fill(0);
+    let refused = dropped(to_pod(&mut b, &with_payload(&syn, &forged), 2));
+    assert_eq!(refused, DropReason::BadProof);
+    let syn_ack = out(&mut b, &conn.syn_ack(), at(3));
+    into(&mut a, &syn_ack, at(4));
+    let ack = out(&mut a, &conn.ack(), at(5));
+    into(&mut b, &ack, at(6));
 }

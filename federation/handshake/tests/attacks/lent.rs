@@ -1,6 +1,7 @@
 //! Can a genuine token be used by somebody else, or from elsewhere?
 
 use policy::DropReason;
+use wire::edit;
 
 use super::*;
 
@@ -64,4 +65,27 @@ fn row_6_a_stolen_token_is_worth_nothing_from_elsewhere() {
             .unwrap();
         assert_eq!(dropped(to_pod(&mut b, &bare, 1)), reason, "{thief}");
     }
+}
+
+/// An ICMP error quotes a packet of a flow that lives, and goes to somebody who did not send it:
+/// what it carries would reach a pod that proved and asked for nothing.
+#[test]
+fn an_icmp_error_reaches_only_the_sender_of_what_it_quotes() {
+    let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+    let conn = Conn::new(FRONTEND, API);
+    let syn = out(&mut a, &conn.syn(), at(0));
+    assert!(open_with(&mut a, &mut b, &conn, &syn, |p| p));
+    let quoted = conn.response(b"quoted");
+    let error = edit::icmp_admin_prohibited(&ip::Packet::parse(&quoted).unwrap(), FRONTEND);
+    let error = error.unwrap();
+    let once = Handled::Accept(Mark::Once);
+    assert_eq!(to_pod(&mut b, &error, 10), once);
+    let astray = ip::with_header(FRONTEND, DB, ip::ICMP, &error[20..]).unwrap();
+    assert_eq!(
+        dropped(to_pod(&mut b, &astray, 11)),
+        DropReason::UnknownFlow
+    );
+    let astray = ip::with_header(API, DB, ip::ICMP, &error[20..]).unwrap();
+    let local = b.handle_packet(Path::Local, &astray, at(12));
+    assert_eq!(dropped(local), DropReason::UnknownFlow);
 }

@@ -1,10 +1,11 @@
-//! Attacks on the handshake: rows 1-6, 8, 9, 24 and 26 of the threat list. Each test names its row.
+//! Attacks on the handshake: rows 1-6, 8, 9, 14, 24 and 26 of the threat list. Each test names its row.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]
 mod support;
 
 mod altered;
+mod exhausted;
 mod forged;
 mod lent;
 mod replayed;

@@ -59,3 +59,31 @@ fn row_9_an_injected_syn_never_rides_on_a_live_flow() {
         DropReason::NoIdentity
     );
 }
+
+/// A connection on the ports of a flow that lives here, opened up to the server's answer: only
+/// CONFIRM opens it, whatever the older flow was allowed.
+#[test]
+fn row_9_a_bare_segment_never_opens_what_a_new_syn_began() {
+    let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+    let old = Conn::new(FRONTEND, API);
+    let syn = out(&mut a, &old.syn(), at(0));
+    assert!(open_with(&mut a, &mut b, &old, &syn, |p| p));
+    let new = Conn {
+        cisn: 70_000,
+        sisn: 80_000,
+        ..old.clone()
+    };
+    let syn = out(&mut node(east(false), 3), &new.syn(), at(10));
+    into(&mut b, &syn, at(11));
+    // The old socket may be there still and answer with a challenge ACK, and the client with a RST.
+    let challenge = old.server_sends("", 9_001, Some(1_001), b"");
+    let once = Handled::Accept(Mark::Once);
+    assert_eq!(b.handle_packet(Path::FromPod, &challenge, at(12)), once);
+    let reset = old.client_sends("R", 1_001, None, b"");
+    assert_eq!(to_pod(&mut b, &reset, 13), once);
+    // It is gone, and the listener answers: now this would be the client that has proven nothing.
+    out(&mut b, &new.syn_ack(), at(14));
+    for bare in [new.ack(), new.request(b"data"), old.request(b"data")] {
+        assert_eq!(dropped(to_pod(&mut b, &bare, 15)), DropReason::NoIdentity);
+    }
+}

@@ -90,3 +90,33 @@ fn row_24_a_record_that_comes_late_undoes_nothing() {
     assert_eq!(hears(PodState::Gone), None);
     assert_eq!(hears(relabelled(5, "frontend")), None, "a UID has one life");
 }
+
+/// A connection that is being opened to a pod, or by it, is over when another pod has its address:
+/// what was proven was proven of the old one.
+#[test]
+fn row_24_a_connection_that_opens_ends_with_its_pod() {
+    let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+    let conn = Conn::new(FRONTEND, API);
+    let syn = out(&mut a, &conn.syn(), at(0));
+    into(&mut b, &syn, at(1));
+    let syn_ack = out(&mut b, &conn.syn_ack(), at(2));
+    let other = |cluster, pod| {
+        let mut pod = local_pod(cluster, pod);
+        pod.uid = "uid-of-another".into();
+        pod
+    };
+    // The same labels and credential, so that nothing but the UID tells them apart.
+    let mut next = west(false);
+    next.epoch = 2;
+    next.pods.insert(API, other("west", "api"));
+    b.set_snapshot(Arc::new(next), at(3));
+    into(&mut a, &syn_ack, at(4));
+    let ack = out(&mut a, &conn.ack(), at(5));
+    assert_eq!(dropped(to_pod(&mut b, &ack, 6)), DropReason::UnknownFlow);
+
+    let mut next = east(false);
+    next.epoch = 2;
+    next.pods.insert(FRONTEND, other("east", "frontend"));
+    a.set_snapshot(Arc::new(next), at(7));
+    assert_eq!(a.half_open(), (0, 0));
+}
