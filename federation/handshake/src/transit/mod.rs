@@ -135,15 +135,10 @@ impl Transit {
     /// # Errors
     /// Why it may not.
     pub fn decide_again(ends: &Ends, snapshot: &TransitSnapshot) -> Result<Ends, Refused> {
-        let newest = |claims: &Arc<Claims>| {
-            let held = snapshot.bundles.bundle(claims.trust_domain()).is_some();
-            let claims = snapshot.changes.newest(claims).filter(|_| held);
-            claims.ok_or(Refused::from(DropReason::Revoked))
-        };
         let ends = Ends {
             key: ends.key,
-            initiator: newest(&ends.initiator)?,
-            responder: newest(&ends.responder)?,
+            initiator: newest(snapshot, &ends.initiator)?,
+            responder: newest(snapshot, &ends.responder)?,
         };
         policies::decide_pair(snapshot, &ends)?;
         Ok(ends)
@@ -180,6 +175,13 @@ impl Transit {
     pub fn signature_checks(&self) -> u64 {
         self.verifier.signature_checks()
     }
+}
+
+/// What a pod is now that proved `claims`.
+fn newest(snapshot: &TransitSnapshot, claims: &Arc<Claims>) -> Result<Arc<Claims>, DropReason> {
+    let held = snapshot.bundles.bundle(claims.trust_domain()).is_some();
+    let claims = snapshot.changes.newest(claims).filter(|_| held);
+    claims.ok_or(DropReason::Revoked)
 }
 
 /// A thread that panicked left whole entries behind.

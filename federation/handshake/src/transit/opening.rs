@@ -3,12 +3,15 @@
 use std::sync::Arc;
 
 use identity::{Claims, Now, TrustDomain};
-use policy::{DropReason, model::Direction};
-use wire::hello::{self, Hello, HelloHeader, SegmentProof};
+use policy::DropReason;
+use wire::{
+    flow::FlowKey,
+    hello::{self, Hello, HelloHeader, SegmentProof},
+};
 
 use super::{
-    Ends, Fate, Origin, Passed, Transit, TransitSnapshot, lock,
-    policies::{decide, decide_pair, refuse_early},
+    Ends, Fate, Origin, Passed, Refused, Transit, TransitSnapshot, lock, newest,
+    policies::{decide_pair, decide_syn},
 };
 use crate::{
     judge::{self, Judge, Judged, Standing, Vouched},
@@ -24,6 +27,33 @@ pub(super) struct Half {
     initiator: Arc<Claims>,
     /// Known once a REPLY passed.
     responder: Option<Arc<Claims>>,
+    /// Of the snapshot that decided.
+    epoch: u64,
+}
+
+impl Half {
+    /// Decides again, if that was by an older snapshot: a change reaches a flow that is being opened
+    /// as it reaches a live one.
+    fn decide_again(&mut self, key: &FlowKey, snapshot: &TransitSnapshot) -> Result<(), Refused> {
+        if self.epoch == snapshot.epoch {
+            return Ok(());
+        }
+        self.initiator = newest(snapshot, &self.initiator)?;
+        match &self.responder {
+            Some(responder) => {
+                let ends = Ends {
+                    key: *key,
+                    initiator: self.initiator.clone(),
+                    responder: newest(snapshot, responder)?,
+                };
+                decide_pair(snapshot, &ends)?;
+                self.responder = Some(ends.responder);
+            }
+            None => decide_syn(snapshot, &self.initiator, key)?,
+        }
+        self.epoch = snapshot.epoch;
+        Ok(())
+    }
 }
 
 impl Origin<'_> {
@@ -68,25 +98,13 @@ impl Transit {
         };
         let believed = match judge.hello((p, tcp), &snapshot.networks, vouched, now, standing)? {
             Judged::Repeated(hello) => {
+                self.reconsider(&p.key, snapshot)?;
                 return Ok(Passed::Rewrite(with_proof(p, &hello, origin, snapshot)?));
             }
             Judged::Believed(believed) => believed,
         };
         let (hello, initiator) = (believed.hello, believed.newest);
-        match origin {
-            Origin::Own => refuse_early(snapshot, &initiator, &p.key)?,
-            Origin::Peer(_) => {
-                let responder = snapshot.pods.get(&p.key.dst).ok_or(DropReason::NoRoute)?;
-                decide(
-                    snapshot,
-                    &snapshot.policy,
-                    Direction::Ingress,
-                    responder,
-                    &initiator,
-                    &p.key,
-                )?;
-            }
-        }
+        decide_syn(snapshot, &initiator, &p.key)?;
         let packet = with_proof(p, &hello, origin, snapshot)?;
         let header = hello.header;
         lock(&self.replay).remember(header.nonce, believed.seen, now.mono)?;
@@ -95,6 +113,7 @@ impl Transit {
             proven: believed.proven,
             initiator,
             responder: None,
+            epoch: snapshot.epoch,
         };
         self.half.insert(p.key, half, now.mono.after(NONCE_LIFE));
         Ok(Passed::Rewrite(packet))
@@ -121,12 +140,13 @@ impl Transit {
         let answer = judge.reply(tcp, now)?;
         let ends = Ends {
             key,
-            initiator: judge.newest(&half.initiator)?,
+            initiator: newest(snapshot, &half.initiator)?,
             responder: judge.newest(&answer.credential.claims)?,
         };
         decide_pair(snapshot, &ends)?;
         half.initiator = ends.initiator;
         half.responder = Some(ends.responder);
+        half.epoch = snapshot.epoch;
         Ok(Passed::Forward)
     }
 
@@ -141,6 +161,7 @@ impl Transit {
             if half.responder.is_none() || tcp.confirm().is_none() {
                 return Err(DropReason::NoIdentity.into());
             }
+            self.reconsider(&p.key, snapshot)?;
             if tcp.rst() {
                 self.half.remove(&p.key);
                 return Ok(Passed::Closed);
@@ -148,6 +169,7 @@ impl Transit {
             return Ok(Passed::Forward);
         }
         let key = p.key.reversed();
+        self.reconsider(&key, snapshot)?;
         let half = self.half.entry(&key).ok_or(DropReason::UnknownFlow)?;
         if tcp.rst() {
             let refuses = tcp.ack_number() == half.header.isn.wrapping_add(1);
@@ -165,9 +187,19 @@ impl Transit {
             initiator,
             responder,
         };
-        // Policy or labels may have changed since the SYN-ACK: the newest decide.
-        let ends = Self::decide_again(&ends, snapshot)?;
         Ok(Passed::Established(Box::new(ends)))
+    }
+
+    /// A half-open flow that may not go on by `snapshot` is forgotten.
+    fn reconsider(&mut self, key: &FlowKey, snapshot: &TransitSnapshot) -> Result<(), Refused> {
+        let Some(half) = self.half.entry_mut(key) else {
+            return Ok(());
+        };
+        let decided = half.decide_again(key, snapshot);
+        if decided.is_err() {
+            self.half.remove(key);
+        }
+        decided
     }
 }
 

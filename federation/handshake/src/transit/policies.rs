@@ -6,8 +6,24 @@ use wire::flow::FlowKey;
 
 use super::{Ends, Refused, TransitSnapshot};
 
+/// What can be said when only the initiator is proven: its own gateway refuses what the other
+/// cluster's digest does not admit, and the other gateway asks its policy about the pod that its
+/// source has at the address.
+pub(super) fn decide_syn(
+    snapshot: &TransitSnapshot,
+    initiator: &Claims,
+    key: &FlowKey,
+) -> Result<(), Refused> {
+    if *initiator.trust_domain() == snapshot.own {
+        return Ok(refuse_early(snapshot, initiator, key)?);
+    }
+    let responder = snapshot.pods.get(&key.dst).ok_or(DropReason::NoRoute)?;
+    let (table, direction) = (&snapshot.policy, Direction::Ingress);
+    decide(snapshot, table, direction, responder, initiator, key)
+}
+
 /// Refuses on the SYN what no rule of the destination's digest admits, whatever the destination.
-pub(super) fn refuse_early(
+fn refuse_early(
     snapshot: &TransitSnapshot,
     initiator: &Claims,
     key: &FlowKey,
@@ -68,7 +84,7 @@ pub(super) fn decide_pair(snapshot: &TransitSnapshot, ends: &Ends) -> Result<(),
     )
 }
 
-pub(super) fn decide(
+fn decide(
     snapshot: &TransitSnapshot,
     table: &policy::Table,
     direction: Direction,
