@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use handshake::node::NodeSnapshot;
 use identity::{BundleMark, IdentityNetworks, Mono, Now, TrustDomain};
 use peering::member::{AgentMember, MemberEvent};
+use policy::model::PolicySet;
 
 use crate::{
     dice::Dice,
@@ -51,8 +52,11 @@ impl Agent {
         self.life = None;
     }
 
-    /// A new process reads what `objects` say.
-    pub fn start(&mut self, objects: &Objects, now: Now) {
+    /// A new process reads what `objects` say, and these policies.
+    ///
+    /// # Panics
+    /// When the policies cannot be compiled.
+    pub fn start(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
         let cluster = &objects.clusters[self.cluster];
         let member = AgentMember::new(
             cluster.domain.clone(),
@@ -63,18 +67,21 @@ impl Agent {
         );
         self.life = Some(Life {
             member,
-            policy: Arc::new(policy::compile(&cluster.policies).expect("valid policies")),
+            policy: Arc::new(policy::compile(policies).expect("valid policies")),
             networks: objects.networks(),
             changed: true,
         });
-        self.hear(objects, now);
+        self.hear(objects, policies, now);
     }
 
-    /// Its source says what `objects` say.
-    pub fn hear(&mut self, objects: &Objects, now: Now) {
+    /// Its source says what `objects` say, and these policies.
+    ///
+    /// # Panics
+    /// When the policies cannot be compiled.
+    pub fn hear(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
         let Some(life) = &mut self.life else { return };
         let cluster = &objects.clusters[self.cluster];
-        life.policy = Arc::new(policy::compile(&cluster.policies).expect("valid policies"));
+        life.policy = Arc::new(policy::compile(policies).expect("valid policies"));
         life.member.set_pods(cluster.workloads(), now);
         life.changed = true;
     }

@@ -3,9 +3,13 @@
 
 use std::net::IpAddr;
 
-use etherparse::{IpNumber, Ipv4Header, TcpHeader};
+use etherparse::Ipv4Header;
 
-use crate::{dice::Dice, wires};
+use crate::{
+    dice::Dice,
+    sight::{Sight, write},
+    wires,
+};
 
 /// Where the sealed part of a tunnel packet begins: after Ethernet, IPv4, UDP and PSP.
 const SEALED: usize = wires::HEADER + 20 + 8 + 16;
@@ -16,6 +20,8 @@ const MEMORY: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Attacker {
     seen: Vec<Vec<u8>>,
+    /// Of these, the tokens: they are worth most.
+    tokens: Vec<Vec<u8>>,
     tunnelled: Vec<Vec<u8>>,
 }
 
@@ -23,6 +29,9 @@ impl Attacker {
     /// A packet passes.
     pub fn observe(&mut self, packet: &[u8], dice: &mut Dice) {
         remember(&mut self.seen, packet, dice);
+        if Sight::of(packet).is_some_and(|sight| sight.tcp.syn) {
+            remember(&mut self.tokens, packet, dice);
+        }
     }
 
     /// A frame passes between gateways.
@@ -68,13 +77,17 @@ impl Attacker {
 
     /// A packet to inject; `addresses` are those of pods it may lend a token to.
     pub fn strike(&self, addresses: &[IpAddr], dice: &mut Dice) -> Option<Vec<u8>> {
-        if self.seen.is_empty() {
+        let choice = match dice.percent(50) {
+            true => &self.tokens,
+            false => &self.seen,
+        };
+        if choice.is_empty() {
             return None;
         }
-        let packet = dice.pick(&self.seen).clone();
-        let (mut ip, rest) = Ipv4Header::from_slice(&packet).ok()?;
-        let (mut tcp, payload) = TcpHeader::from_slice(rest).ok()?;
-        let mut payload = payload.to_vec();
+        let packet = dice.pick(choice).clone();
+        let sight = Sight::of(&packet)?;
+        let (mut ip, mut tcp) = (sight.ip.clone(), sight.tcp.clone());
+        let mut payload = sight.payload.to_vec();
         let IpAddr::V4(other) = *dice.pick(addresses) else {
             return None;
         };
@@ -94,16 +107,7 @@ impl Attacker {
                 payload.clear();
             }
         }
-        let length = tcp.header_len() + payload.len();
-        ip.set_payload_len(length).ok()?;
-        ip.protocol = IpNumber::TCP;
-        ip.header_checksum = ip.calc_header_checksum();
-        tcp.checksum = tcp.calc_checksum_ipv4(&ip, &payload).ok()?;
-        let mut bytes = Vec::new();
-        ip.write(&mut bytes).ok()?;
-        tcp.write(&mut bytes).ok()?;
-        bytes.extend_from_slice(&payload);
-        Some(bytes)
+        Some(write(ip, tcp, &payload))
     }
 }
 

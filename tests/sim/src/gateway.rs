@@ -1,9 +1,10 @@
 //! A cluster's gateway: the real data plane with the frames of both its sides.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use gateway_core::{
     Context, Dataplane, Disposition, Event, Frame, Limits, SharedCache, Side, Snapshot, Totals,
+    link,
 };
 use handshake::credentials::CredentialCache;
 use identity::{Mono, Now};
@@ -26,6 +27,8 @@ struct Process {
     snapshot: Arc<Snapshot>,
     sweep_at: Mono,
     seen: Seen,
+    /// Flows that it said were established.
+    opened: u64,
 }
 
 /// What went in and came out, as the interfaces saw it.
@@ -34,6 +37,17 @@ struct Seen {
     taken: u64,
     sent: u64,
     answers: u64,
+}
+
+/// A frame that it sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Where.
+    pub side: Side,
+    /// Link header first.
+    pub frame: Vec<u8>,
+    /// It answers a packet that was dropped.
+    pub answer: bool,
 }
 
 impl Gateway {
@@ -72,6 +86,7 @@ impl Gateway {
             snapshot,
             sweep_at: now.after(SWEEP),
             seen: Seen::default(),
+            opened: 0,
         });
     }
 
@@ -88,8 +103,11 @@ impl Gateway {
         }
     }
 
-    /// A frame arrives on `side`; what is sent, and where.
-    pub fn handle_frame(&mut self, side: Side, bytes: &[u8], now: Now) -> Option<(Side, Vec<u8>)> {
+    /// A frame arrives on `side`; what is sent.
+    ///
+    /// # Panics
+    /// When it looks for a station that it should know.
+    pub fn handle_frame(&mut self, side: Side, bytes: &[u8], now: Now) -> Option<Sent> {
         let process = self.process.as_mut()?;
         process.seen.taken += 1;
         let mut memory = [0; BUFFER];
@@ -104,16 +122,42 @@ impl Gateway {
             .dataplane
             .process(&mut process.cx, side, &mut frame, snapshot, now);
         while let Some(event) = process.cx.poll_event() {
-            // Every station of this world is known.
-            assert!(!matches!(event, Event::Unresolved(..)), "{event:?}");
+            match event {
+                Event::Opened(_) => process.opened += 1,
+                // Every station of this world is known.
+                Event::Unresolved(..) => panic!("{event:?}"),
+                Event::Cut { .. } | Event::Refused { .. } => {}
+            }
         }
-        let (side, count) = match fate {
-            Disposition::Forward(side) => (side, &mut process.seen.sent),
-            Disposition::Answer(side, _) => (side, &mut process.seen.answers),
+        let (side, answer) = match fate {
+            Disposition::Forward(side) => (side, false),
+            Disposition::Answer(side, _) => (side, true),
             Disposition::Drop(_) => return None,
         };
-        *count += 1;
-        Some((side, frame.packet().to_vec()))
+        match answer {
+            true => process.seen.answers += 1,
+            false => process.seen.sent += 1,
+        }
+        let frame = frame.packet().to_vec();
+        Some(Sent {
+            side,
+            frame,
+            answer,
+        })
+    }
+
+    /// What it would send if it were not ours any more: `packet`, whatever it is, in its tunnel to
+    /// the gateway at `to`.
+    #[must_use]
+    pub fn lie(&self, to: IpAddr, packet: &[u8]) -> Option<Vec<u8>> {
+        let snapshot = &self.process.as_ref()?.snapshot;
+        let peer = snapshot.peers.iter().find(|peer| peer.endpoint == to)?;
+        let mut memory = [0; BUFFER];
+        let range = HEADROOM..HEADROOM + packet.len();
+        memory.get_mut(range.clone())?.copy_from_slice(packet);
+        let mut frame = Frame::new(&mut memory, range)?;
+        link::encapsulate(&mut frame, peer, 0, snapshot).ok()?;
+        Some(frame.packet().to_vec())
     }
 
     /// When [`Gateway::handle_timeout`] is due.
@@ -130,6 +174,12 @@ impl Gateway {
             process.sweep_at = now.mono.after(SWEEP);
             process.dataplane.handle_timeout(now);
         }
+    }
+
+    /// How many flows it said were established, while it runs.
+    #[must_use]
+    pub fn opened(&self) -> Option<u64> {
+        self.process.as_ref().map(|process| process.opened)
     }
 
     /// What became of its packets, while it runs.

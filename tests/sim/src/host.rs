@@ -15,6 +15,15 @@ use crate::{
     sockets::{Delivery, Sockets},
 };
 
+/// What the kernel handed to the agent's process, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    received: u64,
+    forwarded: u64,
+    dropped: u64,
+    originated: u64,
+}
+
 /// A node of a cluster.
 #[derive(Debug)]
 pub struct Host {
@@ -31,6 +40,7 @@ pub struct Host {
     pub deliveries: Vec<Delivery>,
     /// Packets of which the enforcer's user space saw nothing.
     pub fast: u64,
+    seen: Seen,
     due: Option<Mono>,
     dice: Dice,
 }
@@ -47,6 +57,7 @@ impl Host {
             out: Vec::new(),
             deliveries: Vec::new(),
             fast: 0,
+            seen: Seen::default(),
             due: None,
             dice,
         }
@@ -84,6 +95,7 @@ impl Host {
         }
         self.marks.retain(|mark| kept.contains(mark));
         self.enforcer = Some(node);
+        self.seen = Seen::default();
         self.drain(now);
     }
 
@@ -106,16 +118,35 @@ impl Host {
         self.find_due();
     }
 
-    /// A packet comes from the network.
-    pub fn handle_network(&mut self, packet: &[u8], now: Now) {
+    /// A packet comes from the network. Whether it was let pass.
+    pub fn handle_network(&mut self, packet: &[u8], now: Now) -> bool {
         let Ok(parsed) = ip::Packet::parse(packet) else {
-            return;
+            return false;
         };
         let to = parsed.dst();
-        if let Some(packet) = self.judge(Path::ToPod, packet, now) {
-            self.hand_to_pod(to, &packet, now.mono);
+        let passed = self.judge(Path::ToPod, packet, now);
+        if let Some(packet) = &passed {
+            self.hand_to_pod(to, packet, now.mono);
         }
         self.drain(now);
+        passed.is_some()
+    }
+
+    /// The agent's counters are those of the kernel.
+    ///
+    /// # Panics
+    /// When they are not.
+    pub fn check(&self) {
+        let Some(node) = &self.enforcer else { return };
+        let counters = node.counters();
+        let counted = Seen {
+            received: counters.received,
+            forwarded: counters.forwarded,
+            dropped: counters.dropped.values().sum(),
+            originated: counters.originated,
+        };
+        assert_eq!(counted, self.seen, "an agent counts other packets");
+        assert_eq!(counters.events_lost, 0);
     }
 
     /// Everything that is due, and everything the pods have to send.
@@ -181,6 +212,7 @@ impl Host {
             }
         }
         let idle = transmits.is_empty();
+        self.seen.originated += transmits.len() as u64;
         for transmit in transmits {
             if transmit.to_pod {
                 if let Ok(parsed) = ip::Packet::parse(&transmit.packet) {
@@ -232,11 +264,17 @@ impl Host {
             self.fast += 1;
             return Some(packet.to_vec());
         }
-        let (packet, mark) = match self.enforcer.as_mut()?.handle_packet(path, packet, now) {
+        let handled = self.enforcer.as_mut()?.handle_packet(path, packet, now);
+        self.seen.received += 1;
+        let (packet, mark) = match handled {
             Handled::Accept(mark) => (packet.to_vec(), mark),
             Handled::Rewrite { packet, mark } => (packet, mark),
-            Handled::Drop(_) => return None,
+            Handled::Drop(_) => {
+                self.seen.dropped += 1;
+                return None;
+            }
         };
+        self.seen.forwarded += 1;
         if let (Mark::Established, Some(key)) = (mark, key) {
             self.marks.insert(key.symmetric());
         }

@@ -19,6 +19,7 @@ use peering::{
     peer_messages::AnnouncedRange,
     peers::{OwnKeys, PeerConfig, PeerEvent, Peering, PeeringConfig},
 };
+use policy::model::PolicySet;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -37,6 +38,8 @@ pub struct Hub {
     peer_disk: BTreeMap<String, Vec<u8>>,
     issuer_disk: IssuerState,
     life: Option<Life>,
+    /// Peers whose session is to be closed.
+    closing: Vec<usize>,
 }
 
 struct Life {
@@ -63,6 +66,7 @@ impl Hub {
             peer_disk: BTreeMap::new(),
             issuer_disk: IssuerState::default(),
             life: None,
+            closing: Vec::new(),
         }
     }
 
@@ -71,11 +75,11 @@ impl Hub {
         self.life = None;
     }
 
-    /// A new process reads its disk and what `objects` say.
+    /// A new process reads its disk, what `objects` say, and these policies.
     ///
     /// # Panics
     /// When the disk is damaged.
-    pub fn start(&mut self, objects: &Objects, now: Now) {
+    pub fn start(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
         let domain = objects.clusters[self.number].domain.clone();
         let key = || IssuerKey::from_seed(&[u8::try_from(self.number + 1).expect("few"); 32]);
         let config = PeeringConfig::new(domain.clone());
@@ -110,14 +114,14 @@ impl Hub {
             control,
             domains: objects.clusters.iter().map(|c| c.domain.clone()).collect(),
         });
-        self.hear(objects, now);
+        self.hear(objects, policies, now);
     }
 
-    /// Its source says what `objects` say.
-    pub fn hear(&mut self, objects: &Objects, now: Now) {
+    /// Its source says what `objects` say, and these policies.
+    pub fn hear(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
         let Some(life) = &mut self.life else { return };
         let cluster = &objects.clusters[self.number];
-        life.control.set_policies(&cluster.policies, now);
+        life.control.set_policies(policies, now);
         life.control.set_workloads(cluster.workloads(), now);
     }
 
@@ -183,16 +187,16 @@ impl Hub {
                 if event == ControlEvent::Issuer(IssuerEvent::StateChanged) {
                     self.issuer_disk = control.issuer().state();
                 }
+                if let ControlEvent::Peer(PeerEvent::Close { peer, .. }) = &event {
+                    self.closing.push(number_of(domains, peer));
+                }
                 check(&event);
                 quiet = false;
             }
             while let Some((recipient, message)) = control.poll_transmit() {
                 let to = match recipient {
                     Recipient::Node(node) => To::Node(objects::node_number(&node)),
-                    Recipient::Peer(domain) => {
-                        let number = domains.iter().position(|it| *it == domain);
-                        To::Peer(number.expect("a cluster of this world"))
-                    }
+                    Recipient::Peer(domain) => To::Peer(number_of(domains, &domain)),
                 };
                 out.push((to, message));
             }
@@ -200,6 +204,11 @@ impl Hub {
                 return out;
             }
         }
+    }
+
+    /// The peers whose session is to be closed.
+    pub fn take_closing(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.closing)
     }
 
     /// What the data plane decides by from now on, if it changed.
@@ -233,13 +242,15 @@ impl Hub {
     }
 }
 
-/// Nobody misbehaves in the control plane of this world.
+fn number_of(domains: &[TrustDomain], domain: &TrustDomain) -> usize {
+    let number = domains.iter().position(|it| it == domain);
+    number.expect("a cluster of this world")
+}
+
+/// In the control plane of this world somebody repeats old messages, and that is all.
 fn check(event: &ControlEvent) {
     let expected = match event {
-        ControlEvent::Peer(event) => !matches!(
-            event,
-            PeerEvent::Alarm { .. } | PeerEvent::Close { .. } | PeerEvent::Removed(_)
-        ),
+        ControlEvent::Peer(event) => !matches!(event, PeerEvent::Removed(_)),
         ControlEvent::Issuer(event) => !matches!(
             event,
             IssuerEvent::Refused { .. } | IssuerEvent::Misbehaved { .. } | IssuerEvent::Problem(_)

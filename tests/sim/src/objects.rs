@@ -19,8 +19,8 @@ use crate::dice::Dice;
 
 /// Nodes of each cluster.
 pub const NODES: usize = 2;
-/// Port that every pod listens on.
-pub const PORT: u16 = 80;
+/// Ports that every pod listens on.
+pub const PORTS: [u16; 2] = [80, 81];
 const APPS: [&str; 3] = ["a", "b", "c"];
 const NAMESPACES: [&str; 2] = ["x", "y"];
 
@@ -45,7 +45,7 @@ pub struct Cluster {
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// Its name, never used again.
+    /// Its name, never used again: `p`, cluster, `-`, node, `-`, nine digits.
     pub name: String,
     /// Its namespace.
     pub namespace: &'static str,
@@ -145,6 +145,12 @@ impl Cluster {
         self.policies.policies = (0..count)
             .map(|number| random_policy(number, dice))
             .collect();
+        // By default nothing goes between clusters: most of the traffic should.
+        for (direction, often) in [(Direction::Egress, 80), (Direction::Ingress, 60)] {
+            if dice.percent(often) {
+                self.policies.policies.push(open_remote(direction, dice));
+            }
+        }
     }
 }
 
@@ -186,7 +192,7 @@ impl Pod {
     /// A new pod on a node.
     pub fn random(cluster: usize, node: usize, dice: &mut Dice) -> Self {
         Self {
-            name: format!("p{cluster}-{node}-{}", dice.below(1_000_000_000)),
+            name: format!("p{cluster}-{node}-{:09}", dice.below(1_000_000_000)),
             namespace: *dice.pick::<&str>(&NAMESPACES),
             app: *dice.pick::<&str>(&APPS),
             node,
@@ -244,6 +250,69 @@ impl Pod {
     }
 }
 
+/// Allows, or denies, everything between everybody.
+#[must_use]
+pub fn everybody(action: Action) -> Policy {
+    let scopes = vec![Scope::Local, Scope::Remote];
+    let rule = |direction| Rule {
+        name: "all".into(),
+        direction,
+        action,
+        reject: false,
+        scopes: scopes.clone(),
+        peers: vec![PeerMatch::Workload(all(ClusterMatch::Any))],
+        ports: Vec::new(),
+        assurance: Assurance::Agent,
+    };
+    Policy {
+        kind: PolicyKind::FederationPolicy,
+        namespace: None,
+        name: "everybody".into(),
+        tier: Tier::Application,
+        order: 1,
+        subject: all(ClusterMatch::Own),
+        isolates: Vec::new(),
+        rules: vec![rule(Direction::Ingress), rule(Direction::Egress)],
+    }
+}
+
+fn all(clusters: ClusterMatch) -> WorkloadSelector {
+    WorkloadSelector {
+        clusters,
+        namespaces: NamespaceMatch::Any,
+        pods: LabelSelector::default(),
+        service_accounts: Vec::new(),
+    }
+}
+
+/// Allows one direction between clusters, last of all and perhaps not for everybody.
+fn open_remote(direction: Direction, dice: &mut Dice) -> Policy {
+    let mut peer = all(ClusterMatch::Remote);
+    if dice.percent(30) {
+        peer.pods = random_labels(dice);
+    }
+    let rule = Rule {
+        name: "open".into(),
+        direction,
+        action: Action::Allow,
+        reject: false,
+        scopes: vec![Scope::Remote],
+        peers: vec![PeerMatch::Workload(peer)],
+        ports: Vec::new(),
+        assurance: Assurance::Agent,
+    };
+    Policy {
+        kind: PolicyKind::FederationPolicy,
+        namespace: None,
+        name: format!("open-{direction:?}").to_lowercase(),
+        tier: Tier::Application,
+        order: 3000,
+        subject: all(ClusterMatch::Own),
+        isolates: Vec::new(),
+        rules: vec![rule],
+    }
+}
+
 fn random_policy(number: usize, dice: &mut Dice) -> Policy {
     let federation = dice.percent(60);
     let kind = if federation {
@@ -277,10 +346,13 @@ fn random_policy(number: usize, dice: &mut Dice) -> Policy {
             scopes: scopes.clone(),
             peers: random_peers(federation, namespace, dice),
             ports: match dice.below(3) {
-                0 => vec![PortMatch {
-                    protocol: 6,
-                    port: PortSpec::Range(PORT, PORT),
-                }],
+                0 => {
+                    let port = *dice.pick(&PORTS);
+                    vec![PortMatch {
+                        protocol: 6,
+                        port: PortSpec::Range(port, port),
+                    }]
+                }
                 _ => Vec::new(),
             },
             assurance: Assurance::Agent,

@@ -1,38 +1,46 @@
 //! Clusters, network, time, and what must be true after each step.
 
+mod act;
+mod attack;
+mod carry;
 mod check;
 #[cfg(test)]
 mod checker_tests;
 mod control;
+mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     time::Duration,
 };
 
 use gateway_core::Side;
 use identity::{Mono, Now, UnixMillis};
-use wire::{flow::FlowKey, ip};
+use policy::model::{Action, PolicySet};
+use wire::flow::FlowKey;
 
 use crate::{
     agent::Agent,
     attacker::Attacker,
     dice::Dice,
     gateway::Gateway,
+    history::History,
     host::Host,
     hub::Hub,
     lines::{End, Line, Lines},
-    network::{Link, Weather},
-    objects::{NODES, Objects, PORT, Pod},
-    sockets::Sockets,
-    wires,
+    network::Weather,
+    objects::{NODES, Objects, Pod, everybody},
+    onpath::OnPath,
 };
+use watch::{Nonces, Watch};
 
-/// A change reaches every machine within this time.
+/// A change reaches every machine's source within this time.
 const HEARD_WITHIN: (u64, u64) = (10, 300);
-/// And is in force everywhere within this one: hearing of it, and packets under way.
-const SETTLED: Duration = Duration::from_secs(1);
+/// Everybody has met, and every pod its credential.
+const BEGUN: Duration = Duration::from_secs(1);
+/// Whatever broke is whole again.
+const HEALED: Duration = Duration::from_secs(6);
 const WALL: u64 = 1_800_000_000_000;
 
 /// A place that packets arrive at.
@@ -70,34 +78,72 @@ enum Event {
 pub struct Summary {
     /// Connections that pods opened.
     pub connects: u64,
-    /// Payloads that sockets read.
-    pub deliveries: u64,
+    /// Payloads that sockets read from pods of their own cluster.
+    pub near: u64,
+    /// Payloads that sockets read from pods of other clusters.
+    pub far: u64,
     /// Packets that the attacker injected.
     pub injected: u64,
+    /// Connections that it took hold of: stolen or relayed.
+    pub gripped: u64,
     /// Changes of policies, labels and pods.
     pub changes: u64,
     /// Sessions of the control plane that broke.
     pub broken: u64,
+    /// Messages between gateways that were said again.
+    pub repeated: u64,
     /// Agents that died.
     pub crashes: u64,
     /// Gateways that died.
     pub restarts: u64,
-    /// Frames that gateways sent to each other.
-    pub tunnelled: u64,
+    /// Packets that gateways let pass, each held against the naive model.
+    pub judged: u64,
     /// Frames that the attacker put between gateways.
     pub struck: u64,
+    /// Frames in which a gateway lied to another.
+    pub lies: u64,
     /// Pairs that the naive model allows at the end, all of which talked.
     pub allowed_at_end: u64,
     /// Pairs that it denies, none of which did.
     pub denied_at_end: u64,
 }
 
+/// Who lets everything pass, cluster by cluster, because its source tells it so: then the others on
+/// the way must do it alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lax {
+    agents: Vec<bool>,
+    gateways: Vec<bool>,
+}
+
+impl Lax {
+    fn nobody(clusters: usize) -> Self {
+        Self {
+            agents: vec![false; clusters],
+            gateways: vec![false; clusters],
+        }
+    }
+
+    /// Never both in one cluster.
+    fn random(clusters: usize, dice: &mut Dice) -> Self {
+        let mut lax = Self::nobody(clusters);
+        for number in 0..clusters {
+            match dice.below(4) {
+                0 => lax.agents[number] = true,
+                1 => lax.gateways[number] = true,
+                _ => {}
+            }
+        }
+        lax
+    }
+}
+
 /// The world.
 pub struct World {
     now: Mono,
     objects: Objects,
-    /// Earlier objects, with the time at which they were replaced.
-    past: Vec<(Mono, Objects)>,
+    history: History,
+    lax: Lax,
     hubs: Vec<Hub>,
     agents: BTreeMap<(usize, usize), Agent>,
     lines: Lines,
@@ -109,9 +155,22 @@ pub struct World {
     /// Pairs of clusters that cannot reach each other.
     partitions: BTreeSet<(usize, usize)>,
     attacker: Attacker,
+    onpath: OnPath,
+    /// What was said between gateways, to be said again.
+    said: BTreeMap<(Line, End), Vec<Vec<u8>>>,
     dice: Dice,
     /// Who truly opened each connection.
     initiated: BTreeMap<FlowKey, String>,
+    /// What each gateway let pass, in the life of its process.
+    watches: Vec<Watch>,
+    /// What gateways truly sealed, as its receiver must see it, and who did.
+    sealed: BTreeMap<Vec<u8>, usize>,
+    /// What each agent took for a HELLO, in the life of its process.
+    admitted: BTreeMap<(usize, usize), Nonces>,
+    /// For whom each HELLO was made.
+    hellos: BTreeMap<[u8; 16], FlowKey>,
+    /// The highest sequences that a gateway (first) believed of another: bundle and digest.
+    believed: BTreeMap<(usize, usize), (u64, u64)>,
     next_port: u16,
     summary: Summary,
 }
@@ -121,6 +180,12 @@ impl World {
     #[must_use]
     pub fn new(clusters: usize, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
+        let lax = Lax::random(clusters, &mut dice);
+        Self::with(lax, dice)
+    }
+
+    fn with(lax: Lax, mut dice: Dice) -> Self {
+        let clusters = lax.agents.len();
         let objects = Objects::random(clusters, &mut dice);
         let weather = Weather {
             loss: dice.below(6) as u32,
@@ -140,23 +205,32 @@ impl World {
         }
         let mut world = Self {
             now: Mono::default(),
-            past: Vec::new(),
+            history: History::default(),
+            lax,
             hubs,
             agents,
             lines: Lines::default(),
             hosts,
+            watches: gateways.iter().map(|_| Watch::default()).collect(),
             gateways,
             queue: BTreeMap::new(),
             sequence: 0,
             weather,
             partitions: BTreeSet::new(),
             attacker: Attacker::default(),
+            onpath: OnPath::default(),
+            said: BTreeMap::new(),
             initiated: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            admitted: BTreeMap::new(),
+            hellos: BTreeMap::new(),
+            believed: BTreeMap::new(),
             next_port: 1024,
             summary: Summary::default(),
             dice,
             objects,
         };
+        world.history.take(&world.objects, world.now);
         let addresses = world.addresses();
         addresses
             .into_iter()
@@ -171,180 +245,26 @@ impl World {
     /// # Panics
     /// When an invariant is broken.
     pub fn run(mut self, span: Duration) -> Summary {
-        // Everybody has met, and every pod its credential.
-        self.run_until(Mono::default().after(SETTLED));
+        self.run_until(Mono::default().after(BEGUN));
         let end = self.now.after(span);
         while self.now < end {
-            let until = self.now.after(self.dice.millis(1, 250));
+            let until = self.now.after(self.dice.millis(1, 200));
             self.run_until(until);
             self.act();
         }
         self.settle();
         self.check_every_pair();
+        let judged = self.watches.iter().map(|watch| watch.judged);
+        self.summary.judged += judged.sum::<u64>();
         self.summary
-    }
-
-    fn act(&mut self) {
-        match self.dice.below(100) {
-            0..50 => self.connect_somewhere(),
-            50..58 => self.relabel(),
-            58..66 => {
-                let number = self.dice.below(self.objects.clusters.len());
-                let mut dice = self.dice.split();
-                self.change(|objects| objects.clusters[number].rewrite_policies(&mut dice));
-            }
-            66..71 => self.replace_pod(),
-            71..74 => self.crash_agent(),
-            74..76 => self.partition(),
-            76..78 => self.break_line(),
-            78..80 => {
-                self.kill_gateway();
-            }
-            _ if self.dice.percent(40) => self.attack_tunnel(),
-            _ => self.attack(),
-        }
-    }
-
-    fn connect_somewhere(&mut self) {
-        let addresses = self.addresses();
-        let (from, to) = (*self.dice.pick(&addresses), *self.dice.pick(&addresses));
-        if from != to {
-            self.connect(from, to);
-        }
-    }
-
-    fn connect(&mut self, from: IpAddr, to: IpAddr) -> FlowKey {
-        self.next_port = self.next_port.checked_add(1).unwrap_or(1024);
-        let now = self.time();
-        let place = self.host_of(from);
-        let client = self.pod(from).name.clone();
-        let host = self.hosts.get_mut(&place).expect("a node");
-        let sockets = host.pods.get_mut(&from).expect("a pod");
-        let key = sockets.connect(self.next_port, SocketAddr::new(to, PORT), now.mono);
-        self.initiated.insert(key, client);
-        self.summary.connects += 1;
-        host.drain(now);
-        self.collect(place);
-        key
-    }
-
-    fn relabel(&mut self) {
-        let address = *self.dice.pick(&self.addresses());
-        let number = self
-            .objects
-            .cluster_of(address)
-            .expect("a pod of a cluster");
-        let mut dice = self.dice.split();
-        self.change(|objects| {
-            let pods = &mut objects.clusters[number].pods;
-            pods.get_mut(&address).expect("a pod").relabel(&mut dice);
-        });
-    }
-
-    /// A pod is deleted, and another one gets its address.
-    fn replace_pod(&mut self) {
-        let address = *self.dice.pick(&self.addresses());
-        let number = self
-            .objects
-            .cluster_of(address)
-            .expect("a pod of a cluster");
-        let place = self.host_of(address);
-        let new = Pod::random(number, place.1, &mut self.dice.split());
-        self.change(|objects| {
-            objects.clusters[number].pods.insert(address, new);
-        });
-        // The agent of the node hears first: before the address is served again.
-        self.hosts
-            .get_mut(&place)
-            .expect("a node")
-            .remove_pod(address);
-        self.hears(Place::Host(place.0, place.1));
-        self.start_pod(address);
-    }
-
-    fn partition(&mut self) {
-        let (a, b) = (
-            self.dice.below(self.gateways.len()),
-            self.dice.below(self.gateways.len()),
-        );
-        if a != b && self.partitions.insert((a.min(b), a.max(b))) {
-            let later = self.now.after(self.dice.millis(100, 5000));
-            self.schedule(later, Event::Heals(a.min(b), a.max(b)));
-            self.part(Line::Gateways(a.min(b), a.max(b)));
-        }
-    }
-
-    fn attack(&mut self) {
-        let addresses = self.addresses();
-        let Some(packet) = self.attacker.strike(&addresses, &mut self.dice) else {
-            return;
-        };
-        let Ok(parsed) = ip::Packet::parse(&packet) else {
-            return;
-        };
-        let (src, dst) = (parsed.src(), parsed.dst());
-        self.summary.injected += 1;
-        // It stands on the segment of a cluster: it reaches nodes and the gateway there.
-        let (Some(from), Some(to)) = (self.objects.cluster_of(src), self.objects.cluster_of(dst))
-        else {
-            return;
-        };
-        let stands = if self.dice.percent(50) { from } else { to };
-        if stands == to {
-            let place = Place::Host(to, self.pod(dst).node);
-            self.schedule(self.now, Event::Arrives(place, packet));
-        } else {
-            let station = wires::node_mac(from, self.dice.below(NODES));
-            let frame = wires::frame(wires::lan_mac(from), station, &packet);
-            let place = Place::Gateway(from, Side::Lan);
-            self.schedule(self.now, Event::Arrives(place, frame));
-        }
-    }
-
-    /// The attacker stands between the clusters, too.
-    fn attack_tunnel(&mut self) {
-        let clusters = self.gateways.len();
-        if let Some(frame) = self.attacker.strike_tunnel(clusters, &mut self.dice)
-            && let Some(to) = wires::cluster_of(&frame)
-        {
-            self.summary.struck += 1;
-            self.schedule(
-                self.now,
-                Event::Arrives(Place::Gateway(to, Side::Wan), frame),
-            );
-        }
-    }
-
-    /// Changes the objects; every machine hears of it a little later.
-    fn change(&mut self, change: impl FnOnce(&mut Objects)) {
-        self.past.push((self.now, self.objects.clone()));
-        change(&mut self.objects);
-        self.summary.changes += 1;
-        let places = self.places();
-        for place in places {
-            let later = self
-                .now
-                .after(self.dice.millis(HEARD_WITHIN.0, HEARD_WITHIN.1));
-            self.schedule(later, Event::Hears(place));
-        }
-    }
-
-    fn places(&self) -> Vec<Place> {
-        let hosts = self
-            .hosts
-            .keys()
-            .map(|(number, node)| Place::Host(*number, *node));
-        hosts
-            .chain((0..self.gateways.len()).map(|number| Place::Gateway(number, Side::Lan)))
-            .collect()
     }
 
     /// Everything works again, and everybody has heard of everything.
     fn settle(&mut self) {
         self.weather = Weather::FAIR;
-        self.run_until(self.now.after(Duration::from_secs(10)));
+        self.onpath.let_go();
+        self.run_until(self.now.after(HEALED));
         assert!(self.partitions.is_empty(), "everything heals in time");
-        self.past.clear();
         self.check_convergence();
     }
 
@@ -390,7 +310,7 @@ impl World {
             && entry.key().0 <= now.mono
         {
             match entry.remove() {
-                Event::Arrives(place, packet) => self.arrives(place, &packet),
+                Event::Arrives(place, packet) => self.arrives(place, packet),
                 Event::Hears(place) => self.hears(place),
                 Event::Restarts(number, node) => self.restart_agent((number, node)),
                 Event::GatewayStarts(number) => self.start_gateway(number),
@@ -409,92 +329,6 @@ impl World {
         }
     }
 
-    fn arrives(&mut self, place: Place, packet: &[u8]) {
-        let now = self.time();
-        match place {
-            Place::Host(number, node) => {
-                self.attacker.observe(packet, &mut self.dice);
-                let host = self.hosts.get_mut(&(number, node)).expect("a node");
-                host.handle_network(packet, now);
-                self.collect((number, node));
-            }
-            Place::Gateway(number, side) => {
-                let sent = self.gateways[number].handle_frame(side, packet, now);
-                match sent {
-                    Some((Side::Lan, frame)) => self.send_to_node(number, &frame),
-                    Some((Side::Wan, frame)) => self.send_to_gateway(number, &frame),
-                    None => {}
-                }
-            }
-        }
-    }
-
-    /// Sends what a node has to send, and judges what its pods read.
-    fn collect(&mut self, place: (usize, usize)) {
-        let host = self.hosts.get_mut(&place).expect("a node");
-        let packets = std::mem::take(&mut host.out);
-        let deliveries = std::mem::take(&mut host.deliveries);
-        for packet in packets {
-            self.route(place, packet);
-        }
-        for delivery in deliveries {
-            self.summary.deliveries += 1;
-            self.judge(&delivery);
-        }
-    }
-
-    /// A node sends a packet: to another node of its cluster, or to its gateway.
-    fn route(&mut self, (number, node): (usize, usize), packet: Vec<u8>) {
-        let Ok(parsed) = ip::Packet::parse(&packet) else {
-            return;
-        };
-        let Some(to) = self.objects.cluster_of(parsed.dst()) else {
-            return;
-        };
-        if to != number {
-            let (gateway, station) = (wires::lan_mac(number), wires::node_mac(number, node));
-            let frame = wires::frame(gateway, station, &packet);
-            self.carry(Link::Access, Place::Gateway(number, Side::Lan), frame);
-        } else if let Some(pod) = self.objects.clusters[to].pods.get(&parsed.dst()) {
-            self.carry(Link::Nodes, Place::Host(to, pod.node), packet);
-        }
-    }
-
-    /// A gateway sends a frame to a node.
-    fn send_to_node(&mut self, number: usize, frame: &[u8]) {
-        let node = wires::node_of(frame).expect("a gateway sends to nodes that exist");
-        let packet = frame[wires::HEADER..].to_vec();
-        self.carry(Link::Access, Place::Host(number, node), packet);
-    }
-
-    /// A gateway sends a frame to another.
-    fn send_to_gateway(&mut self, number: usize, frame: &[u8]) {
-        self.look_for_clear_text(frame);
-        self.summary.tunnelled += 1;
-        let to = wires::cluster_of(frame).expect("a gateway sends to gateways that exist");
-        self.attacker.observe_tunnel(frame, &mut self.dice);
-        if !self.partitions.contains(&(number.min(to), number.max(to))) {
-            self.carry(Link::Wan, Place::Gateway(to, Side::Wan), frame.to_vec());
-        }
-    }
-
-    fn carry(&mut self, link: Link, to: Place, bytes: Vec<u8>) {
-        for at in self.weather.arrivals(link, self.now, &mut self.dice) {
-            self.schedule(at, Event::Arrives(to, bytes.clone()));
-        }
-    }
-
-    fn start_pod(&mut self, address: IpAddr) {
-        let place = self.host_of(address);
-        let isn = u32::from_be_bytes(self.dice.bytes()[..4].try_into().expect("four bytes"));
-        let sockets = Sockets::new(address, vec![PORT], isn);
-        self.hosts
-            .get_mut(&place)
-            .expect("a node")
-            .pods
-            .insert(address, sockets);
-    }
-
     fn schedule(&mut self, at: Mono, event: Event) {
         self.sequence += 1;
         self.queue.insert((at, self.sequence), event);
@@ -508,20 +342,26 @@ impl World {
             .collect()
     }
 
+    fn cluster_of(&self, address: IpAddr) -> usize {
+        let number = self.objects.cluster_of(address);
+        number.expect("an address of a cluster")
+    }
+
     fn pod(&self, address: IpAddr) -> &Pod {
-        let number = self
-            .objects
-            .cluster_of(address)
-            .expect("an address of a cluster");
-        &self.objects.clusters[number].pods[&address]
+        &self.objects.clusters[self.cluster_of(address)].pods[&address]
     }
 
     fn host_of(&self, address: IpAddr) -> (usize, usize) {
-        let number = self
-            .objects
-            .cluster_of(address)
-            .expect("an address of a cluster");
-        (number, self.pod(address).node)
+        (self.cluster_of(address), self.pod(address).node)
+    }
+
+    /// What the sources of a cluster tell its agents, or its gateway, that the policies are.
+    fn told(&self, number: usize, is_lax: bool) -> PolicySet {
+        let mut policies = self.objects.clusters[number].policies.clone();
+        if is_lax {
+            policies.policies = vec![everybody(Action::Allow)];
+        }
+        policies
     }
 
     fn time(&self) -> Now {

@@ -2,18 +2,20 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use policy::model::{
-    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, PeerMatch, Policy, PolicyKind,
-    Rule, Scope, Tier, WorkloadSelector,
-};
+use policy::model::Action;
 use wire::flow::FlowKey;
 
-use super::World;
+use super::{Lax, World};
 use crate::{
+    dice::Dice,
     network::Weather,
-    objects::{PORT, address},
+    objects::{PORTS, address, everybody},
     sockets::{Delivery, WORD},
 };
+
+const PORT: u16 = PORTS[0];
+/// Longer than anybody may go by what was replaced.
+const LATER: Duration = Duration::from_secs(1);
 
 const EAST: (usize, usize, usize) = (0, 0, 0);
 const WEST: (usize, usize, usize) = (1, 0, 0);
@@ -24,7 +26,7 @@ fn place((cluster, node, place): (usize, usize, usize)) -> IpAddr {
 
 /// Two clusters in fair weather; `ingress` says what west's pods take from everywhere.
 fn world(ingress: Option<Action>) -> World {
-    let mut world = World::new(2, 7);
+    let mut world = World::with(Lax::nobody(2), Dice::new(7));
     world.weather = Weather::FAIR;
     world.change(|objects| {
         for cluster in &mut objects.clusters {
@@ -32,38 +34,7 @@ fn world(ingress: Option<Action>) -> World {
         }
     });
     world.run_until(world.now.after(Duration::from_secs(3)));
-    world.past.clear();
     world
-}
-
-fn everybody(action: Action) -> Policy {
-    let all = |clusters| WorkloadSelector {
-        clusters,
-        namespaces: NamespaceMatch::Any,
-        pods: LabelSelector::default(),
-        service_accounts: Vec::new(),
-    };
-    let scopes = vec![Scope::Local, Scope::Remote];
-    let rule = |direction| Rule {
-        name: "all".into(),
-        direction,
-        action,
-        reject: false,
-        scopes: scopes.clone(),
-        peers: vec![PeerMatch::Workload(all(ClusterMatch::Any))],
-        ports: Vec::new(),
-        assurance: identity::Assurance::Agent,
-    };
-    Policy {
-        kind: PolicyKind::FederationPolicy,
-        namespace: None,
-        name: "everybody".into(),
-        tier: Tier::Application,
-        order: 1,
-        subject: all(ClusterMatch::Own),
-        isolates: Vec::new(),
-        rules: vec![rule(Direction::Ingress), rule(Direction::Egress)],
-    }
 }
 
 fn read(key: FlowKey) -> Delivery {
@@ -77,9 +48,9 @@ fn read(key: FlowKey) -> Delivery {
 #[test]
 fn what_is_allowed_is_no_offence() {
     let mut world = world(Some(Action::Allow));
-    let key = world.connect(place(EAST), place(WEST));
+    let key = world.connect(place(EAST), place(WEST), PORT);
     world.run_until(world.now.after(Duration::from_secs(1)));
-    assert!(world.summary.deliveries > 0 && world.summary.tunnelled > 0);
+    assert!(world.summary.far > 0 && world.watches[0].judged > 0);
     world.judge(&read(key));
     world.check();
     world.check_convergence();
@@ -94,11 +65,11 @@ fn what_is_allowed_is_no_offence() {
 #[should_panic(expected = "Ingress is denied")]
 fn a_denied_delivery_is_seen() {
     let mut world = world(Some(Action::Allow));
-    let key = world.connect(place(EAST), place(WEST));
+    let key = world.connect(place(EAST), place(WEST), PORT);
     world.change(|objects| {
         objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
     });
-    world.now = world.now.after(super::SETTLED + Duration::from_millis(1));
+    world.now = world.now.after(LATER);
     world.judge(&read(key));
 }
 
@@ -116,15 +87,15 @@ fn a_delivery_that_nobody_opened_is_seen() {
 }
 
 #[test]
-#[should_panic(expected = "Egress is denied")]
+#[should_panic(expected = "Ingress is denied")]
 fn a_delivery_to_the_pod_that_replaced_the_client_is_seen() {
     let mut world = world(Some(Action::Allow));
-    let key = world.connect(place(EAST), place(WEST));
+    let key = world.connect(place(EAST), place(WEST), PORT);
     world.change(|objects| {
         let pod = objects.clusters[0].pods.get_mut(&place(EAST));
         pod.expect("a pod").name = "another".into();
     });
-    world.now = world.now.after(super::SETTLED + Duration::from_millis(1));
+    world.now = world.now.after(LATER);
     world.judge(&read(key));
 }
 

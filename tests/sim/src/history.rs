@@ -1,0 +1,183 @@
+//! What was true when: every version of every policy and every look that a pod ever had, and the
+//! naive model's verdict on any of them.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use identity::{Claims, Mono};
+use policy::model::{Direction, PolicySet};
+
+use crate::{
+    naive::{Oracle, Other},
+    objects::Objects,
+};
+
+/// All versions. A verdict is worked out from the raw objects once for each combination of versions:
+/// they never change, so to remember it hides nothing.
+#[derive(Debug, Default)]
+pub struct History {
+    /// By cluster, oldest first.
+    policies: Vec<Vec<Version<PolicySet>>>,
+    looks: Vec<Version<Look>>,
+    verdicts: BTreeMap<Question, bool>,
+}
+
+/// Something that held until it was replaced.
+#[derive(Debug)]
+struct Version<T> {
+    what: T,
+    until: Option<Mono>,
+}
+
+/// A pod with the labels that it had for a time.
+#[derive(Debug)]
+struct Look {
+    name: String,
+    generation: u64,
+    address: IpAddr,
+    claims: Claims,
+}
+
+/// Numbers of versions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Question {
+    direction: Direction,
+    cluster: usize,
+    policy: usize,
+    subject: usize,
+    other: usize,
+    port: u16,
+}
+
+/// Versions of a pod that somebody may still go by, by number.
+pub type Looks = Vec<usize>;
+
+impl History {
+    /// Takes what is true from `now` on.
+    pub fn take(&mut self, objects: &Objects, now: Mono) {
+        self.policies
+            .resize_with(objects.clusters.len(), Default::default);
+        for (cluster, versions) in objects.clusters.iter().zip(&mut self.policies) {
+            let last = versions.last_mut();
+            if last.as_ref().is_some_and(|v| v.what == cluster.policies) {
+                continue;
+            }
+            if let Some(last) = last {
+                last.until = Some(now);
+            }
+            versions.push(Version {
+                what: cluster.policies.clone(),
+                until: None,
+            });
+        }
+        for version in self.looks.iter_mut().filter(|v| v.until.is_none()) {
+            let look = &version.what;
+            let same = objects
+                .pod(look.address)
+                .is_some_and(|pod| pod.name == look.name && pod.generation == look.generation);
+            if !same {
+                version.until = Some(now);
+            }
+        }
+        for (address, pod) in objects.clusters.iter().flat_map(|c| &c.pods) {
+            let mut held = self.looks.iter().rev();
+            if held.any(|v| v.what.name == pod.name && v.what.generation == pod.generation) {
+                continue;
+            }
+            let look = Look {
+                name: pod.name.clone(),
+                generation: pod.generation,
+                address: *address,
+                claims: objects.claims(*address).expect("it is there"),
+            };
+            self.looks.push(Version {
+                what: look,
+                until: None,
+            });
+        }
+    }
+
+    /// The looks of the pod `name`, without those that are `over`: they were replaced at a time by
+    /// which everybody asked knows.
+    pub fn looks_of(&self, name: &str, over: impl Fn(Mono) -> bool) -> Looks {
+        self.looks_where(|look| look.name == name, over)
+    }
+
+    /// The looks of all pods that had `address`, without those that are `over`.
+    pub fn looks_at(&self, address: IpAddr, over: impl Fn(Mono) -> bool) -> Looks {
+        self.looks_where(|look| look.address == address, over)
+    }
+
+    /// The address of a look.
+    #[must_use]
+    pub fn address(&self, look: usize) -> IpAddr {
+        self.looks[look].what.address
+    }
+
+    fn looks_where(&self, wanted: impl Fn(&Look) -> bool, over: impl Fn(Mono) -> bool) -> Looks {
+        let versions = self.looks.iter().enumerate();
+        versions
+            .filter(|(_, v)| wanted(&v.what) && !v.until.is_some_and(&over))
+            .map(|(number, _)| number)
+            .collect()
+    }
+
+    /// Whether some version of the policies of `cluster` that is not `over` allows this half of a
+    /// connection to `port`, for some of the looks.
+    pub fn allows(
+        &mut self,
+        (direction, cluster): (Direction, usize),
+        over: impl Fn(Mono) -> bool,
+        (subjects, others): (&Looks, &Looks),
+        port: u16,
+    ) -> bool {
+        // The newest first: it is nearly always the one.
+        for policy in (0..self.policies[cluster].len()).rev() {
+            if self.policies[cluster][policy].until.is_some_and(&over) {
+                continue;
+            }
+            for (subject, other) in subjects
+                .iter()
+                .flat_map(|s| others.iter().map(move |o| (*s, *o)))
+            {
+                let question = Question {
+                    direction,
+                    cluster,
+                    policy,
+                    subject,
+                    other,
+                    port,
+                };
+                if self.verdict(question) {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn verdict(&mut self, question: Question) -> bool {
+        if let Some(known) = self.verdicts.get(&question) {
+            return *known;
+        }
+        let set = self.policies[question.cluster][question.policy]
+            .what
+            .clone();
+        let oracle = Oracle {
+            policies: BTreeMap::from([(set.cluster.clone(), set)]),
+            carried: BTreeMap::new(),
+        };
+        let [subject, other] =
+            [question.subject, question.other].map(|look| &self.looks[look].what);
+        let verdict = oracle
+            .judge(
+                question.direction,
+                &subject.claims,
+                Other::Pod(&other.claims, Some(other.address)),
+                wire::ip::TCP,
+                question.port,
+            )
+            .is_allowed();
+        self.verdicts.insert(question, verdict);
+        verdict
+    }
+}
