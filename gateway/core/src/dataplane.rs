@@ -9,16 +9,10 @@ use handshake::{
 };
 use identity::Now;
 use policy::DropReason;
-use wire::{
-    edit,
-    ethernet::Mac,
-    flow::FlowKey,
-    inplace,
-    ip::{self, Packet},
-    psp, tcp,
-};
+use wire::{flow::FlowKey, inplace, ip, psp, tcp};
 
 use crate::{
+    answer::{Answer, Refusal, Way, refuse},
     context::{Context, Event, FlowView},
     flows::{Flows, Found, Limits, Rejected},
     frame::Frame,
@@ -47,41 +41,6 @@ pub enum Disposition {
 #[derive(Debug)]
 pub struct Dataplane {
     flows: Flows,
-}
-
-/// Why a packet is dropped, and what its sender is told.
-#[derive(Debug)]
-struct Refusal {
-    reason: DropReason,
-    answer: Answer,
-}
-
-/// What the sender of a dropped packet is told. It may only be asked for while the frame still
-/// holds the inner packet as it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
-    Silence,
-    Reset,
-    TooBig(u16),
-    TimeExceeded,
-}
-
-impl From<DropReason> for Refusal {
-    fn from(reason: DropReason) -> Self {
-        Self {
-            reason,
-            answer: Answer::Silence,
-        }
-    }
-}
-
-/// The way back to the sender of a packet.
-#[derive(Clone, Copy, Debug)]
-enum Back<'s> {
-    /// The station that put it on the LAN.
-    Station(Mac),
-    /// The tunnel that it came through.
-    Tunnel(&'s Peer),
 }
 
 impl Dataplane {
@@ -150,7 +109,7 @@ impl Dataplane {
         let outcome = self.lan_to_wan(cx, frame, snapshot, now);
         match outcome {
             Ok(()) => Disposition::Forward(Side::Wan),
-            Err(refusal) => refuse(cx, frame, snapshot, Back::Station(station), refusal, now),
+            Err(refusal) => refuse(cx, frame, snapshot, Way::Station(station), refusal, now),
         }
     }
 
@@ -194,7 +153,7 @@ impl Dataplane {
         };
         match self.wan_to_lan(cx, frame, (number, peer), snapshot, now) {
             Ok(()) => Disposition::Forward(Side::Lan),
-            Err(refusal) => refuse(cx, frame, snapshot, Back::Tunnel(peer), refusal, now),
+            Err(refusal) => refuse(cx, frame, snapshot, Way::Tunnel(peer), refusal, now),
         }
     }
 
@@ -314,7 +273,12 @@ impl Dataplane {
                 }
             }
             Err(Rejected {
-                refused: Refused { reason, rule },
+                refused:
+                    Refused {
+                        reason,
+                        rule,
+                        reject,
+                    },
                 answer,
             }) => {
                 let stray = reason == DropReason::UnknownFlow;
@@ -325,10 +289,11 @@ impl Dataplane {
                         rule,
                     });
                 }
-                let answer = if stray && answer {
-                    Answer::Reset
-                } else {
-                    Answer::Silence
+                let answer = match answer && (stray || reject) {
+                    // What a SYN-ACK proves is refused to whom it goes.
+                    true if facts.flags.is_syn_ack() && !stray => Answer::RefuseOnward,
+                    true => Answer::Reset,
+                    false => Answer::Silence,
                 };
                 Err(Refusal { reason, answer })
             }
@@ -365,7 +330,7 @@ impl Dataplane {
         self.flows
             .decide_again(key, &snapshot.transit)
             .map_err(|(key, refused)| {
-                let Refused { reason, rule } = refused;
+                let Refused { reason, rule, .. } = refused;
                 cx.event(Event::Cut { key, reason, rule });
                 Refusal {
                     reason,
@@ -446,55 +411,4 @@ fn route(frame: &mut Frame<'_>, inner: &Inner, peer: &Peer) -> Result<(), DropRe
         inplace::clamp_mss(frame.packet_mut(), inner.header_len, limit);
     }
     Ok(())
-}
-
-/// Drops the packet and, where it is due and within the rate, puts an answer into the frame.
-fn refuse(
-    cx: &mut Context,
-    frame: &mut Frame<'_>,
-    snapshot: &Snapshot,
-    back: Back<'_>,
-    refusal: Refusal,
-    now: Now,
-) -> Disposition {
-    let reason = refusal.reason;
-    if refusal.answer == Answer::Silence || !cx.answers.take(now.mono) {
-        return Disposition::Drop(reason);
-    }
-    let answered = match back {
-        Back::Station(station) => {
-            let from = |packet: &Packet<'_>| snapshot.lan.address_like(packet.src());
-            answer(frame.packet(), refusal.answer, from).is_some_and(|bytes| {
-                frame.replace(&bytes) && link::put_ethernet(frame, &snapshot.lan, station).is_ok()
-            })
-        }
-        Back::Tunnel(peer) => {
-            // The far gateway takes nothing from us but from our pods: the destination speaks.
-            let from = |packet: &Packet<'_>| Some(packet.dst());
-            answer(frame.packet(), refusal.answer, from).is_some_and(|bytes| {
-                frame.replace(&bytes)
-                    && link::encapsulate(frame, peer, cx.queue(), snapshot).is_ok()
-            })
-        }
-    };
-    match (answered, back) {
-        (true, Back::Station(_)) => Disposition::Answer(Side::Lan, reason),
-        (true, Back::Tunnel(_)) => Disposition::Answer(Side::Wan, reason),
-        (false, _) => Disposition::Drop(reason),
-    }
-}
-
-/// The answer to `packet`; `from` chooses the source of an ICMP error.
-fn answer(
-    packet: &[u8],
-    answer: Answer,
-    from: impl Fn(&Packet<'_>) -> Option<IpAddr>,
-) -> Option<Vec<u8>> {
-    let packet = Packet::parse(packet).ok()?;
-    match answer {
-        Answer::Silence => None,
-        Answer::Reset => edit::reset_for(&packet).ok().flatten(),
-        Answer::TooBig(mtu) => edit::icmp_too_big(&packet, from(&packet)?, mtu),
-        Answer::TimeExceeded => edit::icmp_time_exceeded(&packet, from(&packet)?),
-    }
 }

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod account;
+mod answer;
 pub mod cache;
 pub mod context;
 pub mod control;

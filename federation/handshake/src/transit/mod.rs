@@ -61,11 +61,17 @@ pub struct Refused {
     pub reason: DropReason,
     /// The rule that decided, where one did: of the peer's digest for `peer-denies`.
     pub rule: Option<RuleRef>,
+    /// That rule rejects: the initiator is to be told.
+    pub reject: bool,
 }
 
 impl From<DropReason> for Refused {
     fn from(reason: DropReason) -> Self {
-        Self { reason, rule: None }
+        Self {
+            reason,
+            rule: None,
+            reject: false,
+        }
     }
 }
 

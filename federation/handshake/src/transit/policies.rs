@@ -109,9 +109,10 @@ fn decide(
     });
     match verdict.decision {
         Decision::Allow => Ok(()),
-        Decision::Drop { reason, .. } => Err(Refused {
+        Decision::Drop { reason, reject } => Err(Refused {
             reason,
             rule: verdict.rule,
+            reject,
         }),
     }
 }
