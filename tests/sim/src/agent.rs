@@ -23,6 +23,8 @@ pub struct Agent {
     marks: BTreeMap<TrustDomain, BundleMark>,
     epoch: u64,
     life: Option<Life>,
+    /// When the machine is due, since it was pumped.
+    due: Option<Mono>,
 }
 
 #[derive(Debug)]
@@ -44,12 +46,14 @@ impl Agent {
             marks: BTreeMap::new(),
             epoch: 0,
             life: None,
+            due: None,
         }
     }
 
     /// The process is killed.
     pub fn kill(&mut self) {
         self.life = None;
+        self.due = None;
     }
 
     /// A new process reads what `objects` say, and these policies.
@@ -100,7 +104,7 @@ impl Agent {
     /// When the machine is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.held()?.poll_timeout()
+        self.due
     }
 
     /// What it has to say to its issuer.
@@ -119,7 +123,9 @@ impl Agent {
                 MemberEvent::Problem(words) => panic!("an agent complains: {words}"),
             }
         }
-        std::iter::from_fn(|| life.member.poll_transmit()).collect()
+        let messages = std::iter::from_fn(|| life.member.poll_transmit()).collect();
+        self.due = life.member.poll_timeout();
+        messages
     }
 
     /// What the enforcer decides by from now on, if it changed.

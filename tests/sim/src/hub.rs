@@ -40,6 +40,8 @@ pub struct Hub {
     life: Option<Life>,
     /// Peers whose session is to be closed.
     closing: Vec<usize>,
+    /// When control is due, since it was pumped.
+    due: Option<Mono>,
 }
 
 struct Life {
@@ -67,12 +69,14 @@ impl Hub {
             issuer_disk: IssuerState::default(),
             life: None,
             closing: Vec::new(),
+            due: None,
         }
     }
 
     /// The process is killed.
     pub fn kill(&mut self) {
         self.life = None;
+        self.due = None;
     }
 
     /// A new process reads its disk, what `objects` say, and these policies.
@@ -161,7 +165,7 @@ impl Hub {
     /// When control is due.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Mono> {
-        self.control().map(Control::poll_timeout)
+        self.due
     }
 
     /// Does what is due.
@@ -201,6 +205,7 @@ impl Hub {
                 out.push((to, message));
             }
             if quiet && control.poll_persist().is_none() {
+                self.due = Some(control.poll_timeout());
                 return out;
             }
         }

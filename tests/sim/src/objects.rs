@@ -58,7 +58,7 @@ pub struct Pod {
 }
 
 impl Objects {
-    /// `clusters` clusters with two nodes each and two or three pods on each node.
+    /// `clusters` clusters with two nodes each and one to three pods on each node.
     pub fn random(clusters: usize, dice: &mut Dice) -> Self {
         let clusters = (0..clusters)
             .map(|number| Cluster::random(number, dice))
@@ -114,7 +114,7 @@ impl Cluster {
         let domain = TrustDomain::new(["east", "west", "north"][number % 3]).expect("a name");
         let mut pods = BTreeMap::new();
         for node in 0..NODES {
-            for place in 0..2 + dice.below(2) {
+            for place in 0..1 + dice.below(3) {
                 let address = address(number, node, place);
                 pods.insert(address, Pod::random(number, node, dice));
             }

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use gateway_core::Side;
 use wire::flow::FlowKey;
 
 use super::{Event, HEARD_WITHIN, Place, World};
 use crate::{
     lines::Line,
-    objects::{Objects, PORTS, Pod},
+    objects::{Cluster, NODES, PORTS, Pod},
     sockets::Sockets,
 };
 
@@ -19,7 +20,7 @@ impl World {
             57..64 => {
                 let number = self.dice.below(self.objects.clusters.len());
                 let mut dice = self.dice.split();
-                self.change(|objects| objects.clusters[number].rewrite_policies(&mut dice));
+                self.change(number, |cluster| cluster.rewrite_policies(&mut dice));
             }
             64..69 => self.replace_pod(),
             69..72 => self.crash_agent(),
@@ -66,9 +67,9 @@ impl World {
         let address = *self.dice.pick(&self.addresses());
         let number = self.cluster_of(address);
         let mut dice = self.dice.split();
-        self.change(|objects| {
-            let pods = &mut objects.clusters[number].pods;
-            pods.get_mut(&address).expect("a pod").relabel(&mut dice);
+        self.change(number, |cluster| {
+            let pod = cluster.pods.get_mut(&address);
+            pod.expect("a pod").relabel(&mut dice);
         });
     }
 
@@ -77,8 +78,8 @@ impl World {
         let address = *self.dice.pick(&self.addresses());
         let place = self.host_of(address);
         let new = Pod::random(place.0, place.1, &mut self.dice.split());
-        self.change(|objects| {
-            objects.clusters[place.0].pods.insert(address, new);
+        self.change(place.0, |cluster| {
+            cluster.pods.insert(address, new);
         });
         // The agent of the node hears first: before the address is served again.
         self.hosts
@@ -112,26 +113,17 @@ impl World {
         }
     }
 
-    /// Changes the objects; every machine hears of it a little later.
-    pub(super) fn change(&mut self, change: impl FnOnce(&mut Objects)) {
-        change(&mut self.objects);
+    /// Changes the objects of a cluster; every machine there hears of it a little later.
+    pub(super) fn change(&mut self, number: usize, change: impl FnOnce(&mut Cluster)) {
+        change(&mut self.objects.clusters[number]);
         self.history.take(&self.objects, self.now);
         self.summary.changes += 1;
-        for place in self.places() {
+        let nodes = (0..NODES).map(|node| Place::Host(number, node));
+        for place in nodes.chain([Place::Gateway(number, Side::Lan)]) {
             let later = self
                 .now
                 .after(self.dice.millis(HEARD_WITHIN.0, HEARD_WITHIN.1));
             self.schedule(later, Event::Hears(place));
         }
-    }
-
-    fn places(&self) -> Vec<Place> {
-        let hosts = self
-            .hosts
-            .keys()
-            .map(|(number, node)| Place::Host(*number, *node));
-        let gateways =
-            (0..self.gateways.len()).map(|number| Place::Gateway(number, gateway_core::Side::Lan));
-        hosts.chain(gateways).collect()
     }
 }

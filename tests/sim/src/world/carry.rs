@@ -39,17 +39,18 @@ impl World {
     fn arrives_at_gateway(&mut self, number: usize, side: Side, frame: &[u8]) {
         let now = self.time();
         let sent = self.gateways[number].handle_frame(side, frame, now);
+        if let Some(sent) = sent.as_ref().filter(|sent| !sent.answer) {
+            self.watch(number, side, frame, &sent.frame);
+        }
+        self.check_gateway(number);
         let Some(Sent {
             side: out,
             frame: sent,
-            answer,
+            ..
         }) = sent
         else {
             return;
         };
-        if !answer {
-            self.watch(number, side, frame, &sent);
-        }
         match out {
             Side::Lan => self.send_to_node(number, &sent),
             Side::Wan => self.send_to_gateway(number, &sent),
@@ -59,6 +60,7 @@ impl World {
     /// Sends what a node has to send, and judges it and what its pods read.
     pub(super) fn collect(&mut self, place: (usize, usize)) {
         let host = self.hosts.get_mut(&place).expect("a node");
+        host.check();
         let packets = std::mem::take(&mut host.out);
         let deliveries = std::mem::take(&mut host.deliveries);
         for packet in packets {

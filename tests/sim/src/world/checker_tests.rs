@@ -28,11 +28,11 @@ fn place((cluster, node, place): (usize, usize, usize)) -> IpAddr {
 fn world(ingress: Option<Action>) -> World {
     let mut world = World::with(Lax::nobody(2), Dice::new(7));
     world.weather = Weather::FAIR;
-    world.change(|objects| {
-        for cluster in &mut objects.clusters {
+    for number in 0..2 {
+        world.change(number, |cluster| {
             cluster.policies.policies = ingress.map(everybody).into_iter().collect();
-        }
-    });
+        });
+    }
     world.run_until(world.now.after(Duration::from_secs(3)));
     world
 }
@@ -52,10 +52,10 @@ fn what_is_allowed_is_no_offence() {
     world.run_until(world.now.after(Duration::from_secs(1)));
     assert!(world.summary.far > 0 && world.watches[0].judged > 0);
     world.judge(&read(key));
-    world.check();
+    world.check_gateway(0);
     world.check_convergence();
-    world.change(|objects| {
-        objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
+    world.change(1, |cluster| {
+        cluster.policies.policies = vec![everybody(Action::Deny)]
     });
     // Still in force somewhere, perhaps.
     world.judge(&read(key));
@@ -66,8 +66,8 @@ fn what_is_allowed_is_no_offence() {
 fn a_denied_delivery_is_seen() {
     let mut world = world(Some(Action::Allow));
     let key = world.connect(place(EAST), place(WEST), PORT);
-    world.change(|objects| {
-        objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
+    world.change(1, |cluster| {
+        cluster.policies.policies = vec![everybody(Action::Deny)]
     });
     world.now = world.now.after(LATER);
     world.judge(&read(key));
@@ -91,8 +91,8 @@ fn a_delivery_that_nobody_opened_is_seen() {
 fn a_delivery_to_the_pod_that_replaced_the_client_is_seen() {
     let mut world = world(Some(Action::Allow));
     let key = world.connect(place(EAST), place(WEST), PORT);
-    world.change(|objects| {
-        let pod = objects.clusters[0].pods.get_mut(&place(EAST));
+    world.change(0, |cluster| {
+        let pod = cluster.pods.get_mut(&place(EAST));
         pod.expect("a pod").name = "another".into();
     });
     world.now = world.now.after(LATER);
@@ -105,7 +105,7 @@ fn an_unbalanced_counter_is_seen() {
     let mut world = world(None);
     let totals = world.gateways[0].totals_mut().expect("it runs");
     totals.consumed += 1;
-    world.check();
+    world.check_gateway(0);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_packet_that_was_counted_and_never_came_is_seen() {
     let totals = world.gateways[0].totals_mut().expect("it runs");
     totals.received += 1;
     totals.consumed += 1;
-    world.check();
+    world.check_gateway(0);
 }
 
 #[test]
@@ -129,8 +129,8 @@ fn a_word_in_clear_between_clusters_is_seen() {
 #[should_panic(expected = "0 of 1")]
 fn a_digest_that_did_not_arrive_is_seen() {
     let mut world = world(Some(Action::Allow));
-    world.change(|objects| {
-        objects.clusters[1].policies.policies = vec![everybody(Action::Deny)];
+    world.change(1, |cluster| {
+        cluster.policies.policies = vec![everybody(Action::Deny)]
     });
     // West's gateway has heard of it, and east's has not heard of west's.
     world.hears(super::Place::Gateway(1, gateway_core::Side::Lan));

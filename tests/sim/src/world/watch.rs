@@ -1,7 +1,10 @@
 //! A gateway seen from outside: each packet that it lets pass is held against the naive model, for
 //! what this gateway can know. That the agents behind it would refuse excuses nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher},
+};
 
 use gateway_core::Side;
 use policy::model::Direction;
@@ -33,8 +36,8 @@ impl Nonces {
 pub(super) struct Watch {
     flows: BTreeMap<FlowKey, Passing>,
     nonces: Nonces,
-    /// Tunnel packets that it opened.
-    opened: BTreeSet<Vec<u8>>,
+    /// Tunnel packets that it opened, by hash.
+    opened: BTreeSet<u64>,
     /// Packets that were judged.
     pub judged: u64,
     /// Flows whose responder spoke.
@@ -52,7 +55,7 @@ struct Passing {
 impl World {
     /// What a gateway seals is what its receiver may open, once.
     pub(super) fn note_sealed(&mut self, number: usize, frame: &[u8]) {
-        self.sealed.insert(frame[PSP..].to_vec(), number);
+        self.sealed.insert(hash(&frame[PSP..]), number);
     }
 
     /// A gateway took `frame` on `side` and sends `sent` on.
@@ -84,7 +87,7 @@ impl World {
 
     /// The gateway that sealed what this one opened: for this one, and once.
     fn opened_by(&mut self, number: usize, frame: &[u8]) -> usize {
-        let sealed = frame[PSP..].to_vec();
+        let sealed = hash(&frame[PSP..]);
         let by = *self
             .sealed
             .get(&sealed)
@@ -270,6 +273,12 @@ impl World {
             nonces.pass(hello.nonce, sight, &format!("node {place:?}"));
         }
     }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// Whose credentials went by.
