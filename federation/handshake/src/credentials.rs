@@ -96,12 +96,12 @@ pub enum PodState {
 }
 
 impl PodState {
-    /// Whether this says more of a pod than `other`: a UID is never used again, so an end is final,
-    /// and labels of a lower generation were there before.
+    /// Whether this says more of a pod than `other`: labels of a lower generation were there before. A
+    /// pod whose UID is made of its name (a folder) can come back after its end; records are taken in
+    /// the order of their sequence.
     fn follows(&self, other: &Self) -> bool {
         match (self, other) {
-            (_, Self::Gone) => false,
-            (Self::Gone, Self::Relabelled(_)) => true,
+            (Self::Gone, _) | (Self::Relabelled(_), Self::Gone) => true,
             (Self::Relabelled(new), Self::Relabelled(old)) => new.generation > old.generation,
         }
     }
