@@ -29,7 +29,7 @@ impl Attacker {
     /// A packet passes.
     pub fn observe(&mut self, packet: &[u8], dice: &mut Dice) {
         remember(&mut self.seen, packet, dice);
-        if Sight::of(packet).is_some_and(|sight| sight.tcp.syn) {
+        if Sight::of(packet).is_some_and(|sight| sight.tcp.syn && sight.option().is_some()) {
             remember(&mut self.tokens, packet, dice);
         }
     }
@@ -73,6 +73,21 @@ impl Attacker {
             redirect(&mut frame, dice.below(clusters))?;
         }
         Some(frame)
+    }
+
+    /// A token as it passed, perhaps with another source.
+    pub fn token(&self, source: Option<IpAddr>, dice: &mut Dice) -> Option<Vec<u8>> {
+        if self.tokens.is_empty() {
+            return None;
+        }
+        let packet = dice.pick(&self.tokens).clone();
+        let Some(IpAddr::V4(source)) = source else {
+            return Some(packet);
+        };
+        let sight = Sight::of(&packet)?;
+        let mut ip = sight.ip.clone();
+        ip.source = source.octets();
+        Some(write(ip, sight.tcp.clone(), sight.payload))
     }
 
     /// A packet to inject; `addresses` are those of pods it may lend a token to.

@@ -225,17 +225,32 @@ impl Host {
         idle
     }
 
+    /// A pod sends what the enforcers send. Whether it was let pass.
+    pub fn pod_forges(&mut self, packet: &[u8], now: Now) -> bool {
+        let Ok(parsed) = ip::Packet::parse(packet) else {
+            return false;
+        };
+        self.judge(self.path_to(parsed.dst()), packet, now)
+            .is_some()
+    }
+
+    fn path_to(&self, to: IpAddr) -> Path {
+        match self.pods.contains_key(&to) {
+            true => Path::Local,
+            false => Path::FromPod,
+        }
+    }
+
     fn pod_sends(&mut self, packet: &[u8], now: Now) {
         let Ok(parsed) = ip::Packet::parse(packet) else {
             return;
         };
         let to = parsed.dst();
-        let local = self.pods.contains_key(&to);
-        let path = if local { Path::Local } else { Path::FromPod };
+        let path = self.path_to(to);
         let Some(packet) = self.judge(path, packet, now) else {
             return;
         };
-        if local {
+        if path == Path::Local {
             self.hand_to_pod(to, &packet, now.mono);
         } else {
             self.out.push(packet);

@@ -4,7 +4,8 @@
 use etherparse::{Ipv4Header, TcpHeader, TcpOptionElement};
 use wire::flow::FlowKey;
 
-/// Bytes of HELLO before the credential.
+/// Bytes of HELLO before the segment proof, and before the credential.
+const PROOF: usize = 104;
 const HELLO: usize = 128;
 /// Bytes of REPLY before the credential, and after it.
 const REPLY: (usize, usize) = (24, 16);
@@ -29,6 +30,10 @@ pub struct Sight<'a> {
 pub struct HelloSight {
     /// Its nonce.
     pub nonce: [u8; 16],
+    /// Its fixed header, which holds the nonce.
+    pub header: Vec<u8>,
+    /// The segment key that is said to prove that its cluster made it.
+    pub key: [u8; 8],
     /// The name of the pod whose credential it carries.
     pub pod: String,
 }
@@ -73,6 +78,8 @@ impl<'a> Sight<'a> {
         let payload = self.payload.strip_prefix(b"LBHE").map(|_| self.payload)?;
         Some(HelloSight {
             nonce: *payload.get(8..)?.first_chunk()?,
+            header: payload.get(..PROOF)?.to_vec(),
+            key: *payload.get(PROOF..)?.first_chunk()?,
             pod: name_in(payload.get(HELLO..)?)?,
         })
     }
@@ -85,20 +92,27 @@ impl<'a> Sight<'a> {
         name_in(self.payload.get(REPLY.0..end)?)
     }
 
-    /// The option that a CONFIRM is.
+    /// The option of ours: a marker, or a CONFIRM.
     #[must_use]
-    pub fn confirm(&self) -> Option<Vec<u8>> {
+    pub fn option(&self) -> Option<&[u8]> {
         let mut options = self.tcp.options.as_slice();
         while let [kind, rest @ ..] = options {
             match (*kind, rest) {
                 (0, _) => return None,
                 (1, _) => options = rest,
-                (253, [20, ..]) => return options.get(..20).map(<[u8]>::to_vec),
+                (253, [length, ..]) => return options.get(..usize::from(*length)),
                 (_, [length, ..]) => options = options.get(usize::from(*length).max(2)..)?,
                 (_, []) => return None,
             }
         }
         None
+    }
+
+    /// The option that a CONFIRM is.
+    #[must_use]
+    pub fn confirm(&self) -> Option<Vec<u8>> {
+        let option = self.option().filter(|option| option.len() == 20);
+        option.map(<[u8]>::to_vec)
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     objects::{NODES, Objects, Pod, everybody},
     onpath::OnPath,
 };
-use watch::{Nonces, Watch};
+use watch::{Nonces, Sealed, Sealing, Watch};
 
 /// A change reaches every machine's source within this time.
 const HEARD_WITHIN: (u64, u64) = (10, 300);
@@ -84,8 +84,10 @@ pub struct Summary {
     pub far: u64,
     /// Packets that the attacker injected.
     pub injected: u64,
-    /// Connections that it took hold of: stolen or relayed.
-    pub gripped: u64,
+    /// Segments that it forged on connections that it stole.
+    pub forged: u64,
+    /// Tokens that a pod sent.
+    pub forgeries: u64,
     /// Changes of policies, labels and pods.
     pub changes: u64,
     /// Sessions of the control plane that broke.
@@ -163,12 +165,14 @@ pub struct World {
     initiated: BTreeMap<FlowKey, String>,
     /// What each gateway let pass, in the life of its process.
     watches: Vec<Watch>,
-    /// What gateways truly sealed, as its receiver must see it, by hash, and who did.
-    sealed: BTreeMap<u64, usize>,
+    /// What gateways truly sealed.
+    sealed: BTreeMap<Sealing, Sealed>,
     /// What each agent took for a HELLO, in the life of its process.
     admitted: BTreeMap<(usize, usize), Nonces>,
-    /// For whom each HELLO was made.
-    hellos: BTreeMap<[u8; 16], FlowKey>,
+    /// The HELLOs that agents made: the connection and the fixed header of each nonce.
+    hellos: BTreeMap<[u8; 16], (FlowKey, Vec<u8>)>,
+    /// The fixed headers that gateways took from their tunnels, and vouch for.
+    vouched: BTreeSet<Vec<u8>>,
     /// The highest sequences that a gateway (first) believed of another: bundle and digest.
     believed: BTreeMap<(usize, usize), (u64, u64)>,
     next_port: u16,
@@ -224,6 +228,7 @@ impl World {
             sealed: BTreeMap::new(),
             admitted: BTreeMap::new(),
             hellos: BTreeMap::new(),
+            vouched: BTreeSet::new(),
             believed: BTreeMap::new(),
             next_port: 1024,
             summary: Summary::default(),

@@ -50,10 +50,8 @@ fn nothing_denied_is_delivered_and_everything_allowed_flows() {
         ("packets injected in clusters", total(|s| s.injected)),
         ("frames injected between clusters", total(|s| s.struck)),
         ("lies of a gateway", total(|s| s.lies)),
-        (
-            "segments forged on stolen connections",
-            total(|s| s.gripped),
-        ),
+        ("segments forged on stolen connections", total(|s| s.forged)),
+        ("tokens sent by pods", total(|s| s.forgeries)),
         ("messages said again", total(|s| s.repeated)),
         (
             "pairs allowed at the end, and talking",

@@ -30,7 +30,8 @@ impl World {
             78..80 => self.repeat_message(),
             80..90 => self.attack(),
             90..94 => self.attack_tunnel(),
-            94..97 => self.lie(),
+            94..96 => self.lie(),
+            96..98 => self.forge(),
             _ => self.grip(),
         }
     }

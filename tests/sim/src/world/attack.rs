@@ -66,11 +66,25 @@ impl World {
         let liar = self.dice.below(self.gateways.len());
         if let Some(frame) = self.gateways[liar].lie(wires::wan_address(to), &packet) {
             self.summary.lies += 1;
-            self.note_sealed(liar, &frame);
+            self.note_sealed(liar, to, &frame);
             self.schedule(
                 self.now,
                 Event::Arrives(Place::Gateway(to, Side::Wan), frame),
             );
+        }
+    }
+
+    /// A pod sends a token of somebody: as it was, or as its own.
+    pub(super) fn forge(&mut self) {
+        let addresses = self.addresses();
+        let from = *self.dice.pick(&addresses);
+        let own = self.dice.percent(50).then_some(from);
+        if let Some(packet) = self.attacker.token(own, &mut self.dice) {
+            self.summary.forgeries += 1;
+            let now = self.time();
+            let host = self.hosts.get_mut(&self.host_of(from)).expect("a node");
+            let passed = host.pod_forges(&packet, now);
+            assert!(!passed, "a token of a pod passed");
         }
     }
 

@@ -67,7 +67,7 @@ impl World {
             self.check_left(place, &packet);
             let (packet, forged) = self.onpath.leaves(packet, &mut self.dice);
             for forged in forged {
-                self.summary.gripped += 1;
+                self.summary.forged += 1;
                 self.carry(Link::Nodes, Place::Host(place.0, place.1), forged);
             }
             self.route(place, packet);
@@ -107,8 +107,8 @@ impl World {
     /// A gateway sends a frame to another.
     fn send_to_gateway(&mut self, number: usize, frame: &[u8]) {
         self.look_for_clear_text(frame);
-        self.note_sealed(number, frame);
         let to = wires::cluster_of(frame).expect("a gateway sends to gateways that exist");
+        self.note_sealed(number, to, frame);
         self.attacker.observe_tunnel(frame, &mut self.dice);
         if !self.partitions.contains(&(number.min(to), number.max(to))) {
             self.carry(Link::Wan, Place::Gateway(to, Side::Wan), frame.to_vec());

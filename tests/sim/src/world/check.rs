@@ -185,7 +185,9 @@ impl World {
             return;
         };
         if let Some(hello) = sight.hello().filter(|_| sight.is_syn()) {
-            self.hellos.insert(hello.nonce, sight.key);
+            let this = (sight.key, hello.header);
+            let made = self.hellos.entry(hello.nonce).or_insert(this.clone());
+            assert_eq!(*made, this, "one nonce for two connections");
         }
         if sight.tcp.syn || sight.payload.is_empty() {
             return;

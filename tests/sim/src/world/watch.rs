@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hasher},
+    ops::Range,
 };
 
 use gateway_core::Side;
@@ -11,12 +12,26 @@ use policy::model::Direction;
 use wire::flow::FlowKey;
 
 use super::{World, check::Way};
-use crate::{sight::Sight, wires};
+use crate::{
+    sight::{HelloSight, Sight},
+    wires,
+};
 
 /// Where in a tunnel frame PSP begins: after Ethernet, IPv4 and UDP.
 const PSP: usize = wires::HEADER + 20 + 8;
-/// Where in a tunnel frame the outer source address is.
-const OUTER_SOURCE: std::ops::Range<usize> = wires::HEADER + 12..wires::HEADER + 16;
+/// Where in a tunnel frame SPI and IV are.
+const COUNTER: Range<usize> = PSP + 4..PSP + 16;
+
+/// The gateway that a tunnel packet is for, its SPI and its IV: one key and one counter.
+pub(super) type Sealing = (usize, [u8; 12]);
+
+/// What was sealed so.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    by: usize,
+    /// Of header, payload and ICV.
+    hash: u64,
+}
 
 /// Each nonce names one HELLO: one connection, one sequence number.
 #[derive(Debug, Default)]
@@ -36,8 +51,8 @@ impl Nonces {
 pub(super) struct Watch {
     flows: BTreeMap<FlowKey, Passing>,
     nonces: Nonces,
-    /// Tunnel packets that it opened, by hash.
-    opened: BTreeSet<u64>,
+    /// Tunnel packets that it opened.
+    opened: BTreeSet<[u8; 12]>,
     /// Packets that were judged.
     pub judged: u64,
     /// Flows whose responder spoke.
@@ -53,9 +68,14 @@ struct Passing {
 }
 
 impl World {
-    /// What a gateway seals is what its receiver may open, once.
-    pub(super) fn note_sealed(&mut self, number: usize, frame: &[u8]) {
-        self.sealed.insert(hash(&frame[PSP..]), number);
+    /// What a gateway seals is what its receiver may open, once, and no counter serves twice.
+    pub(super) fn note_sealed(&mut self, by: usize, to: usize, frame: &[u8]) {
+        let sealed = Sealed {
+            by,
+            hash: hash(&frame[PSP..]),
+        };
+        let before = self.sealed.insert((to, counter(frame)), sealed);
+        assert!(before.is_none(), "gateway {by} uses a counter twice");
     }
 
     /// A gateway took `frame` on `side` and sends `sent` on.
@@ -87,19 +107,13 @@ impl World {
 
     /// The gateway that sealed what this one opened: for this one, and once.
     fn opened_by(&mut self, number: usize, frame: &[u8]) -> usize {
-        let sealed = hash(&frame[PSP..]);
-        let by = *self
-            .sealed
-            .get(&sealed)
-            .unwrap_or_else(|| panic!("gateway {number} opened what nobody sealed"));
-        let source = &frame[OUTER_SOURCE];
-        let std::net::IpAddr::V4(expected) = wires::wan_address(by) else {
-            panic!("the world is IPv4 so far")
-        };
-        assert_eq!(source, expected.octets(), "the attacker leaves it alone");
-        let new = self.watches[number].opened.insert(sealed);
+        let sealed = self.sealed.get(&(number, counter(frame)));
+        let sealed = sealed.filter(|sealed| sealed.hash == hash(&frame[PSP..]));
+        let sealed =
+            sealed.unwrap_or_else(|| panic!("gateway {number} opened what nobody sealed for it"));
+        let new = self.watches[number].opened.insert(counter(frame));
         assert!(new, "gateway {number} opened a packet twice");
-        by
+        sealed.by
     }
 
     fn watch_syn(&mut self, number: usize, sight: &Sight<'_>) {
@@ -107,15 +121,16 @@ impl World {
         let hello = sight
             .hello()
             .unwrap_or_else(|| panic!("gateway {number} let a SYN without HELLO pass: {key}"));
-        if let Some(made_for) = self.hellos.get(&hello.nonce) {
-            let ends = |key: &FlowKey| (key.dst, key.dport);
-            assert_eq!(
-                ends(made_for),
-                ends(&key),
-                "gateway {number}: a HELLO for another pod"
-            );
-        }
         let who = format!("gateway {number}");
+        if let Some((made_for, _)) = self.hellos.get(&hello.nonce) {
+            let ends = |key: &FlowKey| (key.dst, key.dport);
+            assert_eq!(ends(made_for), ends(&key), "{who}: a HELLO for another pod");
+        }
+        match self.cluster_of(key.dst) == number {
+            // The tunnel answers for it: a gateway of a peer may lie of its own pods.
+            true => self.vouched.extend([hello.header.clone()]),
+            false => self.check_proof(number, &hello, &who),
+        }
         self.watches[number].nonces.pass(hello.nonce, sight, &who);
         let passing = self.watches[number].flows.entry(key).or_default();
         passing.initiators.insert(hello.pod.clone());
@@ -269,10 +284,29 @@ impl World {
         if sight.is_syn()
             && let Some(hello) = sight.hello()
         {
+            let who = format!("node {place:?}");
+            self.check_proof(place.0, &hello, &who);
             let nonces = self.admitted.entry(place).or_default();
-            nonces.pass(hello.nonce, sight, &format!("node {place:?}"));
+            nonces.pass(hello.nonce, sight, &who);
         }
     }
+
+    /// A HELLO with a proof under a segment key of the cluster is one that an agent or the gateway
+    /// proved, whatever an attacker did to it.
+    fn check_proof(&self, number: usize, hello: &HelloSight, who: &str) {
+        let made = self.hellos.get(&hello.nonce);
+        let genuine = made.is_some_and(|(_, header)| *header == hello.header)
+            || self.vouched.contains(&hello.header);
+        let control = self.hubs[number].control();
+        let keys = control.map(|control| control.issuer().segment_keys());
+        let claimed = keys.into_iter().flatten().any(|key| key.id == hello.key);
+        assert!(genuine || !claimed, "{who} believed a broken proof");
+    }
+}
+
+fn counter(frame: &[u8]) -> [u8; 12] {
+    let counter = frame[COUNTER].try_into();
+    counter.expect("12 bytes")
 }
 
 fn hash(bytes: &[u8]) -> u64 {
