@@ -43,7 +43,10 @@ impl<T> HalfOpen<T> {
     /// oldest entry when that had to go for it. Quick when `deadline` is not before those given
     /// earlier.
     pub fn insert(&mut self, key: FlowKey, value: T, deadline: Mono) -> Option<FlowKey> {
-        self.remove(&key);
+        let hash = self.entries.hash(&key);
+        if let Some(place) = self.entries.find_hashed(hash, &key) {
+            self.take(place);
+        }
         let full = self.entries.len() >= self.capacity;
         let evicted = if full { self.pop_oldest() } else { None };
         let mut older = self.newest;
@@ -63,7 +66,7 @@ impl<T> HalfOpen<T> {
             older,
             newer,
         };
-        let place = Some(self.entries.insert(key, entry));
+        let place = Some(self.entries.insert_new(hash, key, entry));
         *self.newer_of(older) = place;
         *self.older_of(newer) = place;
         evicted

@@ -109,20 +109,27 @@ impl<'a> Parsed<'a> {
 
     /// An edit of the segment.
     pub fn edit(&self) -> Result<TcpEdit<'a>, DropReason> {
-        TcpEdit::new(&self.ip).map_err(|_| DropReason::Malformed)
+        let tcp = self.tcp.as_ref().ok_or(DropReason::Malformed)?;
+        TcpEdit::of(&self.ip, &tcp.0).map_err(|_| DropReason::Malformed)
     }
 
     /// An edit of a SYN or SYN-ACK towards an identity network: what could carry data past us or
     /// open a second subflow is gone, and what cannot be combined with us is refused.
     pub fn syn_edit(&self) -> Result<TcpEdit<'a>, DropReason> {
         let tcp = self.tcp.as_ref().ok_or(DropReason::Malformed)?;
-        if [options::MD5, options::AO]
-            .iter()
-            .any(|kind| tcp.0.option(*kind).is_some())
-        {
-            return Err(DropReason::NoOptionSpace);
+        let mut common = true;
+        for option in tcp.0.options() {
+            match option.kind {
+                options::MD5 | options::AO => return Err(DropReason::NoOptionSpace),
+                options::MSS..=options::TIMESTAMPS => {}
+                _ => common = false,
+            }
         }
-        Ok(self.edit()?.remove_fast_open().remove_kind(options::MPTCP))
+        let edit = self.edit()?;
+        Ok(match common {
+            true => edit,
+            false => edit.remove_fast_open().remove_kind(options::MPTCP),
+        })
     }
 
     /// The RST that answers this segment (RFC 9293 section 3.10.7.1); none answers a RST.

@@ -3,7 +3,7 @@
 //! A place stays the same as long as its entry, and all entries are visited in the order of their
 //! places, which depends on nothing but what was done to the table: the hash decides no order.
 
-use hashbrown::{HashTable, hash_table::Entry};
+use hashbrown::HashTable;
 use wire::flow::FlowKey;
 
 use crate::hash::Seed;
@@ -41,13 +41,22 @@ impl<T> FlowTable<T> {
         self.index.len()
     }
 
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.seed.flow(key)
+    }
+
     /// Where the entry of `key` is.
     pub fn find(&self, key: &FlowKey) -> Option<Place> {
         if self.index.is_empty() {
             return None;
         }
+        self.find_hashed(self.hash(key), key)
+    }
+
+    /// The same for who has the key's hash.
+    pub fn find_hashed(&self, hash: u64, key: &FlowKey) -> Option<Place> {
         let is = |place: &Place| slot(&self.places, *place).is_some_and(|slot| slot.key == *key);
-        self.index.find(self.seed.flow(key), is).copied()
+        self.index.find(hash, is).copied()
     }
 
     pub fn key(&self, place: Place) -> Option<&FlowKey> {
@@ -73,30 +82,32 @@ impl<T> FlowTable<T> {
 
     /// Puts `value` under `key`, in place of what was there.
     pub fn insert(&mut self, key: FlowKey, value: T) -> Place {
-        let Self {
-            seed,
-            index,
-            places,
-            free,
-        } = self;
-        let hash = seed.flow(&key);
-        let is = |place: &Place| slot(places, *place).is_some_and(|slot| slot.key == key);
-        let hash_of = |place: &Place| slot(places, *place).map_or(0, |slot| slot.hash);
-        let place = match index.entry(hash, is, hash_of) {
-            Entry::Occupied(taken) => *taken.get(),
-            Entry::Vacant(vacant) => {
-                // Tables are bounded far below 2^32 entries.
-                let place = free.pop().unwrap_or(places.len() as Place);
-                vacant.insert(place);
+        let hash = self.hash(&key);
+        match self.find_hashed(hash, &key) {
+            Some(place) => {
+                self.put(place, Slot { hash, key, value });
                 place
             }
-        };
-        let slot = Some(Slot { hash, key, value });
-        match places.get_mut(place as usize) {
-            Some(empty) => *empty = slot,
-            None => places.push(slot),
+            None => self.insert_new(hash, key, value),
         }
+    }
+
+    /// The same for a key that is not there, by who has its hash.
+    pub fn insert_new(&mut self, hash: u64, key: FlowKey, value: T) -> Place {
+        // Tables are bounded far below 2^32 entries.
+        let place = self.free.pop().unwrap_or(self.places.len() as Place);
+        let places = &self.places;
+        let hash_of = |place: &Place| slot(places, *place).map_or(0, |slot| slot.hash);
+        self.index.insert_unique(hash, place, hash_of);
+        self.put(place, Slot { hash, key, value });
         place
+    }
+
+    fn put(&mut self, place: Place, slot: Slot<T>) {
+        match self.places.get_mut(place as usize) {
+            Some(old) => *old = Some(slot),
+            None => self.places.push(Some(slot)),
+        }
     }
 
     pub fn remove(&mut self, key: &FlowKey) -> Option<T> {

@@ -84,19 +84,27 @@ impl IdentityNetworks {
     /// The range that holds `address`, and where in it.
     #[must_use]
     pub fn lookup(&self, address: IpAddr) -> Option<RangeAddress<'_>> {
-        let after = self.bounds.partition_point(|range| range.first <= address);
-        let at = after.checked_sub(1)?;
-        let (range, bounds) = (self.ranges.get(at)?, self.bounds.get(at)?);
-        // IPv4 addresses come before IPv6 addresses, so neither is inside a range of the other.
-        if address > bounds.last {
-            return None;
-        }
+        let (range, bounds) = self.range_of(address)?;
         Some(RangeAddress {
             trust_domain: &range.trust_domain,
             owner_hash: bounds.owner_hash,
             range_id: range.range_id,
             offset: offset(range.prefix, address),
         })
+    }
+
+    /// Whose `address` is.
+    #[must_use]
+    pub fn owner(&self, address: IpAddr) -> Option<&TrustDomain> {
+        self.range_of(address).map(|(range, _)| &range.trust_domain)
+    }
+
+    fn range_of(&self, address: IpAddr) -> Option<(&IdentityRange, &Bounds)> {
+        let after = self.bounds.partition_point(|range| range.first <= address);
+        let at = after.checked_sub(1)?;
+        // IPv4 addresses come before IPv6 addresses, so neither is inside a range of the other.
+        let bounds = self.bounds.get(at).filter(|range| address <= range.last)?;
+        Some((self.ranges.get(at)?, bounds))
     }
 
     /// All ranges, sorted by prefix.
@@ -266,6 +274,7 @@ mod tests {
                 for address in addresses {
                     let naive = ranges.iter().find(|r| r.prefix.contains(&address)).map(|r| r.range_id);
                     prop_assert_eq!(networks.lookup(address).map(|at| at.range_id), naive);
+                    prop_assert_eq!(networks.owner(address).is_some(), naive.is_some());
                 }
             }
         }

@@ -82,20 +82,24 @@ impl Table {
         }
         offered.sort_unstable();
         offered.dedup();
-        let mut isolations = Vec::with_capacity(FEW);
-        lane.isolation_index
-            .offer(query.subject, query.known, &mut isolations);
-        isolations.sort_unstable();
-        isolations.dedup();
+        let isolations = || {
+            let mut isolations = Vec::with_capacity(FEW);
+            lane.isolation_index
+                .offer(query.subject, query.known, &mut isolations);
+            isolations.sort_unstable();
+            isolations.dedup();
+            isolations
+        };
         self.walk(query, &offered, &isolations, &mut Silent)
     }
 
     /// Asks the entries `offered` and the places `isolations` of the query's lane, both ascending.
+    /// The places are looked for only when no rule decides.
     pub(crate) fn walk<'w>(
         &'w self,
         query: &'w Query<'w>,
         offered: &[u32],
-        isolations: &[u32],
+        isolations: &'w dyn Fn() -> Vec<u32>,
         trace: &'w mut impl Trace,
     ) -> Verdict {
         let scope = query.scope(self.cluster());
@@ -112,9 +116,10 @@ impl Table {
             near_miss: None,
             provisional: None,
             subject: None,
+            isolations,
             trace,
         };
-        let (decision, rule) = walk.verdict(offered, isolations);
+        let (decision, rule) = walk.verdict(offered);
         Verdict {
             decision,
             rule: rule.cloned(),
@@ -137,11 +142,13 @@ struct Walk<'w, T> {
     provisional: Option<&'w RuleRef>,
     /// The policy that was asked last and how it fits the subject: its rules mostly come together.
     subject: Option<(u32, Fit<'w>)>,
+    /// Places of the policies that could isolate the subject.
+    isolations: &'w dyn Fn() -> Vec<u32>,
     trace: &'w mut T,
 }
 
 impl<'w, T: Trace> Walk<'w, T> {
-    fn verdict(&mut self, offered: &[u32], isolations: &[u32]) -> (Decision, Option<&'w RuleRef>) {
+    fn verdict(&mut self, offered: &[u32]) -> (Decision, Option<&'w RuleRef>) {
         if self.query.subject.trust_domain() != self.context.own {
             self.trace.settled(Settled::ForeignSubject);
             return (dropped(DropReason::WrongTrustDomain, false), None);
@@ -153,7 +160,7 @@ impl<'w, T: Trace> Walk<'w, T> {
         }
         for tier in [Tier::Admin, Tier::Application, Tier::Baseline] {
             let mut doubtful = false;
-            match self.tier(tier, offered, isolations, &mut doubtful) {
+            match self.tier(tier, offered, &mut doubtful) {
                 Outcome::Drop(rule, reason, reject) => return (dropped(reason, reject), rule),
                 Outcome::Allow(rule) if doubtful => {
                     self.provisional.get_or_insert(rule);
@@ -171,13 +178,7 @@ impl<'w, T: Trace> Walk<'w, T> {
         }
     }
 
-    fn tier(
-        &mut self,
-        tier: Tier,
-        offered: &[u32],
-        isolations: &[u32],
-        doubtful: &mut bool,
-    ) -> Outcome<'w> {
+    fn tier(&mut self, tier: Tier, offered: &[u32], doubtful: &mut bool) -> Outcome<'w> {
         let lane = self.lane;
         let entries = offered
             .iter()
@@ -190,7 +191,7 @@ impl<'w, T: Trace> Walk<'w, T> {
                 return outcome;
             }
         }
-        if tier != Tier::Admin && self.isolated(tier, isolations) {
+        if tier != Tier::Admin && self.isolated(tier) {
             self.trace.settled(Settled::Isolated(tier));
             return Outcome::Drop(None, self.default_reason(), false);
         }
@@ -265,10 +266,10 @@ impl<'w, T: Trace> Walk<'w, T> {
 
     /// Whether a policy of `tier` isolates the pod in this direction and scope. One that may select
     /// it does.
-    fn isolated(&mut self, tier: Tier, isolations: &[u32]) -> bool {
+    fn isolated(&mut self, tier: Tier) -> bool {
         let (mut certain, mut possible) = (false, false);
-        for place in isolations {
-            let number = self.lane.isolations.get(*place as usize);
+        for place in (self.isolations)() {
+            let number = self.lane.isolations.get(place as usize);
             let policy = number.and_then(|n| self.table.policies().get(*n as usize));
             let Some(policy) = policy.filter(|p| p.tier == tier) else {
                 continue;

@@ -89,7 +89,7 @@ impl Table {
         let verdict = self.walk(
             query,
             &everything(lane.entries.len()),
-            &everything(lane.isolations.len()),
+            &|| everything(lane.isolations.len()),
             &mut account,
         );
         let Account { steps, settled, .. } = account;

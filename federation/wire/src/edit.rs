@@ -61,14 +61,21 @@ impl<'a> TcpEdit<'a> {
     /// # Errors
     /// [`EditError::Parse`] or [`EditError::Checksum`].
     pub fn new(packet: &ip::Packet<'a>) -> Result<Self, EditError> {
-        let segment = Segment::of(packet)?;
+        Self::of(packet, &Segment::of(packet)?)
+    }
+
+    /// The same for who has read the segment of `packet` already.
+    ///
+    /// # Errors
+    /// [`EditError::Checksum`].
+    pub fn of(packet: &ip::Packet<'a>, segment: &Segment<'a>) -> Result<Self, EditError> {
         if !segment.checksum_holds(packet.src(), packet.dst()) {
             return Err(EditError::Checksum);
         }
         Ok(Self {
             packet: *packet,
-            segment,
-            options: OptionList::of(&segment),
+            segment: *segment,
+            options: OptionList::of(segment),
             payload: [segment.payload(), &[], &[]],
         })
     }

@@ -67,8 +67,6 @@ impl NodeSnapshot {
         if self.unprotected.contains(&address) {
             return None;
         }
-        self.networks
-            .lookup(address)
-            .map(|range| range.trust_domain)
+        self.networks.owner(address)
     }
 }

@@ -122,11 +122,11 @@ impl Transit {
         let Some(tcp) = &p.tcp else {
             return Err(DropReason::UnsupportedProtocol.into());
         };
-        let source = snapshot
+        let owner = snapshot
             .networks
-            .lookup(p.key.src)
+            .owner(p.key.src)
             .ok_or(DropReason::NoIdentity)?;
-        if source.trust_domain != origin.issuer(snapshot) {
+        if owner != origin.issuer(snapshot) {
             return Err(DropReason::WrongTrustDomain.into());
         }
         match (tcp.syn(), tcp.ack()) {

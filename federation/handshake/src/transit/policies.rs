@@ -30,9 +30,8 @@ fn refuse_early(
 ) -> Result<(), DropReason> {
     let owner = snapshot
         .networks
-        .lookup(key.dst)
-        .ok_or(DropReason::NoRoute)?
-        .trust_domain;
+        .owner(key.dst)
+        .ok_or(DropReason::NoRoute)?;
     match snapshot.digests.get(owner) {
         Some(digest) if !digest.may_admit(initiator, key.protocol, key.dport) => {
             Err(DropReason::PeerDenies)

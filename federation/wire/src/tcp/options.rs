@@ -8,6 +8,8 @@ pub const END: u8 = 0;
 pub const NOP: u8 = 1;
 /// Maximum segment size.
 pub const MSS: u8 = 2;
+/// Timestamps (RFC 7323); the kinds from MSS up to it are those of every SYN.
+pub const TIMESTAMPS: u8 = 8;
 /// MD5 signature (RFC 2385).
 pub const MD5: u8 = 19;
 /// Authentication option (RFC 5925).
