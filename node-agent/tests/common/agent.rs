@@ -85,6 +85,15 @@ pub struct Agent {
     replies: Lines<BufReader<ChildStdout>>,
 }
 
+/// Whether all threads of a process are stopped: the state that follows the name in proc(5)'s stat.
+fn threads_stand_still(pid: i32) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    })
+}
+
 impl Agent {
     pub fn start(node: &Netns, setup: &Setup) -> Self {
         let mut child = Command::new("nsenter")
@@ -125,6 +134,12 @@ impl Agent {
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).unwrap();
         kill(Pid::from_raw(pid), signal).unwrap();
+        if signal == Signal::SIGSTOP {
+            // A thread on another processor goes on until it hears of it.
+            while !threads_stand_still(pid) {
+                std::thread::yield_now();
+            }
+        }
     }
 
     /// A clean exit.
