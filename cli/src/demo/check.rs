@@ -143,6 +143,7 @@ pub fn look_at(
         own: own_program()?,
         state: state.clone(),
         attempts: None,
+        interrupts: interrupts.clone(),
         capture,
         journal,
         plan,

@@ -141,36 +141,53 @@ pub fn start(
     }
     let mut started = Vec::new();
     for cluster in &plan.clusters {
-        let config = write_gateway_config(plan, cluster, state, &pins, &secrets)?;
-        let role = cluster.gateway_role();
-        let what = spec(
-            state,
-            &role,
-            &cluster.gateway.netns,
-            &binaries.gateway,
-            &config,
-        );
-        started.push(Started {
-            id: process::start(journal, state.dir(), &what)?,
-            netns: cluster.gateway.netns.clone(),
-            readiness: GATEWAY_METRICS.parse()?,
-            role,
-        });
+        write_gateway_config(plan, cluster, state, &pins, &secrets)?;
+        started.push(start_gateway(cluster, state, &binaries.gateway, journal)?);
         for node in &cluster.nodes {
             interrupts.check()?;
             let pin = pins.get(&cluster.name).map_or("", String::as_str);
-            let config = write_agent_config(cluster, node, state, pin)?;
-            let role = cluster.agent_role(node);
-            let what = spec(state, &role, &node.netns, &binaries.agent, &config);
-            started.push(Started {
-                id: process::start(journal, state.dir(), &what)?,
-                netns: node.netns.clone(),
-                readiness: AGENT_METRICS.parse()?,
-                role,
-            });
+            write_agent_config(cluster, node, state, pin)?;
+            started.push(start_agent(cluster, node, state, &binaries.agent, journal)?);
         }
     }
     Ok(started)
+}
+
+/// Starts the gateway of `cluster`, which was configured before.
+pub fn start_gateway(
+    cluster: &Cluster,
+    state: &State,
+    program: &Path,
+    journal: &Journal,
+) -> Result<Started> {
+    let config = config_file(&state.gateway(cluster));
+    let role = cluster.gateway_role();
+    let what = spec(state, &role, &cluster.gateway.netns, program, &config);
+    Ok(Started {
+        id: process::start(journal, state.dir(), &what)?,
+        netns: cluster.gateway.netns.clone(),
+        readiness: GATEWAY_METRICS.parse()?,
+        role,
+    })
+}
+
+/// Starts the agent of `node`, which was configured before.
+pub fn start_agent(
+    cluster: &Cluster,
+    node: &Node,
+    state: &State,
+    program: &Path,
+    journal: &Journal,
+) -> Result<Started> {
+    let config = config_file(&state.agent(cluster, node));
+    let role = cluster.agent_role(node);
+    let what = spec(state, &role, &node.netns, program, &config);
+    Ok(Started {
+        id: process::start(journal, state.dir(), &what)?,
+        netns: node.netns.clone(),
+        readiness: AGENT_METRICS.parse()?,
+        role,
+    })
 }
 
 /// Waits until all of `started` answer 200 at `/readyz`.

@@ -2,7 +2,7 @@
 //! opens its socket in the namespace of the calling thread.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -36,10 +36,16 @@ pub enum Connected {
 pub fn connect(address: SocketAddr, limit: Duration) -> Connected {
     match TcpStream::connect_timeout(&address, limit) {
         Ok(stream) => Connected::Yes(stream),
-        Err(e) if matches!(e.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {
-            Connected::Silence
+        Err(e) => e.into(),
+    }
+}
+
+impl From<io::Error> for Connected {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::Silence,
+            kind => Self::Refused(kind),
         }
-        Err(e) => Connected::Refused(e.kind()),
     }
 }
 
@@ -69,6 +75,30 @@ pub fn send_get(stream: &mut TcpStream, path: &str, limit: Duration) -> Result<(
     stream
         .write_all(request.as_bytes())
         .with_context(|| format!("cannot send GET {path}"))
+}
+
+/// What the server sends back, because no request begins so.
+const PING: &[u8; 5] = b"\0ping";
+
+/// Sends a few bytes and waits for them to come back.
+pub fn echo(stream: &mut TcpStream) -> io::Result<()> {
+    ping(stream)?;
+    pong(stream)
+}
+
+/// Sends a few bytes that the server sends back.
+pub fn ping(stream: &mut TcpStream) -> io::Result<()> {
+    stream.write_all(PING)
+}
+
+/// Waits for what [`ping`] sent.
+pub fn pong(stream: &mut TcpStream) -> io::Result<()> {
+    let mut came = [0; PING.len()];
+    stream.read_exact(&mut came)?;
+    if came != *PING {
+        return Err(ErrorKind::InvalidData.into());
+    }
+    Ok(())
 }
 
 fn parse(bytes: &[u8]) -> Option<Answer> {

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT, SIGTERM and SIGHUP, which from now on end this process only when it looks.
+#[derive(Clone)]
 pub struct Interrupts(Arc<AtomicBool>);
 
 impl Interrupts {

@@ -103,9 +103,9 @@ fn add_gateway(plan: &Plan, cluster: &Cluster, journal: &Journal) -> Result<()> 
     let gateway = &cluster.gateway;
     add_netns(journal, &gateway.netns)?;
     router_sysctls(&gateway.netns)?;
-    let wan_port = port_name(&cluster.gateway_role(), gateway.wan);
+    let wan_port = cluster.wan_port();
     attach(&gateway.netns, "wan0", gateway.wan, &plan.wan, &wan_port)?;
-    let lan_port = port_name(&gateway.name, gateway.lan);
+    let lan_port = gateway.lan_port();
     attach(&gateway.netns, "lan0", gateway.lan, &cluster.lan, &lan_port)?;
     // The kernel could route between the clusters in clear, as on a machine whose operator
     // forgot to forbid it. Only the gateway's program keeps it from doing so.
@@ -147,7 +147,7 @@ fn attach(netns: &str, interface: &str, address: Ipv4Addr, bridge: &str, port: &
 fn add_node(plan: &Plan, cluster: &Cluster, node: &Node, journal: &Journal) -> Result<()> {
     add_netns(journal, &node.netns)?;
     router_sysctls(&node.netns)?;
-    let port = port_name(&node.name, node.address);
+    let port = node.lan_port();
     netns::ip_batch(
         &node.netns,
         &[
@@ -177,16 +177,6 @@ fn add_node(plan: &Plan, cluster: &Cluster, node: &Node, journal: &Journal) -> R
 
 fn route(range: ipnet::Ipv4Net, via: Ipv4Addr) -> String {
     format!("route add {range} via {via}")
-}
-
-/// Names of bridge ports are for people who read a capture. A name of more than 15 bytes
-/// (IFNAMSIZ), or one that the namespace has already, gives way to the address's last byte.
-fn port_name(name: &str, address: Ipv4Addr) -> String {
-    if name.len() <= 15 && !matches!(name, "br0" | "lo") {
-        name.into()
-    } else {
-        format!("port{}", address.octets()[3])
-    }
 }
 
 fn checksums_in_software(netns: &str, interface: &str) -> Result<()> {

@@ -253,6 +253,35 @@ impl Cluster {
     pub fn agent_role(&self, node: &Node) -> String {
         format!("{}-{}", self.name, node.name)
     }
+
+    /// The port of the WAN's bridge that the gateway is behind.
+    pub fn wan_port(&self) -> String {
+        port_name(&self.gateway_role(), self.gateway.wan)
+    }
+}
+
+impl Gateway {
+    /// The port of the LAN's bridge that it is behind.
+    pub fn lan_port(&self) -> String {
+        port_name(&self.name, self.lan)
+    }
+}
+
+impl Node {
+    /// The port of the LAN's bridge that it is behind.
+    pub fn lan_port(&self) -> String {
+        port_name(&self.name, self.address)
+    }
+}
+
+/// Names of bridge ports are for people who read a capture. A name of more than 15 bytes
+/// (IFNAMSIZ), or one that the namespace has already, gives way to the address's last byte.
+fn port_name(name: &str, address: Ipv4Addr) -> String {
+    if name.len() <= 15 && !matches!(name, "br0" | "lo") {
+        name.into()
+    } else {
+        format!("port{}", address.octets()[3])
+    }
 }
 
 fn plan_cluster(

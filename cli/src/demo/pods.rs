@@ -90,18 +90,38 @@ pub fn role(cluster: &Cluster, pod: &Pod) -> String {
     format!("{POD}{}-{}-{}", cluster.name, pod.namespace, pod.name)
 }
 
+/// TCP connections in the namespace whose other end has `port`.
+pub fn connections(netns: &str, port: u16) -> Result<usize> {
+    let sockets = tcp_sockets(netns)?;
+    Ok(sockets.iter().filter(|it| it.remote == port).count())
+}
+
 /// Whether a TCP socket of the namespace listens on `port`, without a connection that rules and
-/// counters would see. Shape of /proc/net/tcp: proc(5); state 0A is TCP_LISTEN.
+/// counters would see.
 fn listening(netns: &str, port: u16) -> bool {
+    tcp_sockets(netns).is_ok_and(|all| all.iter().any(|it| it.local == port && it.listens))
+}
+
+/// A TCP socket over IPv4.
+struct TcpSocket {
+    local: u16,
+    remote: u16,
+    listens: bool,
+}
+
+/// Reads /proc/net/tcp, whose shape is in proc(5); state 0A is TCP_LISTEN.
+fn tcp_sockets(netns: &str) -> Result<Vec<TcpSocket>> {
     let text = netns::inside(netns, || {
         Ok(std::fs::read_to_string("/proc/thread-self/net/tcp")?)
-    });
-    text.is_ok_and(|text| {
-        text.lines().skip(1).any(|line| {
-            let mut fields = line.split_whitespace().skip(1);
-            let local = fields.next().and_then(|a| a.rsplit_once(':'));
-            let is_port = local.is_some_and(|(_, p)| u16::from_str_radix(p, 16) == Ok(port));
-            is_port && fields.nth(1) == Some("0A")
+    })?;
+    let socket = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let mut port = || u16::from_str_radix(fields.next()?.rsplit_once(':')?.1, 16).ok();
+        Some(TcpSocket {
+            local: port()?,
+            remote: port()?,
+            listens: fields.next()? == "0A",
         })
-    })
+    };
+    Ok(text.lines().skip(1).filter_map(socket).collect())
 }

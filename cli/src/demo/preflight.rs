@@ -30,6 +30,19 @@ pub struct Binaries {
     pub agent: PathBuf,
 }
 
+impl Binaries {
+    /// Those that lie beside this program.
+    pub fn beside_own() -> Result<Self> {
+        let own = env::current_exe()?;
+        let beside = own.parent().unwrap_or(Path::new("/")).to_path_buf();
+        Ok(Self {
+            own,
+            gateway: beside.join("landbridge-gateway"),
+            agent: beside.join("landbridge-agent"),
+        })
+    }
+}
+
 /// Checks everything and reports all that is missing at once.
 ///
 /// # Errors
@@ -83,13 +96,7 @@ fn lacks(tool: &str, package: &str) -> Option<String> {
 }
 
 fn binaries(enforcement: bool, missing: &mut Vec<String>) -> Result<Binaries> {
-    let own = env::current_exe()?;
-    let beside = own.parent().unwrap_or(Path::new("/")).to_path_buf();
-    let binaries = Binaries {
-        own,
-        gateway: beside.join("landbridge-gateway"),
-        agent: beside.join("landbridge-agent"),
-    };
+    let binaries = Binaries::beside_own()?;
     if enforcement {
         for (file, package) in [
             (&binaries.gateway, "landbridge-gateway"),

@@ -62,6 +62,17 @@ impl ProcessId {
         stat(self.pid).is_some_and(|(state, start)| start == self.start && state != 'Z')
     }
 
+    /// All its threads stand still (SIGSTOP).
+    pub fn is_stopped(self) -> bool {
+        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
+            return false;
+        };
+        threads.flatten().all(|thread| {
+            let thread = thread.path().join("stat");
+            read_stat(&thread).is_some_and(|(state, _)| state == 'T')
+        })
+    }
+
     /// Sends `signal`, unless it is gone.
     pub fn signal(self, signal: Signal) {
         if self.is_alive() {
@@ -167,7 +178,11 @@ pub fn tail(log: &Path, lines: usize) -> String {
 /// State and start time of a process: fields 3 and 22 of /proc/PID/stat. The name in field 2 may
 /// hold spaces and parentheses, so fields are counted after its last parenthesis.
 fn stat(pid: i32) -> Option<(char, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    read_stat(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+fn read_stat(path: &Path) -> Option<(char, u64)> {
+    let text = fs::read_to_string(path).ok()?;
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.nth(18)?.parse().ok()?))

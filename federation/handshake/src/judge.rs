@@ -188,8 +188,10 @@ impl Standing<'_> {
         match (self.nonce, &self.half) {
             (Freshness::Replay, _) => Err(DropReason::Replay),
             (Freshness::Again, Some(half)) if half.header == header && !half.confirmed => Ok(true),
-            // The connection that used this nonce is over or has gone on.
-            (Freshness::Again, _) => Err(DropReason::Superseded),
+            (Freshness::Again, Some(half)) if !half.confirmed => Err(DropReason::Superseded),
+            // The connection that used this nonce is open or over: a late copy, or somebody who plays
+            // it back.
+            (Freshness::Again, _) => Err(DropReason::Replay),
             (Freshness::New, Some(half)) if half.header.isn == header.isn => {
                 match header.timestamp < half.header.timestamp {
                     true => Err(DropReason::Superseded),

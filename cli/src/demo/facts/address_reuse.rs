@@ -15,7 +15,6 @@ use super::{
 use crate::{
     demo::{
         http::Connected,
-        journal::{self, Entry},
         net,
         plan::{Cluster, Pod},
         pods,
@@ -169,15 +168,7 @@ fn restore(demo: &Demo, cluster: &Cluster, pod: &Pod) -> Result<()> {
 /// Ends what runs in the pod, so that its namespace can go.
 fn stop_processes(demo: &Demo, cluster: &Cluster, pod: &Pod) -> Result<()> {
     let role = pods::role(cluster, pod);
-    let entries = journal::read(&demo.state.journal())?.unwrap_or_default();
-    let ids: Vec<ProcessId> = entries
-        .into_iter()
-        .filter_map(|entry| match entry {
-            Entry::Process { role: of, id } if of == role => Some(id),
-            _ => None,
-        })
-        .filter(|id| id.is_alive())
-        .collect();
+    let ids: Vec<ProcessId> = demo.running(&role)?.into_iter().collect();
     process::end(&ids, Duration::from_secs(2));
     Ok(())
 }

@@ -64,6 +64,18 @@ impl Drop for Edited {
 /// The file in the folder `dir` that declares the pod, with all its documents and the place of the
 /// pod's among them.
 pub fn find_pod(dir: &Path, namespace: &str, name: &str) -> Result<(PathBuf, Vec<Value>, usize)> {
+    let is_it = |document: &Value| {
+        let metadata = &document["metadata"];
+        document["kind"] == "Pod"
+            && metadata["name"] == name
+            && metadata["namespace"].as_str().unwrap_or("default") == namespace
+    };
+    find(dir, is_it).with_context(|| format!("the pod {namespace}/{name}"))
+}
+
+/// The first file in the folder `dir` with a document that `is_it` takes, with all its documents and
+/// the place of that one among them.
+pub fn find(dir: &Path, is_it: impl Fn(&Value) -> bool) -> Result<(PathBuf, Vec<Value>, usize)> {
     let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     for entry in entries {
         let path = entry?.path();
@@ -73,20 +85,11 @@ pub fn find_pod(dir: &Path, namespace: &str, name: &str) -> Result<(PathBuf, Vec
         }
         let text = fs::read_to_string(&path)?;
         let documents = documents(&text).with_context(|| path.display().to_string())?;
-        let is_it = |document: &Value| {
-            let metadata = &document["metadata"];
-            document["kind"] == "Pod"
-                && metadata["name"] == name
-                && metadata["namespace"].as_str().unwrap_or("default") == namespace
-        };
-        if let Some(place) = documents.iter().position(is_it) {
+        if let Some(place) = documents.iter().position(&is_it) {
             return Ok((path, documents, place));
         }
     }
-    bail!(
-        "no file in {} declares the pod {namespace}/{name}",
-        dir.display()
-    )
+    bail!("no file in {} declares it", dir.display())
 }
 
 /// All documents as one file.

@@ -2,18 +2,17 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, ErrorKind, Read, Write},
-    net::TcpStream,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use identity::Labels;
 
 use super::{
     Demo,
     edit::{self, Edited},
+    live,
     pairs::{self, Distance, Pair, TCP},
 };
 use crate::demo::{http::Connected, tap::Verdict};
@@ -97,42 +96,17 @@ pub fn live_cut(demo: &mut Demo) -> Result<Verdict> {
     let dir = demo.state.config().join(&cluster.name);
     let (path, mut documents, place) = edit::find_pod(&dir, &pod.namespace, &pod.name)?;
     documents[place]["metadata"]["labels"][key.as_str()] = CHANGED.into();
-    let Connected::Yes(mut stream) = pair.connect(demo, HOPELESS)? else {
-        bail!("{} was not connected", pair.name());
-    };
-    stream.set_read_timeout(Some(ATTEMPT))?;
-    stream.set_write_timeout(Some(ATTEMPT))?;
-    echo(&mut stream).with_context(|| format!("{} echoed nothing before a change", pair.name()))?;
+    let mut stream = live::established(demo, &pair)?;
     let (edited, saved) = Edited::save(path, &edit::text(&documents)?)?;
-    let mut heard = Duration::ZERO;
-    while saved.elapsed() < IN_FORCE + IN_FORCE {
-        match echo(&mut stream) {
-            Ok(()) => heard = saved.elapsed(),
-            // Silence may be followed by an echo; a reset by nothing.
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => break,
-        }
-    }
+    let heard = live::ends(&mut stream, &pair, saved);
     let put_back = edited.undo()?;
     takes_effect(demo, &pair, true, put_back)?;
-    if heard > IN_FORCE {
-        bail!(
-            "{} still echoed {} ms after the file was saved",
-            pair.name(),
-            heard.as_millis()
-        );
-    }
+    let heard = heard?;
     Ok(Verdict::Holds(format!(
         "{} with {key}={CHANGED}: last heard {} ms after the file was saved",
         pair.name(),
         heard.as_millis()
     )))
-}
-
-/// Sends a few bytes and waits for them to come back.
-fn echo(stream: &mut TcpStream) -> io::Result<()> {
-    stream.write_all(b"\0ping")?;
-    stream.read_exact(&mut [0; 5])
 }
 
 /// A label value that no policy allows.

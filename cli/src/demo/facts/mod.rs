@@ -2,11 +2,14 @@
 //! it saw; a fact that changes something puts it back.
 
 mod address_reuse;
+mod attack;
 mod counters;
+mod crash;
 mod edit;
 mod explained;
 mod fast_path;
 mod in_force;
+mod live;
 mod pairs;
 mod plain_client;
 mod reach;
@@ -23,8 +26,10 @@ use serde_json::{Value, json};
 use self::pairs::Attempt;
 pub use self::wan::Capture;
 use super::{
-    journal::Journal,
+    interrupt::Interrupts,
+    journal::{self, Entry, Journal},
     plan::{Cluster, Node, Plan, Pod},
+    process::ProcessId,
     state::State,
     tap::Verdict,
 };
@@ -47,6 +52,8 @@ pub struct Demo {
     pub oracle: Oracle,
     /// What crosses the WAN meanwhile.
     pub capture: Capture,
+    /// Ctrl-C ends a long wait.
+    pub interrupts: Interrupts,
     /// Every pair of pods was tried, once for all facts.
     pub attempts: Option<Vec<Attempt>>,
 }
@@ -145,9 +152,94 @@ pub const ALL: &[Fact] = &[
         look: in_force::live_cut,
     },
     Fact {
+        name: "live-kept",
+        title: "a live connection of a pod that is relabelled and still allowed goes on",
+        look: live::policy::kept,
+    },
+    Fact {
+        name: "policy-deleted",
+        title: "a live connection ends within 1 s after the policy that allowed it is deleted",
+        look: live::policy::deleted,
+    },
+    Fact {
+        name: "closed-port",
+        title: "a port that nobody listens on is refused at once",
+        look: live::services::closed_port,
+    },
+    Fact {
+        name: "server-first",
+        title: "a server that speaks first reaches a client that never speaks",
+        look: live::services::server_speaks_first,
+    },
+    Fact {
+        name: "withdrawn",
+        title: "with its peer withdrawn a cluster loses every connection to it within 1 s",
+        look: live::withdrawn::look,
+    },
+    Fact {
         name: "address-reused",
         title: "a new pod with the address of an allowed pod is refused",
         look: address_reuse::look,
+    },
+    Fact {
+        name: "replayed",
+        title: "a recorded SYN that is played back is refused as replay",
+        look: attack::replayed::at_once,
+    },
+    Fact {
+        name: "relayed",
+        title: "a host that an allowed pod dials cannot pass the pod's proof on",
+        look: attack::relayed::look,
+    },
+    Fact {
+        name: "stripped",
+        title: "a segment without its marker, REPLY or CONFIRM opens nothing",
+        look: attack::stripped::look,
+    },
+    Fact {
+        name: "spoofed-source",
+        title: "no pod can send with the address of another",
+        look: attack::spoofed::source,
+    },
+    Fact {
+        name: "spoofed-identity",
+        title: "no pod can write the marker or the HELLO that only its agent writes",
+        look: attack::spoofed::marker,
+    },
+    Fact {
+        name: "lost",
+        title: "a connection comes up, and once, when its SYN, SYN-ACK or ACK is lost",
+        look: attack::lost::look,
+    },
+    Fact {
+        name: "altered",
+        title: "HELLO, REPLY and CONFIRM with one bit flipped are dropped, each for its reason",
+        look: attack::altered::handshake,
+    },
+    Fact {
+        name: "altered-tunnel",
+        title: "a tunnel packet with one bit flipped is dropped",
+        look: attack::altered::tunnel,
+    },
+    Fact {
+        name: "agent-killed",
+        title: "without its agent a pod gets no new connection and keeps its old ones; afterwards all is known",
+        look: crash::agent::killed,
+    },
+    Fact {
+        name: "agent-stopped",
+        title: "while its agent stands still a pod gets no new connection and keeps its old ones",
+        look: crash::agent::stopped,
+    },
+    Fact {
+        name: "gateway-killed",
+        title: "a killed gateway lets nothing pass, works again within 2 s, and resets what it lost",
+        look: crash::gateway::killed,
+    },
+    Fact {
+        name: "replayed-later",
+        title: "a SYN from before a gateway's restart is refused as replay after it",
+        look: attack::replayed::after_restart,
     },
     Fact {
         name: "counters",
@@ -169,6 +261,16 @@ pub struct Enforcer {
 }
 
 impl Demo {
+    /// The process with this role.
+    pub fn running(&self, role: &str) -> Result<Option<ProcessId>> {
+        let entries = journal::read(&self.state.journal())?.unwrap_or_default();
+        let ids = entries.into_iter().rev().filter_map(|entry| match entry {
+            Entry::Process { role: of, id } if of == role => Some(id),
+            _ => None,
+        });
+        Ok(ids.into_iter().find(|id| id.is_alive()))
+    }
+
     /// The pod's place in the network.
     pub fn place(&self, end: &End) -> Result<(&Cluster, &Pod)> {
         let workload = &end.workload;

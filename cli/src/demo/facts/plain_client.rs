@@ -103,14 +103,17 @@ fn refused(demo: &Demo, host: &PlainHost, pair: &Pair, by: &Enforcer) -> Result<
 }
 
 /// A namespace on the LAN with an address that belongs to no pod.
-struct PlainHost {
-    netns: String,
-    address: Ipv4Addr,
+pub struct PlainHost {
+    /// The namespace.
+    pub netns: String,
+    /// The address.
+    pub address: Ipv4Addr,
     cluster: Cluster,
 }
 
 impl PlainHost {
-    fn add(demo: &Demo, cluster: &Cluster) -> Result<Self> {
+    /// Adds it to the LAN of `cluster`.
+    pub fn add(demo: &Demo, cluster: &Cluster) -> Result<Self> {
         let address = free_address(&demo.plan, cluster)
             .with_context(|| format!("the pod ranges of {} have no free address", cluster.name))?;
         let host = Self {
@@ -167,7 +170,8 @@ impl PlainHost {
         Ok(())
     }
 
-    fn take_away(&self) -> Result<()> {
+    /// Removes it.
+    pub fn take_away(&self) -> Result<()> {
         netns::remove(&self.netns)?;
         self.on_routers(&format!("route flush {}/32", self.address))
     }

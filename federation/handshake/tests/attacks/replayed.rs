@@ -17,13 +17,13 @@ fn row_2_a_recorded_packet_opens_nothing_when_it_is_replayed() {
     into(&mut b, &ack, at(5));
 
     // On its own tuple, once it is used.
-    assert_eq!(dropped(to_pod(&mut b, &syn, 6)), DropReason::Superseded);
+    assert_eq!(dropped(to_pod(&mut b, &syn, 6)), DropReason::Replay);
     // After the connection is gone.
     let key = b.flows().next().unwrap().key;
     b.handle_flow_gone(&key);
     for (ms, reason) in [
-        (1_005, DropReason::Superseded),
-        (45_000, DropReason::Superseded),
+        (1_005, DropReason::Replay),
+        (45_000, DropReason::Replay),
         (45_001, DropReason::Stale),
         (76_000, DropReason::Stale),
     ] {

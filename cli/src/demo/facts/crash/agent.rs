@@ -1,0 +1,113 @@
+//! An agent that is killed, or stopped: the kernel keeps its rules, so nothing new comes in, and what
+//! was allowed goes on without it.
+
+use std::{net::TcpStream, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::super::attack::Scene;
+use crate::demo::{
+    facts::{Demo, Enforcer, pairs::Pair},
+    http::{self, Connected},
+    plan::{Cluster, Node},
+    tap::Verdict,
+    wait,
+};
+
+/// How long an echo may take.
+const ECHO: Duration = Duration::from_secs(3);
+/// How long a connection that must not come up is watched: two SYNs.
+const WATCHED: Duration = Duration::from_millis(1300);
+/// How long a process may take to stop.
+const STOPS: Duration = Duration::from_secs(2);
+
+/// Kills the agent beside the server, then the one beside the client.
+pub fn killed(demo: &mut Demo) -> Result<Verdict> {
+    let Some(scene) = Scene::find(demo)? else {
+        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+    };
+    let mut notes = Vec::new();
+    for end in [&scene.pair.to, &scene.pair.from] {
+        let (cluster, node) = node_of(demo, end)?;
+        let role = cluster.agent_role(&node);
+        let (mut stream, flow) = established(&scene)?;
+        super::kill(demo, &role)?;
+        let closed = closed_and_alive(demo, &scene.pair, &mut stream);
+        super::start_agent(demo, &cluster, &node)?;
+        closed.with_context(|| format!("without {role}"))?;
+        if !knows(&demo.agent(&cluster, &node), &flow)? {
+            bail!("{role} does not know {flow} after its restart");
+        }
+        super::works_again(demo, &scene.pair)?;
+        http::echo(&mut stream).with_context(|| format!("after the restart of {role}"))?;
+        notes.push(role);
+    }
+    Ok(Verdict::Holds(format!(
+        "{}: {}",
+        scene.pair.name(),
+        notes.join(", then ")
+    )))
+}
+
+/// Stops the agent beside the server, and lets it go on.
+pub fn stopped(demo: &mut Demo) -> Result<Verdict> {
+    let Some(scene) = Scene::find(demo)? else {
+        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+    };
+    let (cluster, node) = node_of(demo, &scene.pair.to)?;
+    let role = cluster.agent_role(&node);
+    let (mut stream, _) = established(&scene)?;
+    let id = super::process(demo, &role)?;
+    id.signal(Signal::SIGSTOP);
+    let stopped = wait::until(STOPS, || id.is_stopped());
+    let closed = if stopped {
+        closed_and_alive(demo, &scene.pair, &mut stream)
+    } else {
+        Err(anyhow::anyhow!("it does not stop"))
+    };
+    id.signal(Signal::SIGCONT);
+    closed.with_context(|| format!("while {role} stands still"))?;
+    let again = super::works_again(demo, &scene.pair)?;
+    http::echo(&mut stream).with_context(|| format!("after {role} went on"))?;
+    Ok(Verdict::Holds(format!(
+        "{}: {role}; connected again after {} ms",
+        scene.pair.name(),
+        again.as_millis()
+    )))
+}
+
+/// A connection on which both sides have spoken, and how flows are called.
+fn established(scene: &Scene) -> Result<(TcpStream, String)> {
+    let client = scene.client()?;
+    let (server, port) = scene.server;
+    let flow = format!("tcp {}:{} > {server}:{port}", scene.client, client.port);
+    let Connected::Yes(mut stream) = client.connect_while(ECHO, || Ok(()))?.1 else {
+        bail!("{} was not connected", scene.pair.name());
+    };
+    stream.set_read_timeout(Some(ECHO))?;
+    for _ in 0..3 {
+        http::echo(&mut stream)?;
+    }
+    Ok((stream, flow))
+}
+
+fn closed_and_alive(demo: &Demo, pair: &Pair, stream: &mut TcpStream) -> Result<()> {
+    if let Connected::Yes(_) = pair.connect(demo, WATCHED)? {
+        bail!("{} was connected", pair.name());
+    }
+    http::echo(stream).context("the connection that stood does not go on")
+}
+
+fn knows(agent: &Enforcer, flow: &str) -> Result<bool> {
+    let answer = agent.ask("flows")?;
+    let flows = answer["flows"].as_array().map_or(&[][..], Vec::as_slice);
+    Ok(flows.iter().any(|it| it["flow"] == Value::from(flow)))
+}
+
+fn node_of(demo: &Demo, end: &crate::oracle::End) -> Result<(Cluster, Node)> {
+    let (cluster, pod) = demo.place(end)?;
+    let node = cluster.node(&pod.node).context("no such node")?;
+    Ok((cluster.clone(), node.clone()))
+}
