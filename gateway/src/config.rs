@@ -85,6 +85,9 @@ pub struct Peer {
     pub endpoint: SocketAddr,
     /// `sha256:` and 64 hex digits: its root certificate, believed until its bundle is stored.
     pub root_pin: String,
+    /// It is a peer only while a FederationPeer object names its cluster: deleting the object withdraws it.
+    #[serde(default)]
+    pub while_declared: bool,
 }
 
 /// A node of this cluster.
@@ -210,6 +213,7 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         let config = Config::parse(FULL).unwrap();
         assert_eq!(config.xdp_mode, AttachMode::Driver);
         assert_eq!(config.peers[0].endpoint.port(), 4433);
+        assert!(!config.peers[0].while_declared);
         let short = FULL.replace(", quicPort: 4433, pspPort: 1000", "");
         assert_eq!(Config::parse(&short).unwrap(), config);
         let skb = Config::parse(&format!("{FULL}\nxdpMode: skb")).unwrap();

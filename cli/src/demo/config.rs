@@ -95,6 +95,7 @@ fn cluster(world: &World) -> Result<DeclaredCluster> {
         ranges,
         nodes,
         pods,
+        peers: world.peers.iter().map(|it| it.cluster.clone()).collect(),
     })
 }
 

@@ -87,6 +87,7 @@ struct Peer<'a> {
     cluster: &'a str,
     endpoint: String,
     root_pin: &'a str,
+    while_declared: bool,
 }
 
 #[derive(Serialize)]
@@ -328,6 +329,7 @@ fn write_gateway_config(
                     cluster: &peer.name,
                     endpoint: format!("{}:{QUIC_PORT}", peer.gateway.wan),
                     root_pin: pins.get(&peer.name)?,
+                    while_declared: cluster.declared_peers.contains(&peer.name),
                 })
             })
             .collect(),

@@ -80,6 +80,17 @@ pub fn udp_ports(frame: &[u8]) -> Option<[u16; 2]> {
     is_udp.then(|| transport(payload)).flatten()
 }
 
+/// The UDP port that an ICMP error over IPv4 says nobody listens on (RFC 792: type 3, code 3).
+pub fn refused_port(frame: &[u8]) -> Option<u16> {
+    let packet = frame.get(14..)?;
+    let is_icmp = frame.get(12..14)? == [0x08, 0x00] && packet.get(9) == Some(&1);
+    let message = packet.get(usize::from(packet.first()? & 0xf) * 4..)?;
+    let is_refusal = is_icmp && message.get(..2)? == [3, 3];
+    let quoted = message.get(8..).filter(|_| is_refusal)?;
+    let is_udp = quoted.get(9) == Some(&17);
+    transport(quoted).filter(|_| is_udp).map(|[_, to]| to)
+}
+
 /// The first four bytes after the IPv4 header, of an unfragmented or first packet.
 fn transport(packet: &[u8]) -> Option<[u16; 2]> {
     let header = usize::from(packet.first()? & 0xf) * 4;
@@ -162,8 +173,17 @@ mod tests {
         let mut fragment = udp.clone();
         fragment[21] = 1;
         assert_eq!(udp_ports(&fragment), None);
-        for length in 0..udp.len() {
-            let _ = (describe_ip(&udp[..length]), udp_ports(&udp[..length]));
+        let mut refusal = udp[..14].to_vec();
+        refusal.extend([0x45, 0, 0, 56, 0, 0, 0, 0, 64, 1, 0, 0]);
+        refusal.extend([192, 0, 2, 2, 192, 0, 2, 1, 3, 3, 0, 0, 0, 0, 0, 0]);
+        refusal.extend(&udp[14..]);
+        assert_eq!(refused_port(&refusal), Some(4433));
+        let mut other = refusal.clone();
+        other[35] = 1;
+        assert_eq!((refused_port(&other), refused_port(&udp)), (None, None));
+        for length in 0..refusal.len() {
+            let start = &refusal[..length];
+            let _ = (describe_ip(start), udp_ports(start), refused_port(start));
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct DeclaredCluster {
     pub nodes: Vec<DeclaredNode>,
     /// Its pods, each with node and address.
     pub pods: Vec<DeclaredPod>,
+    /// The clusters that its FederationPeer objects name.
+    pub peers: Vec<String>,
 }
 
 /// One node.
@@ -111,6 +113,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Its pods, sorted by namespace and name.
     pub pods: Vec<Pod>,
+    /// The clusters that are its peers only as long as an object says so. All others are, too.
+    pub declared_peers: Vec<String>,
 }
 
 /// The gateway of a cluster.
@@ -325,6 +329,7 @@ fn plan_cluster(
         gateway,
         nodes,
         pods,
+        declared_peers: declared.peers.clone(),
     })
 }
 

@@ -57,20 +57,23 @@ impl ProcessId {
         Some(Self { pid, start })
     }
 
-    /// It runs: it was not replaced by another and is no zombie.
+    /// It runs: it was not replaced by another and is no zombie. While one of its threads has not
+    /// ended, its files and sockets are open.
     pub fn is_alive(self) -> bool {
-        stat(self.pid).is_some_and(|(state, start)| start == self.start && state != 'Z')
+        stat(self.pid).is_some_and(|(_, start)| start == self.start)
+            && self.threads().any(|state| state != 'Z')
     }
 
     /// All its threads stand still (SIGSTOP).
     pub fn is_stopped(self) -> bool {
-        let Ok(threads) = fs::read_dir(format!("/proc/{}/task", self.pid)) else {
-            return false;
-        };
-        threads.flatten().all(|thread| {
-            let thread = thread.path().join("stat");
-            read_stat(&thread).is_some_and(|(state, _)| state == 'T')
-        })
+        self.is_alive() && self.threads().all(|state| state == 'T')
+    }
+
+    /// The states of its threads.
+    fn threads(self) -> impl Iterator<Item = char> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid));
+        let stats = threads.into_iter().flatten().flatten();
+        stats.filter_map(|thread| Some(read_stat(&thread.path().join("stat"))?.0))
     }
 
     /// Sends `signal`, unless it is gone.

@@ -156,7 +156,10 @@ impl Hub {
     pub(super) fn configure_peers(&mut self, world: &World) {
         self.problems
             .retain(|origin, _| !origin.starts_with("peer "));
-        let file = self.config.peers.iter().map(|peer| {
+        let declared = |cluster: &String| world.peers.iter().any(|p| p.cluster == *cluster);
+        let in_file = self.config.peers.iter();
+        let file = in_file.filter(|peer| !peer.while_declared || declared(&peer.cluster));
+        let file = file.map(|peer| {
             let endpoint = Some(peer.endpoint.to_string());
             (peer.cluster.clone(), endpoint, Some(peer.root_pin.clone()))
         });
