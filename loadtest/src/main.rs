@@ -1,0 +1,61 @@
+//! `landbridge-loadtest`: makes traffic and says what came of it. It knows nothing of identities or
+//! policy: whether a connection is allowed is for the enforcers on its way to say, and their drops
+//! are read from them.
+
+mod closing;
+mod compare;
+mod connect;
+mod counters;
+mod demo;
+mod drive;
+mod latency;
+mod netns;
+mod options;
+mod outcome;
+mod pace;
+mod recorder;
+mod report;
+mod run;
+mod say;
+#[cfg(test)]
+mod testing;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::say::complain;
+
+/// Measures connections, throughput and latency, and floods with handshakes
+///
+/// Works against any address. What the gateways and agents on the way dropped is read from their
+/// metrics (--metrics) or from a demo on this machine (--demo). Ctrl-C ends a run early: it still
+/// reports, and exits with 130.
+#[derive(Debug, Parser)]
+#[command(name = "landbridge-loadtest", version, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// New TCP connections per second
+    Connect(connect::ConnectArgs),
+    /// How long an answer takes, request by request
+    Latency(latency::LatencyArgs),
+    /// Two reports side by side
+    Compare(compare::CompareArgs),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Connect(args) => connect::run(&args),
+        Command::Latency(args) => latency::run(&args),
+        Command::Compare(args) => compare::run(&args),
+    };
+    result.unwrap_or_else(|e| {
+        complain!("{e:#}");
+        ExitCode::FAILURE
+    })
+}
