@@ -162,8 +162,8 @@ fn wrong_words_are_explained() {
     for (arguments, remedy) in [
         (&["connect", "10.0.0.1"][..], "HOST:PORT"),
         (
-            &["connect", "10.0.0.1:80", "-d", "5 parsecs"],
-            "10s or 500ms",
+            &["connect", "10.0.0.1:80", "-d", "5parsecs"],
+            "use ms, s, m or h",
         ),
         (&["connect", "10.0.0.1:80", "--rate", "0"], "above 0"),
         (&["connect", "a/b/c:80"], "--demo"),
