@@ -8,6 +8,8 @@ mod connect;
 mod counters;
 mod demo;
 mod drive;
+mod frames;
+mod http;
 mod latency;
 mod netns;
 mod options;
@@ -17,8 +19,10 @@ mod recorder;
 mod report;
 mod run;
 mod say;
+mod server;
 #[cfg(test)]
 mod testing;
+mod throughput;
 
 use std::process::ExitCode;
 
@@ -44,6 +48,10 @@ enum Command {
     Connect(connect::ConnectArgs),
     /// How long an answer takes, request by request
     Latency(latency::LatencyArgs),
+    /// How many bytes get through, each of them checked
+    Throughput(throughput::ThroughputArgs),
+    /// The far end of measurements: echoes, and takes or sends checked streams
+    Server(server::ServerArgs),
     /// Two reports side by side
     Compare(compare::CompareArgs),
 }
@@ -52,6 +60,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Connect(args) => connect::run(&args),
         Command::Latency(args) => latency::run(&args),
+        Command::Throughput(args) => throughput::run(&args),
+        Command::Server(args) => server::run(&args),
         Command::Compare(args) => compare::run(&args),
     };
     result.unwrap_or_else(|e| {

@@ -43,6 +43,8 @@ pub struct Report {
     pub succeeded: u64,
     /// Attempts that did not, by kind.
     pub failed: BTreeMap<String, u64>,
+    /// Bytes that arrived and whose checksums held, of a transfer.
+    pub checked_bytes: Option<u64>,
     /// What `compare` compares.
     pub figures: Vec<Figure>,
     /// Distributions of times by name: `response`, `service`, `late`.
@@ -138,6 +140,7 @@ impl Report {
             interrupted: run.interrupted(),
             succeeded: 0,
             failed: BTreeMap::new(),
+            checked_bytes: None,
             figures: Vec::new(),
             times: BTreeMap::new(),
             per_second: Vec::new(),
@@ -268,6 +271,14 @@ impl fmt::Display for Report {
                 write!(f, ", {kind} {count}")?;
             }
             writeln!(f)?;
+        }
+        if let Some(bytes) = self.checked_bytes {
+            writeln!(
+                f,
+                "  {:<12} {} bytes arrived as they were sent",
+                "checked",
+                number(bytes as f64)
+            )?;
         }
         let in_times = |name: &str| {
             name.split_once(' ')

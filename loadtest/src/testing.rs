@@ -28,7 +28,7 @@ pub struct Fake {
     pub answered: Arc<AtomicU64>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 enum Manner {
     Echo,
     /// Answers nothing between two moments, counted from the first connection.
@@ -36,6 +36,8 @@ enum Manner {
     /// Changes one bit of the byte at this offset.
     Flip(u64),
     Close,
+    /// Says this after the first bytes, and closes.
+    Say(String),
 }
 
 impl Fake {
@@ -53,6 +55,10 @@ impl Fake {
 
     pub fn closing() -> Self {
         Self::new(Manner::Close)
+    }
+
+    pub fn answering(answer: String) -> Self {
+        Self::new(Manner::Say(answer))
     }
 
     /// An address where nobody listens.
@@ -76,10 +82,10 @@ impl Fake {
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
                 let begin = *first.lock().unwrap().get_or_insert_with(Instant::now);
-                let answered = answered.clone();
+                let (answered, manner) = (answered.clone(), manner.clone());
                 thread::spawn(move || {
                     // A client that resets is no fault of the server.
-                    let _ = serve(stream, manner, begin, &answered);
+                    let _ = serve(stream, &manner, begin, &answered);
                 });
             }
         });
@@ -89,7 +95,7 @@ impl Fake {
 
 fn serve(
     mut stream: TcpStream,
-    manner: Manner,
+    manner: &Manner,
     begin: Instant,
     answered: &AtomicU64,
 ) -> std::io::Result<()> {
@@ -105,16 +111,20 @@ fn serve(
             Manner::Echo => {}
             Manner::Stall(from, until) => {
                 let age = begin.elapsed();
-                if (from..until).contains(&age) {
-                    wait(until - age);
+                if (*from..*until).contains(&age) {
+                    wait(*until - age);
                 }
             }
             Manner::Flip(at) => {
-                if (offset..offset + read as u64).contains(&at) {
+                if (offset..offset + read as u64).contains(at) {
                     buffer[(at - offset) as usize] ^= 0x10;
                 }
             }
             Manner::Close => return Ok(()),
+            Manner::Say(answer) => {
+                stream.write_all(answer.as_bytes())?;
+                return stream.shutdown(Shutdown::Write);
+            }
         }
         offset += read as u64;
         // Before, so that a client that has the answer finds it counted.
@@ -142,4 +152,47 @@ where
     run.block_on(String::new, work).unwrap();
     drop(run);
     Rc::into_inner(recorder).unwrap().into_inner()
+}
+
+/// Which way a byte goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    There,
+    Back,
+}
+
+/// An address from which connections are carried on to `target`; of each, one bit of the byte at the
+/// offset of `flip` is changed.
+pub fn relay(target: SocketAddr, flip: Option<(Way, u64)>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for near in listener.incoming() {
+            let near = near.unwrap();
+            let far = TcpStream::connect(target).unwrap();
+            for (way, from, to) in [(Way::There, &near, &far), (Way::Back, &far, &near)] {
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                let flip = flip.filter(|(wanted, _)| *wanted == way).map(|(_, at)| at);
+                // An end that goes away ends its half.
+                thread::spawn(move || drop(carry(from, to, flip)));
+            }
+        }
+    });
+    address
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, flip: Option<u64>) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut offset = 0;
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return to.shutdown(Shutdown::Write);
+        }
+        if let Some(at) = flip.filter(|at| (offset..offset + read as u64).contains(at)) {
+            buffer[(at - offset) as usize] ^= 0x01;
+        }
+        offset += read as u64;
+        to.write_all(&buffer[..read])?;
+    }
 }

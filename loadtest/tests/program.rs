@@ -95,7 +95,7 @@ fn the_form_of_the_report_is_stable() {
         assert_eq!(
             shape(&report),
             format!(
-                "{{command:string drops:[] {rest} settings:{settings} started_at:number \
+                "{{checked_bytes:null command:string drops:[] {rest} settings:{settings} started_at:number \
                  succeeded:number target:string times:{{late:{TIMES} response:{TIMES} \
                  service:{TIMES}}}}}"
             )
