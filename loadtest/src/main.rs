@@ -8,6 +8,7 @@ mod connect;
 mod counters;
 mod demo;
 mod drive;
+mod flood;
 mod frames;
 mod http;
 mod latency;
@@ -50,6 +51,8 @@ enum Command {
     Latency(latency::LatencyArgs),
     /// How many bytes get through, each of them checked
     Throughput(throughput::ThroughputArgs),
+    /// SYNs that nobody means to complete: valid, forged or replayed (root)
+    Flood(flood::FloodArgs),
     /// The far end of measurements: echoes, and takes or sends checked streams
     Server(server::ServerArgs),
     /// Two reports side by side
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Connect(args) => connect::run(&args),
         Command::Latency(args) => latency::run(&args),
         Command::Throughput(args) => throughput::run(&args),
+        Command::Flood(args) => flood::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Compare(args) => compare::run(&args),
     };
