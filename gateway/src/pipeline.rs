@@ -186,6 +186,7 @@ impl Pipeline for Worker {
     }
 
     fn end(&mut self) {
+        self.cx.sum_up(self.now.mono);
         while let Some(event) = self.cx.poll_event() {
             // Control is behind: the log has a gap, which is counted; packets do not wait for it.
             if self.events.try_send(event).is_err() {

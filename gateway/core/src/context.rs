@@ -1,8 +1,9 @@
 //! What belongs to one queue thread alone: its number, its counts, its events.
 
-use std::{collections::VecDeque, net::IpAddr};
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
 
 use handshake::{bucket::Bucket, transit::Ends};
+use identity::Mono;
 use policy::{DropReason, RuleRef};
 use wire::flow::FlowKey;
 
@@ -10,6 +11,11 @@ use crate::{account::Totals, snapshot::Side, track::Sender};
 
 /// Events that are kept for a caller that does not poll.
 const MAX_EVENTS: usize = 1024;
+/// Refusals that are told one by one in a second. Strangers cause them: in a flood each would wake control, and
+/// take the room of an event that it needs.
+const REFUSALS_PER_SECOND: u32 = 100;
+/// How often the others are told of, as a number.
+const SUMMARY: Duration = Duration::from_secs(1);
 
 /// Something that control or the flow log wants to know.
 #[derive(Clone, Debug)]
@@ -34,6 +40,8 @@ pub enum Event {
         /// The rule that decided, where one did.
         rule: Option<RuleRef>,
     },
+    /// So many more were refused than were told one by one.
+    RefusedMore(u64),
     /// The link address of a neighbour is needed.
     Unresolved(Side, IpAddr),
 }
@@ -46,6 +54,10 @@ pub struct Context {
     pub totals: Totals,
     events: VecDeque<Event>,
     lost_events: u64,
+    refusals: Bucket,
+    /// Refusals that no event tells of yet, and when such were told of last.
+    untold: u64,
+    summed_up: Mono,
     /// Resets and ICMP errors that may still be sent.
     pub(crate) answers: Bucket,
 }
@@ -60,6 +72,9 @@ impl Context {
             totals: Totals::default(),
             events: VecDeque::new(),
             lost_events: 0,
+            refusals: Bucket::new(REFUSALS_PER_SECOND, REFUSALS_PER_SECOND),
+            untold: 0,
+            summed_up: Mono::default(),
             answers: Bucket::new(answers_per_second, answers_per_second),
         }
     }
@@ -75,10 +90,34 @@ impl Context {
         self.events.pop_front()
     }
 
+    /// Tells of refusals that were not told one by one, about once a second. Call after each batch, before
+    /// polling.
+    pub fn sum_up(&mut self, now: Mono) {
+        if self.untold > 0 && now.since(self.summed_up) >= SUMMARY {
+            self.summed_up = now;
+            let untold = std::mem::take(&mut self.untold);
+            self.event(Event::RefusedMore(untold));
+        }
+    }
+
     /// Events that had no room.
     #[must_use]
     pub fn lost_events(&self) -> u64 {
         self.lost_events
+    }
+
+    /// A handshake was refused.
+    pub(crate) fn refused(
+        &mut self,
+        key: FlowKey,
+        reason: DropReason,
+        rule: Option<RuleRef>,
+        now: Mono,
+    ) {
+        match self.refusals.take(now) {
+            true => self.event(Event::Refused { key, reason, rule }),
+            false => self.untold += 1,
+        }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

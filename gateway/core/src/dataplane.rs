@@ -283,11 +283,7 @@ impl Dataplane {
             }) => {
                 let stray = reason == DropReason::UnknownFlow;
                 if !stray {
-                    cx.event(Event::Refused {
-                        key: *key,
-                        reason,
-                        rule,
-                    });
+                    cx.refused(*key, reason, rule, now.mono);
                 }
                 let answer = match answer && (stray || reject) {
                     // What a SYN-ACK proves is refused to whom it goes.

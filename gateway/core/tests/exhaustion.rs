@@ -4,7 +4,8 @@
 mod common;
 
 use common::{Nodes, Pair, support};
-use landbridge_gateway_core::{Disposition, Limits};
+use landbridge_gateway_core::{Disposition, Limits, context::Event};
+use policy::DropReason;
 use support::{API, Conn, FRONTEND, at};
 
 fn conn(number: u32) -> Conn {
@@ -92,11 +93,42 @@ fn at_the_limit_new_flows_are_refused_and_old_ones_go_on() {
     pair.east_to_west(&ack, at(1)).unwrap();
     let response = late.response(b"hello");
     let refused = pair.west_to_east(&response, at(1));
-    assert_eq!(refused, Err(policy::DropReason::TableFull));
+    assert_eq!(refused, Err(DropReason::TableFull));
     for number in 0..100 {
         assert!(
             pair.east_to_west(&conn(number).request(b"x"), at(1))
                 .is_ok()
         );
     }
+}
+
+#[test]
+fn a_flood_of_forged_handshakes_takes_no_event_that_control_needs() {
+    const FORGED: u64 = 5_000;
+    let (mut pair, mut nodes) = (Pair::new(&Limits::default()), Nodes::new());
+    let genuine = support::out(&mut nodes.east, &conn(0).syn(), at(0));
+    // Two words of the proof's MAC change places: the checksum still holds.
+    let mut forged = genuine.clone();
+    let mac = genuine.len() - support::tcp_payload(&genuine).len() + 112;
+    forged[mac..mac + 4].rotate_left(2);
+    for _ in 0..FORGED {
+        let outcome = pair.east.node_sends(&forged, at(0));
+        assert_eq!(outcome.disposition, Disposition::Drop(DropReason::BadProof));
+    }
+    pair.establish(&mut nodes, &conn(1), at(0));
+    let mut told = 0;
+    let mut opened = 0;
+    let mut count = |event| match event {
+        Event::Refused { .. } => told += 1,
+        Event::RefusedMore(more) => told += more,
+        Event::Opened(_) => opened += 1,
+        other => panic!("{other:?}"),
+    };
+    let cx = &mut pair.east.cx;
+    let events: Vec<_> = std::iter::from_fn(|| cx.poll_event()).collect();
+    assert!(events.len() < 200, "{} events wake control", events.len());
+    events.into_iter().for_each(&mut count);
+    cx.sum_up(at(1_000).mono);
+    std::iter::from_fn(|| cx.poll_event()).for_each(&mut count);
+    assert_eq!((told, opened, cx.lost_events()), (FORGED, 1, 0));
 }

@@ -50,6 +50,7 @@ impl FlowLog {
                 info!(target: "flow", flow = %key, reason = word(reason), rule = rule(by),
                     "refused");
             }
+            Event::RefusedMore(more) => self.left_out += more,
             Event::Unresolved(side, address) => {
                 debug!(target: "flow", ?side, %address, "no link address");
             }
@@ -85,6 +86,8 @@ mod tests {
         let written = (0..5000).filter(|_| log.keeps(second(3))).count();
         assert_eq!(written, REFUSALS_PER_SECOND as usize);
         assert_eq!(log.left_out, 5000 - u64::from(REFUSALS_PER_SECOND));
+        log.write(&Event::RefusedMore(1_000_000), second(3));
+        assert_eq!(log.left_out, 1_005_000 - u64::from(REFUSALS_PER_SECOND));
         log.say_what_is_missing();
         assert_eq!(log.left_out, 0);
         assert!(log.keeps(second(4)));

@@ -126,7 +126,7 @@ impl Gateway {
                 Event::Opened(_) => process.opened += 1,
                 // Every station of this world is known.
                 Event::Unresolved(..) => panic!("{event:?}"),
-                Event::Cut { .. } | Event::Refused { .. } => {}
+                Event::Cut { .. } | Event::Refused { .. } | Event::RefusedMore(_) => {}
             }
         }
         let (side, answer) = match fate {
