@@ -134,7 +134,9 @@ impl Which {
             Kind::SynAck => "& (syn | ack) == syn | ack",
             Kind::Later => "& syn == 0",
         };
-        format!("ip saddr {from} ip daddr {to} tcp sport {sport} tcp dport {dport} tcp flags {flags}")
+        format!(
+            "ip saddr {from} ip daddr {to} tcp sport {sport} tcp dport {dport} tcp flags {flags}"
+        )
     }
 }
 
@@ -159,7 +161,10 @@ impl Held {
              type filter hook forward priority 0\n  {matching} counter drop\n }}\n}}\n"
         );
         // One at a time: what an interrupted check left is replaced.
-        nft(netns, &format!("table bridge {TABLE}\ndelete table bridge {TABLE}\n{script}"))?;
+        nft(
+            netns,
+            &format!("table bridge {TABLE}\ndelete table bridge {TABLE}\n{script}"),
+        )?;
         Ok(Self {
             netns: netns.into(),
         })

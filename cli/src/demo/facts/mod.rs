@@ -242,6 +242,11 @@ pub const ALL: &[Fact] = &[
         look: attack::replayed::after_restart,
     },
     Fact {
+        name: "start-up",
+        title: "no bare SYN passes while a killed agent or gateway starts again",
+        look: crash::startup::look,
+    },
+    Fact {
         name: "counters",
         title: "every packet is accounted for at each gateway and agent",
         look: counters::look,

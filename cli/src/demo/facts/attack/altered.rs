@@ -28,6 +28,8 @@ const CREDENTIAL: &[&str] = &[
     "wrong-trust-domain",
     "credential-expired",
 ];
+/// Ethernet, IPv4 and UDP headers: the way of a tunnel packet, not the message.
+const WAY: usize = 14 + 20 + 8;
 const TUNNEL: &[&str] = &["tunnel-bad-auth", "tunnel-unknown-spi", "malformed"];
 
 /// Flips each bit of HELLO, REPLY and CONFIRM, in both clusters. The eight bytes that name the key of
@@ -35,7 +37,9 @@ const TUNNEL: &[&str] = &["tunnel-bad-auth", "tunnel-unknown-spi", "malformed"];
 /// without proof, which the rest of the handshake judges.
 pub fn handshake(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let mut notes = Vec::new();
     for (name, kind) in [
@@ -60,14 +64,19 @@ pub fn handshake(demo: &mut Demo) -> Result<Verdict> {
 /// Flips each bit of a tunnel packet.
 pub fn tunnel(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let Connected::Yes(mut stream) = scene.client()?.connect_while(ARRIVES, || Ok(()))?.1 else {
         bail!("{} was not connected", scene.pair.name());
     };
     stream.set_read_timeout(Some(ARRIVES))?;
     http::echo(&mut stream)?;
-    let (near, far) = (&demo.place(&scene.pair.from)?.0, &demo.place(&scene.pair.to)?.0);
+    let (near, far) = (
+        &demo.place(&scene.pair.from)?.0,
+        &demo.place(&scene.pair.to)?.0,
+    );
     let wan = demo.plan.wan.clone();
     let mut tap = Tap::open(&wan, &near.wan_port())?;
     let held = Held::frames(
@@ -76,24 +85,35 @@ pub fn tunnel(demo: &mut Demo) -> Result<Verdict> {
     )?;
     http::ping(&mut stream)?;
     let from_us = near.gateway.wan.octets();
+    // What we just sent, and no late acknowledgment: PSP header and trailer of 16 bytes each, IPv4,
+    // TCP with or without timestamps, and the five bytes.
+    let lengths = [20, 32].map(|tcp| WAY + 16 + 20 + tcp + 5 + 16);
     let frame = tap.next(ARRIVES, |frame| {
         frame.get(26..30) == Some(&from_us[..])
             && pcap::udp_ports(frame).is_some_and(|ports| ports[1] == PSP_PORT)
+            && lengths.contains(&frame.len())
     })?;
-    // Ethernet, IPv4 and UDP headers: the way there, not the message.
-    let message = 14 + 20 + 8..frame.len();
+    let message = WAY..frame.len();
     let bits = message.len() * 8;
     let mut onward = Tap::open(&wan, &far.wan_port())?;
-    flip(demo, &mut onward, &frame, &vec![(message, TUNNEL)], |frame| {
-        // Without a checksum, which IPv4 leaves to the sender (RFC 768), nothing but the tunnel's
-        // own authentication looks at it.
-        frame[14 + 20 + 6..14 + 20 + 8].fill(0);
-    })?;
+    flip(
+        demo,
+        &mut onward,
+        &frame,
+        &vec![(message, TUNNEL)],
+        |frame| {
+            // Without a checksum, which IPv4 leaves to the sender (RFC 768), nothing but the tunnel's
+            // own authentication looks at it.
+            frame[WAY - 2..WAY].fill(0);
+        },
+    )?;
     onward.send(&frame)?;
     http::pong(&mut stream).context("the packet as it was did not arrive")?;
     held.release()?;
     http::echo(&mut stream).context("the connection did not go on")?;
-    Ok(Verdict::Holds(format!("{bits} bits flipped, none of them answered")))
+    Ok(Verdict::Holds(format!(
+        "{bits} bits flipped, none of them answered"
+    )))
 }
 
 fn flip_all(demo: &Demo, scene: &Scene, kind: Kind, side: Side) -> Result<usize> {
@@ -106,7 +126,9 @@ fn flip_all(demo: &Demo, scene: &Scene, kind: Kind, side: Side) -> Result<usize>
         let frame = tap.next(ARRIVES, |frame| which.takes(frame))?;
         let segment = Segment::parse(&frame).context("it is no segment")?;
         let parts = parts(kind, &segment, &frame)?;
-        flip(demo, &mut onward, &frame, &parts, |frame| segment.mend(frame))?;
+        flip(demo, &mut onward, &frame, &parts, |frame| {
+            segment.mend(frame)
+        })?;
         onward.send(&frame)?;
         held.release()?;
         Ok(parts.iter().map(|(range, _)| range.len() * 8).sum())
@@ -121,7 +143,9 @@ fn flip_all(demo: &Demo, scene: &Scene, kind: Kind, side: Side) -> Result<usize>
 
 /// The parts of a message (docs/spec/handshake.md).
 fn parts(kind: Kind, segment: &Segment, frame: &[u8]) -> Result<Parts> {
-    let option = segment.our_option(frame).context("it has no option of ours")?;
+    let option = segment
+        .our_option(frame)
+        .context("it has no option of ours")?;
     let at = segment.payload();
     let head = |range: Range<usize>| at.start + range.start..at.start + range.end;
     Ok(match kind {

@@ -22,7 +22,9 @@ impl Drops {
                 .iter()
                 .map(|enforcer| scope.spawn(|| enforcer.ask("counters")))
                 .collect();
-            let answers = asked.into_iter().map(|it| it.join().unwrap_or(Ok(Value::Null)));
+            let answers = asked
+                .into_iter()
+                .map(|it| it.join().unwrap_or(Ok(Value::Null)));
             answers.collect()
         });
         let mut all = BTreeMap::new();

@@ -14,7 +14,9 @@ use crate::demo::{
 /// Loses the first SYN, SYN-ACK or ACK: the connection comes up all the same, and once.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     for (name, kind) in [
         ("SYN", Kind::Syn),
@@ -22,9 +24,8 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
         ("ACK", Kind::Later),
     ] {
         for side in [Side::Near, Side::Far] {
-            lose(demo, &scene, kind, side).with_context(|| {
-                format!("a {name} lost in the cluster on the {side:?} side")
-            })?;
+            lose(demo, &scene, kind, side)
+                .with_context(|| format!("a {name} lost in the cluster on the {side:?} side"))?;
         }
     }
     Ok(Verdict::Holds(format!(

@@ -22,7 +22,9 @@ const WATCHED: Duration = Duration::from_millis(1500);
 /// client's. Then it tries with sockets.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let cluster = demo.place(&scene.pair.from)?.0.clone();
     let host = PlainHost::add(demo, &cluster)?;

@@ -14,7 +14,9 @@ use crate::demo::{
 /// where it reached the server's.
 pub fn at_once(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let recorded = record(&scene)?;
     for (side, frame) in [Side::Near, Side::Far].into_iter().zip(&recorded) {
@@ -29,7 +31,9 @@ pub fn at_once(demo: &mut Demo) -> Result<Verdict> {
 /// Plays back a SYN that the client's gateway, which remembered it, was killed after.
 pub fn after_restart(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let [near, _] = record(&scene)?;
     let cluster = demo.place(&scene.pair.from)?.0.clone();

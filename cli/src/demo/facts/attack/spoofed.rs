@@ -14,7 +14,9 @@ use crate::demo::{
 /// Sends an allowed pod's SYN from every other pod of its cluster.
 pub fn source(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let (bare, _) = syn(&scene)?;
     let segment = Segment::parse(&bare).context("it is no segment")?;
@@ -43,7 +45,9 @@ pub fn source(demo: &mut Demo) -> Result<Verdict> {
 /// Sends from the pod itself the SYN that its agent made of its own, and a bare one with a marker.
 pub fn marker(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let (bare, signed) = syn(&scene)?;
     let mut tap = Tap::open(&scene.client_netns, "eth0")?;
@@ -59,7 +63,10 @@ pub fn marker(demo: &mut Demo) -> Result<Verdict> {
             .wait_for(demo, &["spoofed-identity"], 1, ARRIVES)
             .with_context(|| what.to_string())?;
     }
-    Ok(Verdict::Holds(format!("{}: spoofed-identity", scene.client)))
+    Ok(Verdict::Holds(format!(
+        "{}: spoofed-identity",
+        scene.client
+    )))
 }
 
 /// The SYN of a connection as the pod sent it (a frame), and as it left the node (a packet).

@@ -15,7 +15,9 @@ use crate::demo::{
 /// first segment, in each cluster: no such segment opens anything.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     for (name, kind) in [
         ("SYN", Kind::Syn),

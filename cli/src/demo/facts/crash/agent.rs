@@ -5,7 +5,6 @@ use std::{net::TcpStream, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use super::super::attack::Scene;
 use crate::demo::{
@@ -26,7 +25,9 @@ const STOPS: Duration = Duration::from_secs(2);
 /// Kills the agent beside the server, then the one beside the client.
 pub fn killed(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let mut notes = Vec::new();
     for end in [&scene.pair.to, &scene.pair.from] {
@@ -54,7 +55,9 @@ pub fn killed(demo: &mut Demo) -> Result<Verdict> {
 /// Stops the agent beside the server, and lets it go on.
 pub fn stopped(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let (cluster, node) = node_of(demo, &scene.pair.to)?;
     let role = cluster.agent_role(&node);
@@ -103,7 +106,7 @@ fn closed_and_alive(demo: &Demo, pair: &Pair, stream: &mut TcpStream) -> Result<
 fn knows(agent: &Enforcer, flow: &str) -> Result<bool> {
     let answer = agent.ask("flows")?;
     let flows = answer["flows"].as_array().map_or(&[][..], Vec::as_slice);
-    Ok(flows.iter().any(|it| it["flow"] == Value::from(flow)))
+    Ok(flows.iter().any(|it| it["flow"] == flow))
 }
 
 fn node_of(demo: &Demo, end: &crate::oracle::End) -> Result<(Cluster, Node)> {

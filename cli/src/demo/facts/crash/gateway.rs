@@ -29,7 +29,9 @@ const RESET: Duration = Duration::from_secs(8);
 /// Kills the gateway of the client's cluster while two connections stand.
 pub fn killed(demo: &mut Demo) -> Result<Verdict> {
     let Some(scene) = Scene::find(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let cluster = demo.place(&scene.pair.from)?.0.clone();
     let server = demo.place(&scene.pair.to)?.1.clone();
@@ -66,7 +68,10 @@ pub fn killed(demo: &mut Demo) -> Result<Verdict> {
     }
     let more = self::routed(&cluster.gateway.netns)? - routed;
     if more > 0 {
-        bail!("the kernel routed {more} packets in {}", cluster.gateway.netns);
+        bail!(
+            "the kernel routed {more} packets in {}",
+            cluster.gateway.netns
+        );
     }
 
     let before = Drops::now(demo)?;

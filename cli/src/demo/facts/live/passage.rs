@@ -34,13 +34,15 @@ impl Passage {
     /// Opens one between the first pair that policy denies, waits until it is in force, and serves
     /// `port` if somebody listens there; `None` when no pair will do.
     pub fn open(demo: &Demo) -> Result<Option<Self>> {
-        let denied = pairs::all(demo)?
-            .into_iter()
-            .filter(|pair| pair.distance() == Distance::Across && !pair.answer.ingress.verdict.is_allowed());
+        let denied = pairs::all(demo)?.into_iter().filter(|pair| {
+            pair.distance() == Distance::Across && !pair.answer.ingress.verdict.is_allowed()
+        });
         for mut pair in denied {
             let (source, from) = demo.place(&pair.from)?;
             let (target, to) = demo.place(&pair.to)?;
-            pair.port = (PORT..).find(|it| !to.ports.contains(it)).context("no port")?;
+            pair.port = (PORT..)
+                .find(|it| !to.ports.contains(it))
+                .context("no port")?;
             let passage = Self {
                 lets_out: save(demo, source, from, ("egress", "to"), (target, to))?,
                 admits: save(demo, target, to, ("ingress", "from"), (source, from))?,

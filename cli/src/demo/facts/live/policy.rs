@@ -83,17 +83,15 @@ fn give_back(listener: &TcpListener) {
 /// The source of a live connection gets a label more, with which it is still allowed.
 pub fn kept(demo: &mut Demo) -> Result<Verdict> {
     let Some(pair) = pairs::allowed_across(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let (cluster, pod) = demo.place(&pair.from)?;
-    let gateways = [
-        demo.gateway(cluster),
-        demo.gateway(demo.place(&pair.to)?.0),
-    ];
+    let gateways = [demo.gateway(cluster), demo.gateway(demo.place(&pair.to)?.0)];
     let epochs = || -> Result<Vec<u64>> {
-        let epoch = |it: &super::super::Enforcer| {
-            it.ask("status")?["epoch"].as_u64().context("no epoch")
-        };
+        let epoch =
+            |it: &super::super::Enforcer| it.ask("status")?["epoch"].as_u64().context("no epoch");
         gateways.iter().map(epoch).collect()
     };
     let dir = demo.state.config().join(&cluster.name);
@@ -102,9 +100,8 @@ pub fn kept(demo: &mut Demo) -> Result<Verdict> {
     let mut stream = established(demo, &pair)?;
     let before = epochs()?;
     let (edited, saved) = Edited::save(path, &edit::text(&documents)?)?;
-    let both_know = || {
-        epochs().is_ok_and(|now| now.iter().zip(&before).all(|(now, before)| now > before))
-    };
+    let both_know =
+        || epochs().is_ok_and(|now| now.iter().zip(&before).all(|(now, before)| now > before));
     let known = wait::until(HOPELESS, both_know);
     let mut gone = None;
     // As long again as a connection may live that is denied.
@@ -114,7 +111,10 @@ pub fn kept(demo: &mut Demo) -> Result<Verdict> {
     }
     edited.undo()?;
     if !known {
-        bail!("the gateways heard of no change within {} s", HOPELESS.as_secs());
+        bail!(
+            "the gateways heard of no change within {} s",
+            HOPELESS.as_secs()
+        );
     }
     if let Some(error) = gone {
         bail!(

@@ -16,7 +16,9 @@ use crate::demo::{
 /// comes up.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let Some(pair) = pairs::allowed_across(demo)? else {
-        return Ok(Verdict::Skipped("no pair across clusters is allowed".into()));
+        return Ok(Verdict::Skipped(
+            "no pair across clusters is allowed".into(),
+        ));
     };
     let (source, target) = (demo.place(&pair.from)?.0, demo.place(&pair.to)?.0);
     let dir = demo.state.config().join(&source.name);
@@ -32,7 +34,11 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
     let again = crate::demo::facts::crash::works_again(demo, &pair)?;
     let (heard, denied) = (heard?, denied?);
     if again > super::HOPELESS {
-        bail!("{} came back only after {} ms", pair.name(), again.as_millis());
+        bail!(
+            "{} came back only after {} ms",
+            pair.name(),
+            again.as_millis()
+        );
     }
     Ok(Verdict::Holds(format!(
         "{}: last heard {} ms after the file was saved, denied after {} ms, again {} ms after it was put back",
