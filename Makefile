@@ -44,6 +44,7 @@ fences: ## what the crates may reach, and that the check can say no
 
 lint: ## clippy, with all warnings as errors
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --locked -p landbridge-sim --features faults --test faults -- -D warnings
 	$(CARGO) clippy --locked $(PURE:%=-p %) -- -D warnings -D clippy::iter_over_hash_type
 
 doc: ## documentation, with all warnings as errors

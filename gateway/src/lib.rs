@@ -15,3 +15,9 @@ pub mod signals;
 mod start;
 pub mod state;
 pub mod unmounter;
+
+// A program whose checks can be switched off is none.
+const _: () = assert!(
+    !identity::fault::BUILT_IN,
+    "a gateway must not have the feature `faults`"
+);

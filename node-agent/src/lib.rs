@@ -29,3 +29,9 @@ pub mod sender;
 pub mod session;
 pub mod snapshot;
 pub mod tally;
+
+// A program whose checks can be switched off is none.
+const _: () = assert!(
+    !identity::fault::BUILT_IN,
+    "an agent must not have the feature `faults`"
+);

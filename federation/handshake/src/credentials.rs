@@ -8,6 +8,7 @@ use std::{
 
 use identity::{
     BundleStore, Claims, CredentialHash, Mono, Now, TrustDomain, VerifyError, claimed_issuer,
+    fault::{self, Fault},
     verify_credential,
 };
 use policy::DropReason;
@@ -138,6 +139,9 @@ impl PodStates {
     /// The newest claims of the pod that `claims` speak of; `None` when it is gone.
     #[must_use]
     pub fn newest(&self, claims: &Arc<Claims>) -> Option<Arc<Claims>> {
+        if fault::is(Fault::RecordsIgnored) {
+            return Some(claims.clone());
+        }
         let pods = self.0.get(claims.trust_domain());
         match pods.and_then(|pods| pods.get(&claims.pod_uid)) {
             Some(PodState::Gone) => None,

@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit, Mac as _};
+use identity::fault::{self, Fault};
 use rand_core::CryptoRng;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -203,6 +204,7 @@ impl SegmentKeys {
     #[must_use]
     pub fn check(&self, header: &[u8], id: &[u8; 8], tag: &Tag) -> ProofCheck {
         match self.0.iter().find(|key| key.id == *id) {
+            _ if fault::is(Fault::ProofUnchecked) => ProofCheck::Holds,
             None => ProofCheck::Unknown,
             Some(key) if key.key.holds(header, tag) => ProofCheck::Holds,
             Some(_) => ProofCheck::Broken,

@@ -3,7 +3,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use hashbrown::HashTable;
-use identity::Mono;
+use identity::{
+    Mono,
+    fault::{self, Fault},
+};
 use policy::DropReason;
 use wire::flow::FlowKey;
 
@@ -68,6 +71,9 @@ impl ReplayCache {
     /// What is known of `nonce`. Nothing is remembered: that is for HELLOs that were believed.
     pub fn lookup(&mut self, nonce: &[u8; 16], on: Seen, now: Mono) -> Freshness {
         self.expire(now);
+        if fault::is(Fault::ReplayCacheOff) {
+            return Freshness::New;
+        }
         match self.known(self.seed.nonce(nonce), nonce) {
             None => Freshness::New,
             Some(seen) if *seen == on => Freshness::Again,
@@ -83,6 +89,9 @@ impl ReplayCache {
     /// connection since it was looked up.
     pub fn remember(&mut self, nonce: [u8; 16], on: Seen, now: Mono) -> Result<(), DropReason> {
         self.expire(now);
+        if fault::is(Fault::ReplayCacheOff) {
+            return Ok(());
+        }
         let hash = self.seed.nonce(&nonce);
         match self.known(hash, &nonce) {
             Some(seen) if *seen == on => return Ok(()),

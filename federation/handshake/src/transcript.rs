@@ -4,7 +4,10 @@
 //! and the initiator's credential hash; the responder's half is added to it. Every part has a
 //! fixed length, so the concatenation is unambiguous.
 
-use identity::CredentialHash;
+use identity::{
+    CredentialHash,
+    fault::{self, Fault},
+};
 
 use crate::keys::{PairKeys, Role, Tag};
 
@@ -12,6 +15,9 @@ use crate::keys::{PairKeys, Role, Tag};
 const DOMAIN: &[u8; 23] = b"landbridge transcript 1";
 /// Length in bytes of what is covered.
 const LEN: usize = DOMAIN.len() + 2 + wire::hello::HEADER_LEN + 32 + 16 + 4;
+
+/// Where HELLO's fixed header has the destination.
+const DESTINATION: std::ops::Range<usize> = 36..72;
 
 /// Both halves of one handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +46,14 @@ impl Transcript {
         let mut bytes = [0; LEN];
         let mut rest = &mut bytes[..];
         let isn = self.isn.to_be_bytes();
+        let mut hello = self.hello;
+        if fault::is(Fault::TranscriptWithoutDestination) {
+            hello[DESTINATION].fill(0);
+        }
         let parts: [&[u8]; 6] = [
             DOMAIN,
             &[self.protocol, role_byte],
-            &self.hello,
+            &hello,
             &self.responder.0,
             &self.nonce,
             &isn,

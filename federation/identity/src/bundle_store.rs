@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{TrustBundle, TrustDomain};
+use crate::{
+    TrustBundle, TrustDomain,
+    fault::{self, Fault},
+};
 
 /// Most trust domains that are remembered.
 pub const MAX_DOMAINS: usize = 2048;
@@ -83,7 +86,7 @@ impl BundleStore {
         };
         match self.marks.get(&domain) {
             None if self.marks.len() >= MAX_DOMAINS => return Err(BundleError::Full(domain)),
-            Some(held) if held.sequence > mark.sequence => {
+            Some(held) if held.sequence > mark.sequence && !fault::is(Fault::OldBundleTaken) => {
                 return Err(BundleError::Older {
                     domain,
                     offered: mark.sequence,

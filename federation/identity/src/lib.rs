@@ -10,6 +10,7 @@ mod claims;
 mod claims_cbor;
 mod cose;
 mod credential;
+pub mod fault;
 mod issuer_key;
 mod jwks;
 mod labels;

@@ -13,7 +13,10 @@ use handshake::{
     replay::{NONCE_LIFE, ReplayCache},
     transit::{Origin, Passed, Refused, Transit, TransitSnapshot},
 };
-use identity::{Mono, Now};
+use identity::{
+    Mono, Now,
+    fault::{self, Fault},
+};
 use policy::DropReason;
 use wire::flow::FlowKey;
 
@@ -188,7 +191,7 @@ impl Flows {
         if flow.succeeding {
             return Found::Unknown;
         }
-        if flow.epoch != epoch {
+        if flow.epoch != epoch && !fault::is(Fault::GatewayIgnoresEpoch) {
             return Found::Stale;
         }
         if !flow.track.segment(sender, facts) {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use identity::fault::{self, Fault};
 use policy::DropReason;
 use wire::{
     ParseError, inplace,
@@ -238,7 +239,7 @@ impl ReceiveAssociation {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .accept(header.iv);
-        if !new {
+        if !new && !fault::is(Fault::TunnelReplayed) {
             return Err(DropReason::TunnelReplay);
         }
         frame.truncate(layout.icv.start);

@@ -13,6 +13,8 @@ use crate::{
 
 /// Where the sealed part of a tunnel packet begins: after Ethernet, IPv4, UDP and PSP.
 const SEALED: usize = wires::HEADER + 20 + 8 + 16;
+/// Where HELLO has its nonce.
+const NONCE: usize = 8;
 /// How many packets it remembers.
 const MEMORY: usize = 64;
 
@@ -106,7 +108,7 @@ impl Attacker {
         let IpAddr::V4(other) = *dice.pick(addresses) else {
             return None;
         };
-        match dice.below(7) {
+        match dice.below(8) {
             0 => return Some(packet),
             1 if !payload.is_empty() => {
                 let place = dice.below(payload.len());
@@ -116,6 +118,8 @@ impl Attacker {
             3 => ip.destination = other.octets(),
             4 => tcp.sequence_number = tcp.sequence_number.wrapping_add(1),
             5 => tcp.source_port ^= 1,
+            // As if the HELLO were another one.
+            6 if sight.hello().is_some() => payload[NONCE + dice.below(16)] ^= 1 << dice.below(8),
             _ => {
                 // What a middlebox does that knows no option of ours.
                 tcp.set_options(&[]).ok()?;

@@ -37,12 +37,18 @@ struct Look {
     claims: Claims,
 }
 
+/// A version of the policies of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PolicyVersion {
+    cluster: usize,
+    number: usize,
+}
+
 /// Numbers of versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Question {
     direction: Direction,
-    cluster: usize,
-    policy: usize,
+    policy: PolicyVersion,
     subject: usize,
     other: usize,
     port: u16,
@@ -121,47 +127,43 @@ impl History {
             .collect()
     }
 
-    /// Whether some version of the policies of `cluster` that is not `over` allows this half of a
-    /// connection to `port`, for some of the looks.
+    /// The version of the policies of `cluster` that is true now.
+    #[must_use]
+    pub fn newest(&self, cluster: usize) -> PolicyVersion {
+        PolicyVersion {
+            cluster,
+            number: self.policies[cluster].len() - 1,
+        }
+    }
+
+    /// Whether these policies allow this half of a connection to `port`, for some of the looks.
     pub fn allows(
         &mut self,
-        (direction, cluster): (Direction, usize),
-        over: impl Fn(Mono) -> bool,
+        direction: Direction,
+        policy: PolicyVersion,
         (subjects, others): (&Looks, &Looks),
         port: u16,
     ) -> bool {
-        // The newest first: it is nearly always the one.
-        for policy in (0..self.policies[cluster].len()).rev() {
-            if self.policies[cluster][policy].until.is_some_and(&over) {
-                continue;
-            }
-            for (subject, other) in subjects
-                .iter()
-                .flat_map(|s| others.iter().map(move |o| (*s, *o)))
-            {
-                let question = Question {
-                    direction,
-                    cluster,
-                    policy,
-                    subject,
-                    other,
-                    port,
-                };
-                if self.verdict(question) {
-                    return true;
-                }
-            }
-        }
-        false
+        let pairs = subjects
+            .iter()
+            .flat_map(|subject| others.iter().map(move |other| (*subject, *other)));
+        pairs.into_iter().any(|(subject, other)| {
+            self.verdict(Question {
+                direction,
+                policy,
+                subject,
+                other,
+                port,
+            })
+        })
     }
 
     fn verdict(&mut self, question: Question) -> bool {
         if let Some(known) = self.verdicts.get(&question) {
             return *known;
         }
-        let set = self.policies[question.cluster][question.policy]
-            .what
-            .clone();
+        let PolicyVersion { cluster, number } = question.policy;
+        let set = self.policies[cluster][number].what.clone();
         let oracle = Oracle {
             policies: BTreeMap::from([(set.cluster.clone(), set)]),
             carried: BTreeMap::new(),

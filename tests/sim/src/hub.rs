@@ -28,6 +28,8 @@ use crate::{
     wires,
 };
 
+/// Certificates that there are: more than clusters.
+const CERTIFICATES: usize = 16;
 /// The UDP port of QUIC; the tunnel's is another.
 const QUIC_PORT: u16 = 4433;
 
@@ -37,6 +39,8 @@ pub struct Hub {
     dice: Dice,
     peer_disk: BTreeMap<String, Vec<u8>>,
     issuer_disk: IssuerState,
+    /// It publishes a second root, as before and after a change of keys.
+    second_root: bool,
     life: Option<Life>,
     /// Peers whose session is to be closed.
     closing: Vec<usize>,
@@ -67,6 +71,7 @@ impl Hub {
             dice,
             peer_disk: BTreeMap::new(),
             issuer_disk: IssuerState::default(),
+            second_root: false,
             life: None,
             closing: Vec::new(),
             due: None,
@@ -77,6 +82,11 @@ impl Hub {
     pub fn kill(&mut self) {
         self.life = None;
         self.due = None;
+    }
+
+    /// The keys on its disk change: it publishes another bundle when it starts again.
+    pub fn change_keys(&mut self) {
+        self.second_root = !self.second_root;
     }
 
     /// A new process reads its disk, what `objects` say, and these policies.
@@ -90,8 +100,14 @@ impl Hub {
         let tunnel_port = config.tunnel_port;
         let (disk, rng) = (self.peer_disk.clone(), Box::new(self.dice.rng()));
         let mut peering = Peering::new(config, key(), disk, rng, now).expect("a sound disk");
+        // Any other certificate will do.
+        let second = self.second_root.then_some(CERTIFICATES - 1 - self.number);
+        let roots = [self.number].into_iter().chain(second);
+        let mut roots: Vec<_> = roots.map(|number| root(number).to_vec()).collect();
+        // In the order in which they are read.
+        roots.sort();
         let own = OwnKeys {
-            x509_roots: vec![root(self.number).to_vec()],
+            x509_roots: roots,
             issuer_keys: vec![key().public()],
             carried_labels: None,
         };
@@ -322,7 +338,7 @@ fn root(number: usize) -> &'static [u8] {
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
             params.self_signed(&key).expect("signed").der().to_vec()
         };
-        (0..8).map(root).collect()
+        (0..CERTIFICATES).map(root).collect()
     });
     &roots[number]
 }

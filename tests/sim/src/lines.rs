@@ -38,8 +38,6 @@ pub struct Outage {
     pub from: Mono,
     /// Until when; `None` while it lasts.
     pub to: Option<Mono>,
-    /// It began with the death of the agent, whose rules went on by what it knew.
-    pub crash: bool,
 }
 
 /// All lines.
@@ -69,16 +67,14 @@ impl Lines {
     }
 
     /// The session is over, if there was one; what is under way is lost.
-    pub fn cut(&mut self, line: Line, crash: bool, now: Mono) -> bool {
+    pub fn cut(&mut self, line: Line, now: Mono) -> bool {
         let stood = self.sessions.remove(&line).is_some();
         let outages = self.outages.entry(line).or_default();
-        match outages.last_mut().filter(|last| last.to.is_none()) {
-            Some(last) => last.crash |= crash,
-            None => outages.push(Outage {
+        if outages.last().is_none_or(|last| last.to.is_some()) {
+            outages.push(Outage {
                 from: now,
                 to: None,
-                crash,
-            }),
+            });
         }
         stood
     }

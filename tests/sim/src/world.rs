@@ -25,7 +25,7 @@ use crate::{
     attacker::Attacker,
     dice::Dice,
     gateway::Gateway,
-    history::History,
+    history::{History, PolicyVersion},
     host::Host,
     hub::Hub,
     lines::{End, Line, Lines},
@@ -43,7 +43,7 @@ const BEGUN: Duration = Duration::from_secs(1);
 const HEALED: Duration = Duration::from_secs(6);
 const WALL: u64 = 1_800_000_000_000;
 
-/// A place that packets arrive at.
+/// A place that packets arrive at. Of a gateway, the side of its cluster stands for all of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Place {
     /// Node of a cluster.
@@ -98,6 +98,8 @@ pub struct Summary {
     pub crashes: u64,
     /// Gateways that died.
     pub restarts: u64,
+    /// Bundles that took the place of others.
+    pub bundles: u64,
     /// Packets that gateways let pass, each held against the naive model.
     pub judged: u64,
     /// Frames that the attacker put between gateways.
@@ -161,6 +163,8 @@ pub struct World {
     /// What was said between gateways, to be said again.
     said: BTreeMap<(Line, End), Vec<Vec<u8>>>,
     dice: Dice,
+    /// The policies that each machine was told last, by which it must decide.
+    told: BTreeMap<Place, PolicyVersion>,
     /// Who truly opened each connection.
     initiated: BTreeMap<FlowKey, String>,
     /// What each gateway let pass, in the life of its process.
@@ -171,6 +175,10 @@ pub struct World {
     admitted: BTreeMap<(usize, usize), Nonces>,
     /// The HELLOs that agents made: the connection and the fixed header of each nonce.
     hellos: BTreeMap<[u8; 16], (FlowKey, Vec<u8>)>,
+    /// The REPLYs that agents made: connection, sequence and acknowledgment number, and all of it.
+    replies: BTreeSet<(FlowKey, u32, u32, Vec<u8>)>,
+    /// The CONFIRMs that agents made, each with its connection.
+    confirms: BTreeSet<(FlowKey, Vec<u8>)>,
     /// The fixed headers that gateways took from their tunnels, and vouch for.
     vouched: BTreeSet<Vec<u8>>,
     /// The highest sequences that a gateway (first) believed of another: bundle and digest.
@@ -224,10 +232,13 @@ impl World {
             attacker: Attacker::default(),
             onpath: OnPath::default(),
             said: BTreeMap::new(),
+            told: BTreeMap::new(),
             initiated: BTreeMap::new(),
             sealed: BTreeMap::new(),
             admitted: BTreeMap::new(),
             hellos: BTreeMap::new(),
+            replies: BTreeSet::new(),
+            confirms: BTreeSet::new(),
             vouched: BTreeSet::new(),
             believed: BTreeMap::new(),
             next_port: 1024,
@@ -359,8 +370,17 @@ impl World {
         (self.cluster_of(address), self.pod(address).node)
     }
 
-    /// What the sources of a cluster tell its agents, or its gateway, that the policies are.
-    fn told(&self, number: usize, is_lax: bool) -> PolicySet {
+    /// What the source of an agent or gateway tells it that the policies are.
+    fn tell(&mut self, place: Place) -> PolicySet {
+        let (number, is_lax) = match place {
+            Place::Host(number, _) => (number, self.lax.agents[number]),
+            Place::Gateway(number, _) => (number, self.lax.gateways[number]),
+        };
+        self.told.insert(place, self.history.newest(number));
+        self.policies_of(number, is_lax)
+    }
+
+    fn policies_of(&self, number: usize, is_lax: bool) -> PolicySet {
         let mut policies = self.objects.clusters[number].policies.clone();
         if is_lax {
             policies.policies = vec![everybody(Action::Allow)];

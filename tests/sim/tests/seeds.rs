@@ -1,13 +1,8 @@
 //! 1,000 worlds of three clusters, or as many as `SIM_SEEDS` says, from `SIM_FIRST` on.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use landbridge_sim::world::{Summary, World};
-
-const SPAN: Duration = Duration::from_secs(10);
+use landbridge_sim::{seeds, world::Summary};
 
 fn number(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -47,6 +42,7 @@ fn nothing_denied_is_delivered_and_everything_allowed_flows() {
         ("sessions broken", total(|s| s.broken)),
         ("agents killed", total(|s| s.crashes)),
         ("gateways killed", total(|s| s.restarts)),
+        ("bundles replaced", total(|s| s.bundles)),
         ("packets injected in clusters", total(|s| s.injected)),
         ("frames injected between clusters", total(|s| s.struck)),
         ("lies of a gateway", total(|s| s.lies)),
@@ -77,7 +73,7 @@ fn nothing_denied_is_delivered_and_everything_allowed_flows() {
 }
 
 fn run(seed: u64) -> Summary {
-    let world = AssertUnwindSafe(|| World::new(3, seed).run(SPAN));
+    let world = AssertUnwindSafe(|| seeds::run(seed));
     catch_unwind(world).unwrap_or_else(|_| {
         panic!("replay: SIM_FIRST={seed} SIM_SEEDS=1 cargo test -p landbridge-sim --test seeds")
     })

@@ -1,6 +1,9 @@
 //! Asking policy about one connection of this node.
 
-use identity::Claims;
+use identity::{
+    Claims,
+    fault::{self, Fault},
+};
 use policy::{Decision, DropReason, Peer, Query, RuleRef, Verdict, model::Direction};
 use wire::flow::FlowKey;
 
@@ -41,11 +44,15 @@ pub(super) fn decide(
         subject,
         peer,
         protocol: key.protocol,
-        port: key.dport,
+        port: match fault::is(Fault::AgentAsksOtherPort) {
+            false => key.dport,
+            true => key.dport ^ 1,
+        },
         known: &snapshot.known,
     });
     let outcome = match decision {
         Decision::Allow => Ok(rule),
+        _ if fault::is(Fault::AgentSkipsPolicy) => Ok(rule),
         Decision::Drop { reason, reject } => Err(Refusal {
             reason,
             reject,

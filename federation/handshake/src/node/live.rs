@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use identity::{Claims, Mono, UnixMillis, verify_credential};
+use identity::{
+    Claims, Mono, UnixMillis,
+    fault::{self, Fault},
+    verify_credential,
+};
 use policy::{DropReason, Peer, RuleRef, model::Direction};
 use serde::{Deserialize, Serialize};
 use wire::flow::FlowKey;
@@ -155,7 +159,9 @@ impl LiveTable {
         snapshot: &NodeSnapshot,
     ) -> Result<(), DropReason> {
         let mut live = Live::restore(record, snapshot)?;
-        live.decide(snapshot)?;
+        if !fault::is(Fault::RestoredUnjudged) {
+            live.decide(snapshot)?;
+        }
         self.insert(live)
     }
 
@@ -175,6 +181,9 @@ impl LiveTable {
     /// Decides every flow by `snapshot`; returns those that may not go on, and why.
     pub fn decide_again(&mut self, snapshot: &NodeSnapshot) -> Vec<(FlowKey, DropReason)> {
         let mut cut = Vec::new();
+        if fault::is(Fault::AgentIgnoresEpoch) {
+            return cut;
+        }
         let ended = self.flows.pick(|key, live| match live.decide(snapshot) {
             Ok(rule) => {
                 let record = Arc::make_mut(&mut live.record);

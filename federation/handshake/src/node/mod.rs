@@ -25,7 +25,10 @@ use std::{
     time::Duration,
 };
 
-use identity::{Mono, Now};
+use identity::{
+    Mono, Now,
+    fault::{self, Fault},
+};
 use policy::{DropReason, RuleRef, model::Direction};
 use rand_core::CryptoRng;
 use wire::flow::FlowKey;
@@ -363,7 +366,7 @@ impl Node {
 
     /// A packet that leaves a pod for the network.
     fn leaves_pod(&mut self, p: &Parsed<'_>, now: Now) -> Fate {
-        if p.has_our_option() {
+        if p.has_our_option() && !fault::is(Fault::MarkerOfPodTaken) {
             return Err(DropReason::SpoofedIdentity);
         }
         if self.snapshot.unprotected.contains(&p.key.src) {

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use identity::{Claims, Now, TrustDomain};
+use identity::{
+    Claims, Now, TrustDomain,
+    fault::{self, Fault},
+};
 use policy::DropReason;
 use wire::{
     flow::FlowKey,
@@ -35,7 +38,7 @@ impl Half {
     /// Decides again, if that was by an older snapshot: a change reaches a flow that is being opened
     /// as it reaches a live one.
     fn decide_again(&mut self, key: &FlowKey, snapshot: &TransitSnapshot) -> Result<(), Refused> {
-        if self.epoch == snapshot.epoch {
+        if self.epoch == snapshot.epoch || fault::is(Fault::GatewayIgnoresEpoch) {
             return Ok(());
         }
         self.initiator = newest(snapshot, &self.initiator)?;

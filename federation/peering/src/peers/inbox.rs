@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
-use identity::{BundleChange, BundleError, Now, SignedRecord, TrustBundle, TrustDomain};
+use identity::{
+    BundleChange, BundleError, Now, SignedRecord, TrustBundle, TrustDomain,
+    fault::{self, Fault},
+};
 
 use super::{
     PeerEvent, Peering, StateKey, digest,
@@ -128,11 +131,10 @@ impl Peering {
         .into_iter()
         .find(|(_, theirs, ours)| theirs > ours);
         if let Some(session) = &mut peer.session {
-            session.records_sent = if hello.records_of == own_instance {
-                hello.records_position
-            } else {
-                0
-            };
+            // A position that it was never told is not one of ours: it gets all of them again.
+            let is_ours =
+                hello.records_of == own_instance && hello.records_position <= peer.records_told;
+            session.records_sent = if is_ours { hello.records_position } else { 0 };
             session.outbox.records = true;
             session.outbox.ping = true;
             session.hello = Some(hello);
@@ -254,7 +256,7 @@ impl Peering {
         };
         let (offered, held) = (digest.sequence, peer.state.digest.as_ref());
         match held.map(|held| (held.sequence, held.content)) {
-            Some((held, _)) if offered < held => {
+            Some((held, _)) if offered < held && !fault::is(Fault::OldDigestTaken) => {
                 let what =
                     format!("its digest {offered} is older than {held}, which was seen before");
                 return self.alarm(domain, Problem::Digest, what);

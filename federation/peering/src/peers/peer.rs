@@ -28,6 +28,8 @@ pub(crate) struct Peer {
     pub enforcing: Option<(Enforcing, UnixMillis)>,
     /// The peer's records that we have: of which process, up to which position.
     pub records: (Instance, u64),
+    /// The highest position of our records that the peer was sent in the life of this process.
+    pub records_told: u64,
     /// Since when it is as it is.
     pub since: UnixMillis,
     /// Why the last attempt failed.
@@ -95,6 +97,7 @@ impl Peer {
             clock: PeerClock::default(),
             enforcing: None,
             records: (Instance::default(), 0),
+            records_told: 0,
             since: now.unix,
             failure: None,
             problems: BTreeMap::new(),

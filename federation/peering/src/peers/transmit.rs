@@ -56,10 +56,12 @@ impl Peering {
         peer: &TrustDomain,
         records: &[(u64, SignedRecord)],
     ) -> Option<Vec<u8>> {
-        let session = self.peers.get_mut(peer)?.session.as_mut()?;
+        let peer = self.peers.get_mut(peer)?;
+        let session = peer.session.as_mut()?;
         let batch = records.get(..MAX_BATCH).unwrap_or(records);
         let (position, _) = batch.last()?;
         session.records_sent = *position;
+        peer.records_told = peer.records_told.max(*position);
         session.records_out = true;
         let message = PeerMessage::Records(RecordBatch {
             position: *position,

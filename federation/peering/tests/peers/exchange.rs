@@ -209,6 +209,27 @@ fn records_arrive_once_and_all_of_them_again_after_a_restart() {
 }
 
 #[test]
+fn a_batch_that_is_said_again_withholds_no_later_record() {
+    let mut world = World::mesh(&["east", "west"]);
+    world.with("west", |west, _| west.record("first", 1));
+    world.run(secs(1));
+    // Of a former process of west: more positions than this one has.
+    let batch = PeerMessage::Records(RecordBatch {
+        position: 9,
+        records: Vec::new(),
+    });
+    world.say("west", "east", &batch);
+    world.run(secs(1));
+    world.connect("east", "west");
+    world.run(secs(1));
+    world.get("east").received.clear();
+    world.with("west", |west, _| west.record("second", 2));
+    world.run(secs(1));
+    let second = (domain("west"), "second".into(), 2);
+    assert_eq!(world.get("east").received, [second]);
+}
+
+#[test]
 fn a_record_that_does_not_hold_is_refused_and_others_of_the_batch_are_not() {
     let mut world = World::mesh(&["east", "north", "west"]);
     let mut forged = world.get("north").own_records.clone();

@@ -6,7 +6,7 @@ use identity::Mono;
 use policy::model::Direction;
 use wire::flow::FlowKey;
 
-use super::{HEARD_WITHIN, World};
+use super::{HEARD_WITHIN, Place, World};
 use crate::{
     lines::{Line, Lines},
     objects::PORTS,
@@ -23,8 +23,6 @@ pub(super) struct Way {
     lines: Vec<Line>,
     /// From a new session until all is told.
     told: Duration,
-    /// Only the death of the agent counts: it hears from its source, not by the line.
-    crash_only: bool,
 }
 
 /// From objects to a source.
@@ -42,7 +40,6 @@ impl Way {
             lag: HEARD,
             lines: Vec::new(),
             told: Duration::ZERO,
-            crash_only: false,
         }
     }
 
@@ -52,17 +49,6 @@ impl Way {
             lag: HEARD + HOP,
             lines: vec![Line::Gateways(number.min(other), number.max(other))],
             told: HOP * GREETINGS,
-            crash_only: false,
-        }
-    }
-
-    /// What an agent's own source says of policy.
-    pub fn agent_policy(place: (usize, usize)) -> Self {
-        Self {
-            lag: HEARD,
-            lines: vec![Line::Agent(place.0, place.1)],
-            told: Duration::ZERO,
-            crash_only: true,
         }
     }
 
@@ -82,9 +68,8 @@ impl Way {
     pub fn is_over(&self, lines: &Lines, replaced: Mono, now: Mono) -> bool {
         let mut until = replaced.after(self.lag);
         loop {
-            let outages = self.lines.iter().flat_map(|line| lines.outages(*line));
-            let mut met = outages.filter(|it| it.crash || !self.crash_only);
-            let longer = met.find_map(|outage| {
+            let mut outages = self.lines.iter().flat_map(|line| lines.outages(*line));
+            let longer = outages.find_map(|outage| {
                 let end = outage.to.map(|to| to.after(self.told));
                 let puts_off = outage.from <= until && end.is_none_or(|end| end > until);
                 puts_off.then_some(end)
@@ -137,9 +122,12 @@ impl World {
             let gateway = from != to && !self.lax.gateways[at];
             let agent = !self.lax.agents[at];
             (!gateway && !agent)
-                || self
-                    .history
-                    .allows((direction, at), |_| true, (subjects, others), key.dport)
+                || self.history.allows(
+                    direction,
+                    self.history.newest(at),
+                    (subjects, others),
+                    key.dport,
+                )
         })
     }
 
@@ -189,6 +177,7 @@ impl World {
             let made = self.hellos.entry(hello.nonce).or_insert(this.clone());
             assert_eq!(*made, this, "one nonce for two connections");
         }
+        self.note_proofs(&sight);
         if sight.tcp.syn || sight.payload.is_empty() {
             return;
         }
@@ -205,6 +194,23 @@ impl World {
             "{} leaves its node; {direction:?} is denied",
             sight.key
         );
+    }
+
+    /// An agent was told something: no flow lives on there that this denies.
+    pub(super) fn check_flows(&mut self, place: (usize, usize)) {
+        let Some(node) = self.hosts[&place].enforcer() else {
+            return;
+        };
+        let flows: Vec<_> = node.flows().map(|record| record.key).collect();
+        for key in flows {
+            let client = self.initiated.get(&key).cloned();
+            let client = client.unwrap_or_else(|| panic!("{key} lives and nobody opened it"));
+            for (direction, end) in [(Direction::Egress, key.src), (Direction::Ingress, key.dst)] {
+                let may = self.host_of(end) != place
+                    || self.agent_allows(place, direction, &key, &client);
+                assert!(may, "{key} lives on; {direction:?} is denied");
+            }
+        }
     }
 
     /// Whether the naive model allows this half of a connection, for what the agent can know.
@@ -233,13 +239,9 @@ impl World {
             Direction::Egress => (&clients, &servers),
             Direction::Ingress => (&servers, &clients),
         };
-        let policy = Way::agent_policy(place);
-        self.history.allows(
-            (direction, place.0),
-            |at| policy.is_over(lines, at, now),
-            (subjects, others),
-            key.dport,
-        )
+        let policy = self.told[&Place::Host(place.0, place.1)];
+        self.history
+            .allows(direction, policy, (subjects, others), key.dport)
     }
 
     /// Counters are equal, always: those of a gateway that has just taken a packet.

@@ -69,7 +69,7 @@ fn a_denied_delivery_is_seen() {
     world.change(1, |cluster| {
         cluster.policies.policies = vec![everybody(Action::Deny)]
     });
-    world.now = world.now.after(LATER);
+    world.run_until(world.now.after(LATER));
     world.judge(&read(key));
 }
 

@@ -1,5 +1,6 @@
 //! The control plane of the world: sessions that come and go, and what follows from each message.
 
+use gateway_core::Side;
 use identity::Mono;
 
 use super::{Event, Place, World};
@@ -29,12 +30,12 @@ impl World {
     pub(super) fn begin(&mut self) {
         let now = self.time();
         for number in 0..self.hubs.len() {
-            let policies = self.told(number, self.lax.gateways[number]);
+            let policies = self.tell(Place::Gateway(number, Side::Lan));
             self.hubs[number].start(&self.objects, &policies, now);
         }
         let places: Vec<_> = self.hosts.keys().copied().collect();
         for place in &places {
-            let policies = self.told(place.0, self.lax.agents[place.0]);
+            let policies = self.tell(Place::Host(place.0, place.1));
             let agent = self.agents.get_mut(place).expect("a node");
             agent.start(&self.objects, &policies, now);
             let snapshot = agent.take_snapshot().expect("a first snapshot");
@@ -59,6 +60,10 @@ impl World {
         }
         self.gateways[number].kill();
         self.hubs[number].kill();
+        if self.dice.percent(30) {
+            self.hubs[number].change_keys();
+            self.summary.bundles += 1;
+        }
         let watch = std::mem::take(&mut self.watches[number]);
         self.summary.judged += watch.judged;
         self.summary.restarts += 1;
@@ -71,7 +76,7 @@ impl World {
 
     pub(super) fn start_gateway(&mut self, number: usize) {
         let now = self.time();
-        let policies = self.told(number, self.lax.gateways[number]);
+        let policies = self.tell(Place::Gateway(number, Side::Lan));
         self.hubs[number].start(&self.objects, &policies, now);
         self.pump_gateway(number);
         for line in self.lines_of_gateway(number) {
@@ -91,20 +96,20 @@ impl World {
         self.summary.crashes += 1;
         let line = Line::Agent(place.0, place.1);
         self.part(line);
-        self.lines.cut(line, true, self.now);
         let later = self.now.after(self.dice.millis(1, 1500));
         self.schedule(later, Event::Restarts(place.0, place.1));
     }
 
     pub(super) fn restart_agent(&mut self, place: (usize, usize)) {
         let now = self.time();
-        let policies = self.told(place.0, self.lax.agents[place.0]);
+        let policies = self.tell(Place::Host(place.0, place.1));
         let agent = self.agents.get_mut(&place).expect("a node");
         agent.start(&self.objects, &policies, now);
         self.admitted.remove(&place);
         let snapshot = agent.take_snapshot().expect("a first snapshot");
         let host = self.hosts.get_mut(&place).expect("a node");
         host.restart(snapshot, now);
+        self.check_flows(place);
         self.collect(place);
         self.meet_in(Line::Agent(place.0, place.1), (2, 50));
     }
@@ -121,7 +126,7 @@ impl World {
 
     /// The session is over. Each end may notice only when another takes its place.
     pub(super) fn part(&mut self, line: Line) {
-        if !self.lines.cut(line, false, self.now) {
+        if !self.lines.cut(line, self.now) {
             return;
         }
         self.summary.broken += 1;
@@ -212,13 +217,16 @@ impl World {
         let now = self.time();
         match place {
             Place::Host(cluster, node) => {
-                let policies = self.told(cluster, self.lax.agents[cluster]);
+                if self.agents[&(cluster, node)].held().is_none() {
+                    return;
+                }
+                let policies = self.tell(place);
                 let agent = self.agents.get_mut(&(cluster, node)).expect("a node");
                 agent.hear(&self.objects, &policies, now);
                 self.pump_agent((cluster, node));
             }
             Place::Gateway(number, _) => {
-                let policies = self.told(number, self.lax.gateways[number]);
+                let policies = self.tell(Place::Gateway(number, Side::Lan));
                 self.hubs[number].hear(&self.objects, &policies, now);
                 self.pump_gateway(number);
             }
@@ -287,6 +295,7 @@ impl World {
         if let Some(snapshot) = snapshot {
             let host = self.hosts.get_mut(&place).expect("a node");
             host.set_snapshot(snapshot, now);
+            self.check_flows(place);
             self.collect(place);
         }
     }
@@ -334,7 +343,7 @@ impl World {
         for (number, teller) in self.hubs.iter().enumerate() {
             let domain = &self.objects.clusters[number].domain;
             let said = teller.control().expect("all live at the end").peering();
-            let hash = policy::compile(&self.told(number, self.lax.gateways[number]))
+            let hash = policy::compile(&self.policies_of(number, self.lax.gateways[number]))
                 .expect("valid policies")
                 .hash();
             assert_eq!(said.own_digest().map(|digest| digest.hash), Some(hash));

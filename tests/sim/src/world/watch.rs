@@ -11,7 +11,7 @@ use gateway_core::Side;
 use policy::model::Direction;
 use wire::flow::FlowKey;
 
-use super::{World, check::Way};
+use super::{Place, World, check::Way};
 use crate::{
     sight::{HelloSight, Sight},
     wires,
@@ -38,11 +38,15 @@ pub(super) struct Sealed {
 pub(super) struct Nonces(BTreeMap<[u8; 16], (FlowKey, u32)>);
 
 impl Nonces {
-    /// A HELLO passed.
-    fn pass(&mut self, nonce: [u8; 16], sight: &Sight<'_>, who: &str) {
+    /// A HELLO passed. Whether it is new.
+    fn pass(&mut self, nonce: [u8; 16], sight: &Sight<'_>, who: &str) -> bool {
         let this = (sight.key, sight.tcp.sequence_number);
-        let first = *self.0.entry(nonce).or_insert(this);
-        assert_eq!(first, this, "{who} lets a HELLO pass twice");
+        let first = self.0.insert(nonce, this);
+        assert!(
+            first.is_none_or(|first| first == this),
+            "{who} lets a HELLO pass twice: {first:?}, {this:?}"
+        );
+        first.is_none()
     }
 }
 
@@ -65,6 +69,8 @@ struct Passing {
     initiators: BTreeSet<String>,
     responders: BTreeSet<String>,
     established: bool,
+    /// The newest HELLO was answered.
+    answered: bool,
 }
 
 impl World {
@@ -131,8 +137,9 @@ impl World {
             true => self.vouched.extend([hello.header.clone()]),
             false => self.check_proof(number, &hello, &who),
         }
-        self.watches[number].nonces.pass(hello.nonce, sight, &who);
+        let is_new = self.watches[number].nonces.pass(hello.nonce, sight, &who);
         let passing = self.watches[number].flows.entry(key).or_default();
+        passing.answered &= !is_new;
         passing.initiators.insert(hello.pod.clone());
         // Who dials, the HELLO says. Who is dialled, its own source says, and later the REPLY, which
         // it cannot check and an attacker may bring from another pod.
@@ -164,6 +171,7 @@ impl World {
         let passing = passing
             .unwrap_or_else(|| panic!("gateway {number} let an answer to nothing pass: {key}"));
         passing.responders.insert(responder);
+        passing.answered = true;
         self.watch_verdict(number, &key);
     }
 
@@ -180,14 +188,15 @@ impl World {
                 sight.key
             )
         };
-        if passing.responders.is_empty() {
-            let refusal = !from_initiator && sight.tcp.rst && sight.payload.is_empty();
-            assert!(
-                refusal,
-                "gateway {number} let a segment pass too soon: {key}"
-            );
+        // A closed port, whoever is there by now.
+        let refusal = !from_initiator && sight.tcp.rst && sight.payload.is_empty();
+        if refusal && !passing.answered {
             return;
         }
+        assert!(
+            !passing.responders.is_empty(),
+            "gateway {number} let a segment pass too soon: {key}"
+        );
         if !from_initiator && !sight.tcp.rst && !passing.established {
             passing.established = true;
             self.watches[number].established += 1;
@@ -231,6 +240,7 @@ impl World {
         claimed: &Claimed<'_>,
     ) -> bool {
         let (own, far) = (Way::gateway_own(), self.way_to_gateway(number, key));
+        let policy = self.told[&Place::Gateway(number, Side::Lan)];
         let (lines, now) = (&self.lines, self.now);
         let looks = |name: Option<&String>, way: &Way| match name {
             Some(name) => self
@@ -254,12 +264,8 @@ impl World {
             Direction::Egress => (initiators, responders),
             Direction::Ingress => (responders, initiators),
         };
-        self.history.allows(
-            (direction, number),
-            |at| own.is_over(lines, at, now),
-            (&subjects, &others),
-            key.dport,
-        )
+        self.history
+            .allows(direction, policy, (&subjects, &others), key.dport)
     }
 
     /// Whether the gateway's own cluster still has a pod of this name, or it cannot know better.
@@ -279,7 +285,18 @@ impl World {
         Way::gateway_far(number, far.expect("the ends are of two clusters"))
     }
 
-    /// An agent let a packet from the network pass to its pod: each HELLO opens one connection.
+    /// What an agent proves, as it leaves its node.
+    pub(super) fn note_proofs(&mut self, sight: &Sight<'_>) {
+        if sight.is_syn_ack() && sight.reply().is_some() {
+            self.replies.insert(answer(sight));
+        }
+        if let Some(confirm) = sight.confirm() {
+            self.confirms.insert((sight.key, confirm));
+        }
+    }
+
+    /// An agent let a packet from the network pass to its pod: each HELLO opens one connection, and
+    /// both ends mean the same one.
     pub(super) fn check_admitted(&mut self, place: (usize, usize), sight: &Sight<'_>) {
         if sight.is_syn()
             && let Some(hello) = sight.hello()
@@ -288,6 +305,22 @@ impl World {
             self.check_proof(place.0, &hello, &who);
             let nonces = self.admitted.entry(place).or_default();
             nonces.pass(hello.nonce, sight, &who);
+        }
+        if sight.is_syn_ack() && sight.reply().is_some() {
+            let is_genuine = self.replies.contains(&answer(sight));
+            assert!(
+                is_genuine,
+                "node {place:?} believed a REPLY that nobody made: {}",
+                sight.key
+            );
+        }
+        if let Some(confirm) = sight.confirm() {
+            let is_genuine = self.confirms.contains(&(sight.key, confirm));
+            assert!(
+                is_genuine,
+                "node {place:?} believed a CONFIRM that nobody made: {}",
+                sight.key
+            );
         }
     }
 
@@ -302,6 +335,17 @@ impl World {
         let claimed = keys.into_iter().flatten().any(|key| key.id == hello.key);
         assert!(genuine || !claimed, "{who} believed a broken proof");
     }
+}
+
+/// A REPLY with all that it answers.
+fn answer(sight: &Sight<'_>) -> (FlowKey, u32, u32, Vec<u8>) {
+    let tcp = &sight.tcp;
+    (
+        sight.key,
+        tcp.sequence_number,
+        tcp.acknowledgment_number,
+        sight.payload.to_vec(),
+    )
 }
 
 fn counter(frame: &[u8]) -> [u8; 12] {
