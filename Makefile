@@ -11,7 +11,7 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build demo test bench throughput fmt lint doc deny fences unit
+.PHONY: help setup build fuzz fuzz-smoke demo test bench throughput fmt lint doc deny fences unit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,12 @@ bench: ## measurements of the parts, each beside bare cryptography: docs/benchma
 
 throughput: build ## two gateways beside plain routing (root): docs/benchmarks.md
 	scripts/throughput
+
+fuzz-smoke: ## every fuzz target for 10 s (nightly compiler)
+	scripts/fuzz 10
+
+fuzz: ## every fuzz target for an hour (nightly compiler)
+	scripts/fuzz 3600
 
 fmt: ## formatting
 	$(CARGO) fmt --all --check
