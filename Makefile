@@ -11,7 +11,7 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build fuzz fuzz-smoke demo test bench throughput fmt lint doc deny fences unit
+.PHONY: help setup build fuzz fuzz-smoke demo test bench throughput floods mutated fmt lint doc deny fences unit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ fuzz-smoke: ## every fuzz target for 10 s (nightly compiler)
 
 fuzz: ## every fuzz target for an hour (nightly compiler)
 	scripts/fuzz 3600
+
+floods: build ## forged handshakes at a gateway and an agent, while others connect (root): docs/benchmarks.md
+	scripts/floods
+
+mutated: ## ten million mutated handshakes, none of which may open anything (minutes)
+	$(CARGO) test --locked --release -p landbridge-handshake --test attacks ten_million -- --ignored
 
 fmt: ## formatting
 	$(CARGO) fmt --all --check

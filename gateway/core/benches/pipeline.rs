@@ -7,7 +7,10 @@ mod common;
 
 use std::{hash::Hasher, hint::black_box, ops::Range};
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::{
+    aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hmac,
+};
 use common::{BUFFER, HEADROOM, Nodes, Pair, ethernet, lan, support};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use landbridge_gateway_core::{
@@ -16,6 +19,7 @@ use landbridge_gateway_core::{
     psp::{AssociationKey, ReceiveAssociation, SendAssociation},
     track::Facts,
 };
+use policy::DropReason;
 use siphasher::sip::SipHasher13;
 use support::{API, Conn, FRONTEND, at};
 use wire::{flow::FlowKey, ip, psp::Header, tcp::Segment};
@@ -155,6 +159,41 @@ fn raw(c: &mut Criterion) {
     }
 }
 
+/// A SYN whose segment proof does not hold, as floods bring them.
+fn forged(c: &mut Criterion) {
+    let (mut pair, mut nodes) = (Pair::new(&Limits::default()), Nodes::new());
+    let genuine = support::out(&mut nodes.east, &Conn::new(FRONTEND, API).syn(), at(0));
+    // Two words of the proof's MAC, 112..128 of HELLO, change places: the checksum still holds.
+    let mut forged = genuine.clone();
+    let mac = genuine.len() - support::tcp_payload(&genuine).len() + 112;
+    forged[mac..mac + 4].rotate_left(2);
+    let bytes = ethernet(lan(1).mac, common::NODE, &forged);
+    let mut group = c.benchmark_group("pipeline");
+    let east = &mut pair.east;
+    group.bench_function("forged HELLO", |b| {
+        b.iter_batched_ref(
+            || in_buffer(&bytes),
+            |(memory, range)| {
+                let mut frame = Frame::new(memory, range.clone()).unwrap();
+                let refused = east.dataplane.process(
+                    &mut east.cx,
+                    Side::Lan,
+                    &mut frame,
+                    &east.snapshot,
+                    at(1),
+                );
+                assert_eq!(refused, Disposition::Drop(DropReason::BadProof));
+            },
+            FEW,
+        );
+    });
+    assert_eq!(east.dataplane.flows().signature_checks(), 0);
+    let key = hmac::Key::new(hmac::HMAC_SHA256, &[9; 32]);
+    group.bench_function("raw HMAC-SHA256 of 104 B", |b| {
+        b.iter(|| hmac::sign(&key, black_box(&[7; 104])));
+    });
+}
+
 /// The flow of a segment, among many.
 fn lookup(c: &mut Criterion) {
     let (mut pair, mut nodes) = (Pair::new(&Limits::default()), Nodes::new());
@@ -217,5 +256,5 @@ fn in_buffer(bytes: &[u8]) -> (Vec<u8>, Range<usize>) {
     (memory, range)
 }
 
-criterion_group!(benches, gateway, psp, raw, lookup);
+criterion_group!(benches, gateway, psp, raw, forged, lookup);
 criterion_main!(benches);

@@ -24,7 +24,7 @@ const FRAME: usize = 65_536;
 /// Ethernet header, and its type for IPv4.
 const LINK: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
-/// Link types of capture files (https://www.tcpdump.org/linktypes.html): Ethernet, raw IP, and what tcpdump
+/// Link types of capture files (<https://www.tcpdump.org/linktypes.html>): Ethernet, raw IP, and what tcpdump
 /// writes of "any" interface in its two forms, with the length before the packet.
 const LINKS: [(u32, usize); 4] = [(1, LINK), (101, 0), (113, 16), (276, 20)];
 

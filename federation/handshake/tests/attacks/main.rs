@@ -8,6 +8,7 @@ mod altered;
 mod exhausted;
 mod forged;
 mod lent;
+mod mutated;
 mod replayed;
 mod stripped;
 mod superseded;
