@@ -384,7 +384,7 @@ mod tests {
         target: Option<SocketAddr>,
         flip: Option<(Way, u64)>,
     ) -> Streams {
-        let run = Run::new(Duration::from_millis(200));
+        let run = Run::new(Duration::from_millis(600));
         let work = async {
             let target = match target {
                 Some(target) => target,
