@@ -3,9 +3,8 @@
 use anyhow::{Context, Result, bail};
 
 use super::{
-    check::{self, Report},
+    check::{self, Report, Wanted},
     down::{self, Keep},
-    facts::Fact,
     interrupt::Interrupts,
     netns,
     plan::Plan,
@@ -16,9 +15,9 @@ use super::{
 };
 use crate::say::say;
 
-/// Ends the demo, looks for what stayed behind, brings it up again and looks at `chosen`.
+/// Ends the demo, looks for what stayed behind, brings it up again and looks at what is wanted.
 pub fn check(
-    chosen: &[&Fact],
+    wanted: &Wanted,
     state: &State,
     interrupts: &Interrupts,
     report: &mut Report,
@@ -48,9 +47,9 @@ pub fn check(
         Ok(Verdict::Holds(String::new()))
     });
     if is_up {
-        return check::look_at(chosen, "again: ", state, interrupts, report);
+        return check::look_at(wanted, "again: ", state, interrupts, report);
     }
-    for fact in chosen {
+    for fact in &wanted.facts {
         report.line(&format!("again: {}", fact.title), || {
             bail!("there is no second demo")
         });

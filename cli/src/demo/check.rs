@@ -37,6 +37,9 @@ pub struct CheckArgs {
     /// Print the names of all facts
     #[arg(long)]
     list: bool,
+    /// How often the fact `restarts` kills a gateway
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    restarts: u32,
     /// Check a demo without enforcement too, to see the facts fail
     #[arg(long, hide = true)]
     anyway: bool,
@@ -69,9 +72,13 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     };
     say!("{}", tap::header(total));
     let mut report = Report::default();
-    look_at(&chosen, "", &state, &interrupts, &mut report)?;
+    let wanted = Wanted {
+        facts: chosen,
+        restarts: args.restarts,
+    };
+    look_at(&wanted, "", &state, &interrupts, &mut report)?;
     if args.full {
-        super::again::check(&chosen, &state, &interrupts, &mut report)?;
+        super::again::check(&wanted, &state, &interrupts, &mut report)?;
     }
     let seconds = report.begin.elapsed().as_secs_f32();
     say!(
@@ -84,6 +91,14 @@ pub fn run(args: &CheckArgs) -> Result<()> {
         bail!("{} of {} facts do not hold", report.failed, report.number);
     }
     Ok(())
+}
+
+/// What is to be looked at.
+pub struct Wanted {
+    /// These facts.
+    pub facts: Vec<&'static Fact>,
+    /// How often a gateway is killed by the one that does so over and over.
+    pub restarts: u32,
 }
 
 /// What was printed so far.
@@ -123,9 +138,9 @@ impl Report {
     }
 }
 
-/// Looks at `chosen` in the demo that is up in `state`.
+/// Looks at what is wanted in the demo that is up in `state`.
 pub fn look_at(
-    chosen: &[&Fact],
+    wanted: &Wanted,
     before_title: &str,
     state: &State,
     interrupts: &Interrupts,
@@ -144,11 +159,12 @@ pub fn look_at(
         state: state.clone(),
         attempts: None,
         interrupts: interrupts.clone(),
+        restarts: wanted.restarts,
         capture,
         journal,
         plan,
     };
-    for fact in chosen {
+    for fact in &wanted.facts {
         interrupts.check()?;
         let title = format!("{before_title}{}", fact.title);
         report.line(&title, || (fact.look)(&mut demo));

@@ -15,6 +15,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::plan::PSP_PORT;
+
 /// More than any snapshot length that tcpdump takes.
 const MAX_FRAME: u32 = 262_144;
 /// Ethernet as link type.
@@ -78,6 +80,18 @@ pub fn udp_ports(frame: &[u8]) -> Option<[u16; 2]> {
     let payload = frame.get(14..)?;
     let is_udp = frame.get(12..14)? == [0x08, 0x00] && payload.get(9) == Some(&17);
     is_udp.then(|| transport(payload)).flatten()
+}
+
+/// Which key a tunnel packet over IPv4 was sealed with, and its counter: the receiver's address and SPI,
+/// and the IV (docs/spec/psp.md).
+pub fn tunnel_counter(frame: &[u8]) -> Option<((Ipv4Addr, u32), u64)> {
+    let [_, to] = udp_ports(frame)?;
+    let packet = frame.get(14..).filter(|_| to == PSP_PORT)?;
+    let header = packet.get(usize::from(packet.first()? & 0xf) * 4 + 8..)?;
+    let receiver: [u8; 4] = packet.get(16..20)?.try_into().ok()?;
+    let spi = u32::from_be_bytes(header.get(4..8)?.try_into().ok()?);
+    let iv = u64::from_be_bytes(header.get(8..16)?.try_into().ok()?);
+    Some(((receiver.into(), spi), iv))
 }
 
 /// The UDP port that an ICMP error over IPv4 says nobody listens on (RFC 792: type 3, code 3).
@@ -160,6 +174,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_packet_says_its_key_and_counter() {
+        let mut frame = udp_frame();
+        frame[36..38].copy_from_slice(&PSP_PORT.to_be_bytes());
+        frame.extend([4, 1, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 9]);
+        let key = (Ipv4Addr::new(192, 0, 2, 2), 0x102);
+        assert_eq!(tunnel_counter(&frame), Some((key, 9)));
+        assert_eq!(tunnel_counter(&frame[..frame.len() - 1]), None);
+        assert_eq!(tunnel_counter(&udp_frame()), None);
+    }
+
+    #[test]
     fn packets_are_told_apart() {
         let udp = udp_frame();
         assert_eq!(udp_ports(&udp), Some([1000, 4433]));
@@ -184,6 +209,7 @@ mod tests {
         for length in 0..refusal.len() {
             let start = &refusal[..length];
             let _ = (describe_ip(start), udp_ports(start), refused_port(start));
+            let _ = tunnel_counter(start);
         }
     }
 }

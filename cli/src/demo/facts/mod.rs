@@ -54,6 +54,8 @@ pub struct Demo {
     pub capture: Capture,
     /// Ctrl-C ends a long wait.
     pub interrupts: Interrupts,
+    /// How often a gateway is killed by the fact that kills it over and over.
+    pub restarts: u32,
     /// Every pair of pods was tried, once for all facts.
     pub attempts: Option<Vec<Attempt>>,
 }
@@ -245,6 +247,11 @@ pub const ALL: &[Fact] = &[
         name: "start-up",
         title: "no bare SYN passes while a killed agent or gateway starts again",
         look: crash::startup::look,
+    },
+    Fact {
+        name: "restarts",
+        title: "no two packets of the tunnel have the same key and counter, over restarts of a gateway",
+        look: crash::restarts::look,
     },
     Fact {
         name: "counters",

@@ -55,6 +55,11 @@ impl Capture {
         })
     }
 
+    /// Where tunnel packets are kept.
+    pub fn tunnel_file(&self) -> &Path {
+        &self.ours.file
+    }
+
     /// Ends both.
     pub fn stop(&self) -> Result<()> {
         self.ours.stop()?;

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod gateway;
+pub mod restarts;
 pub mod startup;
 
 use std::time::{Duration, Instant};
