@@ -11,7 +11,7 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build fuzz fuzz-smoke demo test bench throughput floods mutated fmt lint doc deny fences unit
+.PHONY: help setup build fuzz fuzz-smoke demo test bench throughput floods mutated fmt lint doc deny fences unit sim-long
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,3 +67,6 @@ deny: ## bans, licences, sources; advisories where they can be reached
 
 unit: build ## all tests
 	scripts/test
+
+sim-long: ## 10,000 worlds in the simulator (SIM_SEEDS, from SIM_FIRST on): docs/simulator.md
+	SIM_SEEDS=$${SIM_SEEDS:-10000} $(CARGO) test --locked -p landbridge-sim --test seeds -- --nocapture

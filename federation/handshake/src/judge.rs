@@ -113,10 +113,14 @@ impl Judge<'_> {
             key: p.key,
             isn: header.isn,
         };
-        if standing(&header.nonce, seen).repeats(header, proven)? {
-            return Ok(Judged::Repeated(hello));
-        }
         let hash = CredentialHash(header.credential_hash);
+        if standing(&header.nonce, seen).repeats(header, proven)? {
+            // To the last byte: a gateway sends it on.
+            return match CredentialHash::of(hello.credential) == hash {
+                true => Ok(Judged::Repeated(hello)),
+                false => Err(DropReason::TranscriptMismatch),
+            };
+        }
         let credential = self.credential(hello.credential, &hash, now)?;
         let newest = self.newest(&credential.claims)?;
         Ok(Judged::Believed(Believed {

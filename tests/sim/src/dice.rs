@@ -18,6 +18,11 @@ impl Dice {
         Self(ChaCha20Rng::seed_from_u64(seed))
     }
 
+    /// A seed for other dice.
+    pub fn seed(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
     /// Dice of their own for one part of the world, so that parts do not disturb each other.
     pub fn split(&mut self) -> Self {
         Self::new(self.0.next_u64())

@@ -17,6 +17,10 @@ use policy::model::{
 
 use crate::dice::Dice;
 
+/// Names of clusters.
+const NAMES: [&str; 8] = [
+    "east", "west", "north", "south", "upper", "lower", "inner", "outer",
+];
 /// Nodes of each cluster.
 pub const NODES: usize = 2;
 /// Ports that every pod listens on.
@@ -111,7 +115,7 @@ impl Objects {
 
 impl Cluster {
     fn random(number: usize, dice: &mut Dice) -> Self {
-        let domain = TrustDomain::new(["east", "west", "north"][number % 3]).expect("a name");
+        let domain = TrustDomain::new(NAMES[number]).expect("a name");
         let mut pods = BTreeMap::new();
         for node in 0..NODES {
             for place in 0..1 + dice.below(3) {

@@ -5,6 +5,7 @@
 //! attacker, who sees the answer, completes the connection itself, as far as it can.
 //! *Relays*: the whole connection goes to another pod of the cluster, and its answers come back as
 //! if from the pod that was dialled.
+//! *Splices*: the next part of any handshake becomes that of the connection before.
 
 use std::net::IpAddr;
 
@@ -19,6 +20,9 @@ use crate::{
 /// Where HELLO's destination has its IPv4 address, and where its segment proof is.
 const OFFSET: std::ops::Range<usize> = 66..70;
 const PROOF: std::ops::Range<usize> = 104..128;
+/// Bytes of HELLO before the segment proof, and before the credential.
+const HELLO_HEADER: usize = 104;
+const HELLO: usize = 128;
 /// What is sent on a connection that was stolen.
 pub const LOOT: &[u8] = b"stolen";
 
@@ -28,6 +32,20 @@ pub struct OnPath {
     grip: Option<Grip>,
     /// The last CONFIRM that it saw pass.
     confirm: Option<Vec<u8>>,
+    /// The last HELLO and the last REPLY.
+    hello: Option<Vec<u8>>,
+    reply: Option<Vec<u8>>,
+}
+
+/// What it does with the next connection that is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grips {
+    /// It goes on from another port, and the attacker completes it.
+    Steals,
+    /// All of it goes to another pod.
+    Relays,
+    /// A part of it is that of the connection before.
+    Splices,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +54,8 @@ enum Grip {
     Steals,
     /// The same.
     Relays,
+    /// It waits for any part of a handshake.
+    Splices,
     /// As the pod sees it: from initiator to responder.
     Stolen(FlowKey, u32),
     /// As the initiator sees it, and the pod that it goes to instead.
@@ -43,9 +63,13 @@ enum Grip {
 }
 
 impl OnPath {
-    /// Waits for a connection to steal, or to relay. Lets go of the one before.
-    pub fn wait(&mut self, relays: bool) {
-        self.grip = Some(if relays { Grip::Relays } else { Grip::Steals });
+    /// Waits for a connection. Lets go of the one before.
+    pub fn wait(&mut self, how: Grips) {
+        self.grip = Some(match how {
+            Grips::Steals => Grip::Steals,
+            Grips::Relays => Grip::Relays,
+            Grips::Splices => Grip::Splices,
+        });
     }
 
     /// Lets go.
@@ -59,7 +83,7 @@ impl OnPath {
         let Some(sight) = Sight::of(&packet) else {
             return packet;
         };
-        self.confirm = sight.confirm().or_else(|| self.confirm.take());
+        let before = self.remember(&sight);
         let key = sight.key;
         let opens = sight.hello().is_some();
         match self.grip {
@@ -91,10 +115,30 @@ impl OnPath {
                 self.grip = Some(Grip::Relayed(key, to));
                 redirect(&sight, to, dice.percent(50))
             }
+            Some(Grip::Splices) => match before.and_then(|before| splice(&sight, &before, dice)) {
+                Some(spliced) => {
+                    self.grip = None;
+                    spliced
+                }
+                None => packet,
+            },
             // All of it alike, whether a SYN is altered or not: an enforcer looks at each.
             Some(Grip::Relayed(held, to)) if held == key => redirect(&sight, to, dice.percent(50)),
             _ => packet,
         }
+    }
+
+    /// Remembers a part of a handshake; the same part of the one before.
+    fn remember(&mut self, sight: &Sight<'_>) -> Option<Vec<u8>> {
+        if let Some(confirm) = sight.confirm() {
+            return self.confirm.replace(confirm);
+        }
+        let part = match (sight.tcp.syn, sight.tcp.ack) {
+            (true, false) => &mut self.hello,
+            (true, true) => &mut self.reply,
+            (false, _) => return None,
+        };
+        part.replace(sight.payload.to_vec())
     }
 
     /// A packet left a node. What the network gets instead, and what the node is sent.
@@ -146,6 +190,21 @@ impl OnPath {
     }
 }
 
+/// The segment with what another connection had `before` in its place: all of it, or of a HELLO and
+/// of a REPLY the end.
+fn splice(sight: &Sight<'_>, before: &[u8], dice: &mut Dice) -> Option<Vec<u8>> {
+    let mut tcp = sight.tcp.clone();
+    let mut payload = sight.payload.to_vec();
+    if sight.confirm().is_some() {
+        tcp.set_options_raw(before).ok()?;
+    } else {
+        let from = *dice.pick(&[0, HELLO_HEADER, HELLO, payload.len().saturating_sub(16)]);
+        payload.truncate(from);
+        payload.extend_from_slice(before.get(from..)?);
+    }
+    Some(write(sight.ip.clone(), tcp, &payload))
+}
+
 /// The segment for another pod. If it `patches` a HELLO, that names the pod, too, and has no segment
 /// proof then: the attacker cannot make one.
 fn redirect(sight: &Sight<'_>, to: IpAddr, patches: bool) -> Vec<u8> {
@@ -187,7 +246,7 @@ mod tests {
             packet
         );
 
-        onpath.wait(true);
+        onpath.wait(Grips::Relays);
         let taken = onpath.arrives(packet.clone(), &[b.into(), c.into()], &mut dice);
         let sight = Sight::of(&taken).expect("a segment");
         assert_eq!(sight.key.dst, IpAddr::from(c));
@@ -205,7 +264,7 @@ mod tests {
         );
         assert!(forged.is_empty());
 
-        onpath.wait(false);
+        onpath.wait(Grips::Steals);
         let taken = onpath.arrives(syn("S", &hello), &[], &mut dice);
         let key = Sight::of(&taken).expect("a segment").key;
         assert_eq!(key.sport, 1025 | 0x8000);

@@ -7,6 +7,7 @@ mod check;
 #[cfg(test)]
 mod checker_tests;
 mod control;
+mod tamper;
 mod watch;
 
 use std::{
@@ -32,7 +33,9 @@ use crate::{
     network::Weather,
     objects::{NODES, Objects, Pod, everybody},
     onpath::OnPath,
+    plan::{self, Plan, Transition},
 };
+use tamper::Tamper;
 use watch::{Nonces, Sealed, Sealing, Watch};
 
 /// A change reaches every machine's source within this time.
@@ -41,6 +44,9 @@ const HEARD_WITHIN: (u64, u64) = (10, 300);
 const BEGUN: Duration = Duration::from_secs(1);
 /// Whatever broke is whole again.
 const HEALED: Duration = Duration::from_secs(6);
+/// Each step has a port of its own, whatever else happens; after them come those of the end.
+const PORTS_OF_STEPS: u16 = 1024;
+const PORTS_AT_END: u16 = 4096;
 const WALL: u64 = 1_800_000_000_000;
 
 /// A place that packets arrive at. Of a gateway, the side of its cluster stands for all of it.
@@ -82,6 +88,8 @@ pub struct Summary {
     pub near: u64,
     /// Payloads that sockets read from pods of other clusters.
     pub far: u64,
+    /// Packets that somebody on a link dropped, delayed or altered.
+    pub tampered: u64,
     /// Packets that the attacker injected.
     pub injected: u64,
     /// Segments that it forged on connections that it stole.
@@ -127,19 +135,6 @@ impl Lax {
             gateways: vec![false; clusters],
         }
     }
-
-    /// Never both in one cluster.
-    fn random(clusters: usize, dice: &mut Dice) -> Self {
-        let mut lax = Self::nobody(clusters);
-        for number in 0..clusters {
-            match dice.below(4) {
-                0 => lax.agents[number] = true,
-                1 => lax.gateways[number] = true,
-                _ => {}
-            }
-        }
-        lax
-    }
 }
 
 /// The world.
@@ -160,6 +155,7 @@ pub struct World {
     partitions: BTreeSet<(usize, usize)>,
     attacker: Attacker,
     onpath: OnPath,
+    tamper: Option<Tamper>,
     /// What was said between gateways, to be said again.
     said: BTreeMap<(Line, End), Vec<Vec<u8>>>,
     dice: Dice,
@@ -184,26 +180,36 @@ pub struct World {
     /// The highest sequences that a gateway (first) believed of another: bundle and digest.
     believed: BTreeMap<(usize, usize), (u64, u64)>,
     next_port: u16,
+    /// What the transition under way does, in words.
+    did: String,
     summary: Summary,
 }
 
 impl World {
-    /// `clusters` clusters, everything else by `seed`.
+    /// When pods, people and attackers begin.
     #[must_use]
-    pub fn new(clusters: usize, seed: u64) -> Self {
-        let mut dice = Dice::new(seed);
-        let lax = Lax::random(clusters, &mut dice);
-        Self::with(lax, dice)
+    pub fn begun() -> Mono {
+        Mono::default().after(BEGUN)
     }
 
-    fn with(lax: Lax, mut dice: Dice) -> Self {
-        let clusters = lax.agents.len();
+    /// The world that a plan begins with.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let mut weather = Weather::FAIR;
+        let mut lax = Lax::nobody(plan.clusters);
+        for step in &plan.steps {
+            match step.what {
+                Transition::Loss(of_100) => weather.loss = of_100,
+                Transition::Duplication(of_100) => weather.duplication = of_100,
+                Transition::Reordering(of_100) => weather.reordering = of_100,
+                Transition::LaxAgents(number) => lax.agents[number] = true,
+                Transition::LaxGateway(number) => lax.gateways[number] = true,
+                _ => {}
+            }
+        }
+        let mut dice = Dice::new(plan.seed);
+        let clusters = plan.clusters;
         let objects = Objects::random(clusters, &mut dice);
-        let weather = Weather {
-            loss: dice.below(6) as u32,
-            duplication: dice.below(4) as u32,
-            reordering: dice.below(20) as u32,
-        };
         let mut hosts = BTreeMap::new();
         let (mut gateways, mut hubs) = (Vec::new(), Vec::new());
         let mut agents = BTreeMap::new();
@@ -231,6 +237,8 @@ impl World {
             partitions: BTreeSet::new(),
             attacker: Attacker::default(),
             onpath: OnPath::default(),
+            tamper: None,
+            did: String::new(),
             said: BTreeMap::new(),
             told: BTreeMap::new(),
             initiated: BTreeMap::new(),
@@ -241,7 +249,7 @@ impl World {
             confirms: BTreeSet::new(),
             vouched: BTreeSet::new(),
             believed: BTreeMap::new(),
-            next_port: 1024,
+            next_port: PORTS_OF_STEPS,
             summary: Summary::default(),
             dice,
             objects,
@@ -255,19 +263,30 @@ impl World {
         world
     }
 
-    /// Lets random things happen for `span`, then heals everything and checks that what the naive
-    /// model allows flows, and nothing else.
+    /// Lets everything of `plan` happen, then heals everything and checks that what the naive model
+    /// allows flows, and nothing else. What happened is written into `log`.
     ///
     /// # Panics
     /// When an invariant is broken.
-    pub fn run(mut self, span: Duration) -> Summary {
-        self.run_until(Mono::default().after(BEGUN));
-        let end = self.now.after(span);
-        while self.now < end {
-            let until = self.now.after(self.dice.millis(1, 200));
-            self.run_until(until);
-            self.act();
+    pub fn run(mut self, plan: &Plan, log: &mut Vec<String>) -> Summary {
+        for step in &plan.steps {
+            self.run_until(step.at);
+            let number = step.number;
+            let seconds = step.at.0.as_secs_f32();
+            log.push(format!("{number:>3} {seconds:>7.3} s  {:?}", step.what));
+            // Its own dice: what it does depends on no other step.
+            let network = std::mem::replace(&mut self.dice, Dice::new(step.seed));
+            self.next_port = PORTS_OF_STEPS + u16::try_from(number).expect("a short list");
+            self.act(step.what);
+            self.dice = network;
+            if let (Some(line), false) = (log.last_mut(), self.did.is_empty()) {
+                line.push_str(": ");
+                line.push_str(&std::mem::take(&mut self.did));
+            }
         }
+        self.run_until(plan::end(Self::begun()));
+        self.next_port = PORTS_AT_END;
+        log.push("            everything heals, and every pair is tried".into());
         self.settle();
         self.check_every_pair();
         let judged = self.watches.iter().map(|watch| watch.judged);
@@ -279,6 +298,7 @@ impl World {
     fn settle(&mut self) {
         self.weather = Weather::FAIR;
         self.onpath.let_go();
+        self.tamper = None;
         self.run_until(self.now.after(HEALED));
         assert!(self.partitions.is_empty(), "everything heals in time");
         self.check_convergence();

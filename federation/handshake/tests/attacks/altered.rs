@@ -41,6 +41,17 @@ fn row_3_every_bound_field_changed_alone_is_refused() {
         "and unchanged it opens"
     );
 
+    // Nor is it a retransmission, whose credential nobody looks at again.
+    let (mut a, mut b, conn) = in_cluster();
+    let syn = out(&mut a, &conn.syn(), at(0));
+    into(&mut b, &syn, at(0));
+    let mut token = tcp_payload(&syn).to_vec();
+    token[HEADER + 24 + 99] ^= 1;
+    let altered = with_payload(&syn, &token);
+    let refused = Handled::Drop(DropReason::TranscriptMismatch);
+    assert_eq!(to_pod(&mut b, &altered, 1), refused);
+    into(&mut b, &syn, at(2));
+
     // REPLY: nonce 8..24, credential, MAC; and the SYN-ACK's sequence number.
     for place in [8, 23, 24, 500, usize::MAX] {
         let (mut a, mut b, conn) = in_cluster();

@@ -9,31 +9,44 @@ use super::{Event, HEARD_WITHIN, Place, World};
 use crate::{
     lines::Line,
     objects::{Cluster, NODES, PORTS, Pod},
+    plan::Transition,
     sockets::Sockets,
 };
 
 impl World {
-    pub(super) fn act(&mut self) {
-        match self.dice.below(100) {
-            0..50 => self.connect_somewhere(),
-            50..57 => self.relabel(),
-            57..64 => {
-                let number = self.dice.below(self.objects.clusters.len());
-                let mut dice = self.dice.split();
-                self.change(number, |cluster| cluster.rewrite_policies(&mut dice));
-            }
-            64..69 => self.replace_pod(),
-            69..72 => self.crash_agent(),
-            72..74 => self.partition(),
-            74..76 => self.break_line(),
-            76..78 => self.kill_gateway(),
-            78..80 => self.repeat_message(),
-            80..90 => self.attack(),
-            90..94 => self.attack_tunnel(),
-            94..96 => self.lie(),
-            96..98 => self.forge(),
-            _ => self.grip(),
+    pub(super) fn act(&mut self, what: Transition) {
+        match what {
+            Transition::Connect => self.connect_somewhere(),
+            Transition::Relabel => self.relabel(),
+            Transition::Rewrite => self.rewrite_policies(),
+            Transition::Replace => self.replace_pod(),
+            Transition::CrashAgent => self.crash_agent(),
+            Transition::KillGateway => self.kill_gateway(),
+            Transition::Partition => self.partition(),
+            Transition::BreakLine => self.break_line(),
+            Transition::Repeat => self.repeat_message(),
+            Transition::Strike => self.attack(),
+            Transition::StrikeTunnel => self.attack_tunnel(),
+            Transition::Lie => self.lie(),
+            Transition::Forge => self.forge(),
+            Transition::Grip => self.grip(),
+            Transition::Tamper => self.start_tampering(),
+            // They hold from the beginning.
+            Transition::Loss(_)
+            | Transition::Duplication(_)
+            | Transition::Reordering(_)
+            | Transition::LaxAgents(_)
+            | Transition::LaxGateway(_) => {}
         }
+    }
+
+    fn rewrite_policies(&mut self) {
+        let number = self.dice.below(self.objects.clusters.len());
+        let mut dice = self.dice.split();
+        self.change(number, |cluster| cluster.rewrite_policies(&mut dice));
+        let policies = &self.objects.clusters[number].policies.policies;
+        let names: Vec<_> = policies.iter().map(|policy| &*policy.name).collect();
+        self.did = format!("cluster {number} has the policies {names:?}");
     }
 
     /// Most of the traffic is between clusters.
@@ -43,7 +56,8 @@ impl World {
         let near = self.cluster_of(from) == self.cluster_of(to);
         if from != to && (!near || self.dice.percent(50)) {
             let port = *self.dice.pick(&PORTS);
-            self.connect(from, to, port);
+            let key = self.connect(from, to, port);
+            self.did = key.to_string();
         }
     }
 
@@ -72,6 +86,7 @@ impl World {
             let pod = cluster.pods.get_mut(&address);
             pod.expect("a pod").relabel(&mut dice);
         });
+        self.did = format!("{address} has app={}", self.pod(address).app);
     }
 
     /// A pod is deleted, and another one gets its address.
@@ -79,6 +94,7 @@ impl World {
         let address = *self.dice.pick(&self.addresses());
         let place = self.host_of(address);
         let new = Pod::random(place.0, place.1, &mut self.dice.split());
+        self.did = format!("{address} is {}, app={}", new.name, new.app);
         self.change(place.0, |cluster| {
             cluster.pods.insert(address, new);
         });
@@ -110,6 +126,7 @@ impl World {
         if a != b && self.partitions.insert((a.min(b), a.max(b))) {
             let later = self.now.after(self.dice.millis(100, 4000));
             self.schedule(later, Event::Heals(a.min(b), a.max(b)));
+            self.did = format!("clusters {a} and {b} until {:.3} s", later.0.as_secs_f32());
             self.part(Line::Gateways(a.min(b), a.max(b)));
         }
     }

@@ -6,6 +6,7 @@ use super::{Event, Place, World};
 use crate::{
     lines::{End, Line},
     objects::NODES,
+    onpath::Grips,
     sight::Sight,
     wires,
 };
@@ -23,6 +24,7 @@ impl World {
             return;
         };
         self.summary.injected += 1;
+        self.did = describe(&sight);
         // It stands on the segment of a cluster: it reaches nodes and the gateway there.
         let (from, to) = (
             self.cluster_of(sight.key.src),
@@ -47,6 +49,7 @@ impl World {
             && let Some(to) = wires::cluster_of(&frame)
         {
             self.summary.struck += 1;
+            self.did = format!("{} bytes to the gateway of {to}", frame.len());
             self.schedule(
                 self.now,
                 Event::Arrives(Place::Gateway(to, Side::Wan), frame),
@@ -66,6 +69,11 @@ impl World {
         let liar = self.dice.below(self.gateways.len());
         if let Some(frame) = self.gateways[liar].lie(wires::wan_address(to), &packet) {
             self.summary.lies += 1;
+            let sight = Sight::of(&packet).expect("it was read before");
+            self.did = format!(
+                "the gateway of {liar} to that of {to}: {}",
+                describe(&sight)
+            );
             self.note_sealed(liar, to, &frame);
             self.schedule(
                 self.now,
@@ -81,6 +89,7 @@ impl World {
         let own = self.dice.percent(50).then_some(from);
         if let Some(packet) = self.attacker.token(own, &mut self.dice) {
             self.summary.forgeries += 1;
+            self.did = format!("from {from}, as its own: {}", own.is_some());
             let now = self.time();
             let host = self.hosts.get_mut(&self.host_of(from)).expect("a node");
             let passed = host.pod_forges(&packet, now);
@@ -89,8 +98,11 @@ impl World {
     }
 
     pub(super) fn grip(&mut self) {
-        let relays = self.dice.percent(50);
-        self.onpath.wait(relays);
+        let how = *self
+            .dice
+            .pick(&[Grips::Steals, Grips::Relays, Grips::Splices]);
+        self.did = format!("it {how:?} the next");
+        self.onpath.wait(how);
     }
 
     /// A gateway says something that it said before: an old bundle, an old policy, an old key.
@@ -103,6 +115,7 @@ impl World {
         let bytes = self.dice.pick(&self.said[&(line, end)]).clone();
         if let Some((session, at)) = self.lines.send(line, end, self.now, &mut self.dice) {
             self.summary.repeated += 1;
+            self.did = format!("{} bytes on {line:?} to {end:?}", bytes.len());
             let event = Event::Message {
                 line,
                 session,
@@ -125,4 +138,14 @@ impl World {
             said[place] = bytes.to_vec();
         }
     }
+}
+
+fn describe(sight: &Sight<'_>) -> String {
+    let kind = match (sight.tcp.syn, sight.tcp.ack, sight.option()) {
+        (true, false, _) => "SYN",
+        (true, true, _) => "SYN-ACK",
+        (false, _, Some(_)) => "segment with CONFIRM",
+        (false, ..) => "segment",
+    };
+    format!("{kind} {} with {} bytes", sight.key, sight.payload.len())
 }

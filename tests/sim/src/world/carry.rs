@@ -116,8 +116,11 @@ impl World {
     }
 
     fn carry(&mut self, link: Link, to: Place, bytes: Vec<u8>) {
+        let Some((bytes, later)) = self.tampered(to, &bytes) else {
+            return;
+        };
         for at in self.weather.arrivals(link, self.now, &mut self.dice) {
-            self.schedule(at, Event::Arrives(to, bytes.clone()));
+            self.schedule(at.after(later), Event::Arrives(to, bytes.clone()));
         }
     }
 }

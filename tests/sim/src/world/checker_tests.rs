@@ -5,11 +5,10 @@ use std::{net::IpAddr, time::Duration};
 use policy::model::Action;
 use wire::flow::FlowKey;
 
-use super::{Lax, World};
+use super::World;
 use crate::{
-    dice::Dice,
-    network::Weather,
     objects::{PORTS, address, everybody},
+    plan::Plan,
     sockets::{Delivery, WORD},
 };
 
@@ -26,8 +25,7 @@ fn place((cluster, node, place): (usize, usize, usize)) -> IpAddr {
 
 /// Two clusters in fair weather; `ingress` says what west's pods take from everywhere.
 fn world(ingress: Option<Action>) -> World {
-    let mut world = World::with(Lax::nobody(2), Dice::new(7));
-    world.weather = Weather::FAIR;
+    let mut world = World::of(&Plan::idle(7, 2));
     for number in 0..2 {
         world.change(number, |cluster| {
             cluster.policies.policies = ingress.map(everybody).into_iter().collect();

@@ -71,6 +71,7 @@ impl World {
             self.part(line);
         }
         let later = self.now.after(self.dice.millis(1, 1000));
+        self.did = format!("of cluster {number}, until {:.3} s", later.0.as_secs_f32());
         self.schedule(later, Event::GatewayStarts(number));
     }
 
@@ -97,6 +98,11 @@ impl World {
         let line = Line::Agent(place.0, place.1);
         self.part(line);
         let later = self.now.after(self.dice.millis(1, 1500));
+        let (cluster, node) = place;
+        self.did = format!(
+            "of node {node} of cluster {cluster}, until {:.3} s",
+            later.0.as_secs_f32()
+        );
         self.schedule(later, Event::Restarts(place.0, place.1));
     }
 
@@ -119,6 +125,7 @@ impl World {
         let lines = self.lines();
         let line = *self.dice.pick(&lines);
         if self.lines.session(line).is_some() {
+            self.did = format!("{line:?}");
             self.part(line);
             self.meet_in(line, (10, 1500));
         }
