@@ -14,7 +14,7 @@ PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handsha
 .PHONY: help setup build fuzz fuzz-smoke demo test bench throughput floods mutated fmt lint doc deny fences unit sim-long
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing on a Debian machine (root)
 	@scripts/setup
