@@ -68,6 +68,7 @@ impl Issuer {
         pod.relabelled = true;
         match self.press.issue(pod, key, self.now, &mut *self.rng) {
             Ok(credential) => {
+                pod.last_key = Some(key);
                 pod.withdrawn = false;
                 self.gone.remove(uid);
                 self.record(

@@ -26,7 +26,8 @@ pub(super) struct Pod {
     pub(super) workload: Workload,
     pub(super) fingerprint: Fingerprint,
     pub(super) generation: u64,
-    /// The key of its last credential; none when there never was one.
+    /// A key that a credential of it names and that its agent held when last heard of; none when there
+    /// never was one. A record of it names this key after a restart.
     pub(super) last_key: Option<AgentPublicKey>,
     /// There is a record of it, which has to be made again after a restart.
     pub(super) relabelled: bool,
@@ -91,7 +92,7 @@ pub enum NotIssued {
 }
 
 impl Press {
-    /// Signs a credential of `pod` that names `key`, and remembers that in `pod`.
+    /// Signs a credential of `pod` that names `key`, and remembers in `pod` when that was.
     pub(super) fn issue(
         &self,
         pod: &mut Pod,
@@ -110,7 +111,6 @@ impl Press {
             ..self.claims(&pod.workload, pod.generation)?
         };
         let credential = self.key.issue(&claims)?;
-        pod.last_key = Some(key);
         pod.signed.retain(|(signed, _)| *signed != key);
         pod.signed.push((key, now.mono));
         if pod.signed.len() > SIGNED_KEPT {

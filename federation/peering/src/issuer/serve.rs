@@ -114,7 +114,7 @@ impl Issuer {
         if !node.may_sign(self.now.mono) {
             return;
         }
-        let unheard = pod.last_key.is_none();
+        let named = pod.last_key.is_some_and(|last| node.holds_key(last));
         match self.press.issue(pod, key, self.now, &mut *self.rng) {
             Ok(credential) => {
                 // Whoever was told that it is gone has to be told that it is back.
@@ -128,7 +128,10 @@ impl Issuer {
                 };
                 node.ready.insert((uid.to_owned(), key), ready);
                 self.dirty.insert(name.to_owned());
-                if unheard || back.is_some() {
+                if !named {
+                    pod.last_key = Some(key);
+                }
+                if !named || back.is_some() {
                     self.emit(IssuerEvent::StateChanged);
                 }
                 if let Some(credential) = back {

@@ -163,6 +163,27 @@ fn a_restarted_issuer_remembers_who_was_deleted_and_relabelled() {
     assert!(world.proven("node1", "d").is_some());
 }
 
+/// After a restart the issuer says of a relabelled pod once more what it is, in a credential. Were that
+/// for a key which nobody holds any more, the pod's own agent would be left without one, and cut what
+/// the pod is doing.
+#[test]
+fn a_restarted_issuer_names_the_key_that_the_agent_has_now() {
+    let mut world = World::new(&["node1"]);
+    world.put(pod("node1", "a", "frontend", "10.1.1.10"));
+    world.put(pod("node1", "a", "other", "10.1.1.10"));
+    let old = world.proven("node1", "a").unwrap().agent_key;
+    world.disconnect("node1");
+    world.add_agent("node1");
+    world.connect("node1");
+    world.settle();
+    let key = world.proven("node1", "a").unwrap().agent_key;
+    assert_ne!(key, old);
+    world.elapsed += Duration::from_secs(5);
+    world.restart_issuer(world.stored.clone());
+    let record = own_records(&world).pop().unwrap();
+    assert_eq!(record.claims.unwrap().agent_key, key);
+}
+
 /// Threat row 19, for generations and record sequences: a state that is lost or old lets nothing
 /// go back.
 #[test]

@@ -62,6 +62,8 @@ pub struct World {
     pub workloads: BTreeMap<String, Workload>,
     pub elapsed: Duration,
     pub seed: u64,
+    /// What a gateway has on its disk.
+    pub stored: IssuerState,
     /// Says of each message, counted from 0, whether it is lost.
     pub lose: Box<dyn FnMut() -> bool>,
 }
@@ -91,6 +93,7 @@ impl World {
             workloads: BTreeMap::new(),
             elapsed: Duration::ZERO,
             seed: 100,
+            stored: IssuerState::default(),
             lose: Box::new(|| false),
         };
         world.issuer.set_bundles(&world.bundles);
@@ -198,6 +201,9 @@ impl World {
                 }
             }
             while let Some(event) = self.issuer.poll_event() {
+                if event == IssuerEvent::StateChanged {
+                    self.stored = self.issuer.state();
+                }
                 self.issuer_events.push(event);
             }
             for agent in self.agents.values_mut() {
