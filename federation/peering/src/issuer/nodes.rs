@@ -24,6 +24,9 @@ pub(super) struct Announced {
     pub(super) since: Mono,
 }
 
+/// Two signatures for one pod and key are this far apart, whatever is asked.
+const RESIGN_AFTER: Duration = Duration::from_secs(2);
+
 #[derive(Debug)]
 pub(super) struct Node {
     /// A session is up.
@@ -37,6 +40,10 @@ pub(super) struct Node {
     waiting: BTreeSet<String>,
     /// Credentials to be sent, by pod and key.
     pub(super) ready: BTreeMap<(String, AgentPublicKey), Ready>,
+    /// What was signed a moment ago, by pod and key. The budget bounds it.
+    lately: BTreeMap<(String, AgentPublicKey), Signed>,
+    /// When it was last looked through for what is older.
+    swept: Mono,
     budget: Budget,
 }
 
@@ -44,6 +51,13 @@ pub(super) struct Node {
 pub(super) struct Ready {
     pub(super) credential: SignedCredential,
     pub(super) expires: Mono,
+}
+
+#[derive(Debug)]
+struct Signed {
+    at: Mono,
+    generation: u64,
+    ready: Ready,
 }
 
 /// Versions up to which a node has seen things.
@@ -69,6 +83,8 @@ impl Node {
             keys: Vec::new(),
             waiting: BTreeSet::new(),
             ready: BTreeMap::new(),
+            lately: BTreeMap::new(),
+            swept: now,
             budget: Budget::new(now),
         }
     }
@@ -122,6 +138,43 @@ impl Node {
     /// Whether the pod was asked for before the source named it.
     pub(super) fn waited_for(&mut self, uid: &str) -> bool {
         self.waiting.remove(uid)
+    }
+
+    /// The credential of the pod that was signed a moment ago and names `key`, if there is one. It may
+    /// not have reached the agent, or have reached it before the agent knew the pod: so it is sent
+    /// again and not signed again.
+    pub(super) fn signed_lately(
+        &self,
+        (pod_uid, generation): (&str, u64),
+        key: AgentPublicKey,
+        now: Mono,
+    ) -> Option<Ready> {
+        let signed = self.lately.get(&(pod_uid.to_owned(), key))?;
+        let counts = signed.generation == generation && now.since(signed.at) < RESIGN_AFTER;
+        counts.then(|| signed.ready.clone())
+    }
+
+    /// A credential was signed, which is to be sent.
+    pub(super) fn signed(
+        &mut self,
+        (pod_uid, generation): (&str, u64),
+        key: AgentPublicKey,
+        ready: Ready,
+        now: Mono,
+    ) {
+        if now.since(self.swept) >= RESIGN_AFTER {
+            self.swept = now;
+            self.lately
+                .retain(|_, signed| now.since(signed.at) < RESIGN_AFTER);
+        }
+        let place = (pod_uid.to_owned(), key);
+        let signed = Signed {
+            at: now,
+            generation,
+            ready: ready.clone(),
+        };
+        self.lately.insert(place.clone(), signed);
+        self.ready.insert(place, ready);
     }
 
     /// Whether one more signature may be made for this node.

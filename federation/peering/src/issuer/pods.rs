@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use identity::{
-    Claims, IssueError, IssuerKey, Labels, Mono, Now, SignedCredential, TrustDomain, Workload,
+    Claims, IssueError, IssuerKey, Labels, Now, SignedCredential, TrustDomain, Workload,
 };
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
@@ -13,11 +13,6 @@ use crate::node_messages::AgentPublicKey;
 /// How far before this clock a credential starts: with the 10 s that a verifier allows, a clock
 /// that is 30 s behind this one accepts a credential at once.
 pub(super) const BACKDATE: Duration = Duration::from_secs(20);
-
-/// Two credentials of one pod and key are this far apart, whatever is asked.
-const RESIGN_AFTER: Duration = Duration::from_secs(2);
-/// Keys of one pod whose last signature is remembered.
-const SIGNED_KEPT: usize = 4;
 
 /// A hash of what policy can see of a pod.
 pub(super) type Fingerprint = [u8; 16];
@@ -35,8 +30,6 @@ pub(super) struct Pod {
     pub(super) withdrawn: bool,
     /// The operator was told that it cannot have a credential.
     pub(super) complained: bool,
-    /// When it was last signed for, by key.
-    signed: Vec<(AgentPublicKey, Mono)>,
 }
 
 impl Pod {
@@ -49,20 +42,12 @@ impl Pod {
             relabelled: false,
             withdrawn: false,
             complained: false,
-            signed: Vec::new(),
         }
     }
 
     /// Whether `node` may have a credential of it.
     pub(super) fn belongs_to(&self, node: &str) -> bool {
         self.workload.node == node && !self.workload.unprotected
-    }
-
-    /// Whether a credential naming `key` was signed a moment ago.
-    pub(super) fn just_signed(&self, key: AgentPublicKey, now: Mono) -> bool {
-        self.signed
-            .iter()
-            .any(|(signed, at)| *signed == key && now.since(*at) < RESIGN_AFTER)
     }
 }
 
@@ -92,10 +77,10 @@ pub enum NotIssued {
 }
 
 impl Press {
-    /// Signs a credential of `pod` that names `key`, and remembers in `pod` when that was.
+    /// Signs a credential of `pod` that names `key`.
     pub(super) fn issue(
         &self,
-        pod: &mut Pod,
+        pod: &Pod,
         key: AgentPublicKey,
         now: Now,
         rng: &mut dyn CryptoRng,
@@ -111,11 +96,6 @@ impl Press {
             ..self.claims(&pod.workload, pod.generation)?
         };
         let credential = self.key.issue(&claims)?;
-        pod.signed.retain(|(signed, _)| *signed != key);
-        pod.signed.push((key, now.mono));
-        if pod.signed.len() > SIGNED_KEPT {
-            pod.signed.remove(0);
-        }
         Ok(credential)
     }
 

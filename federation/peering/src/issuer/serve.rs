@@ -103,12 +103,19 @@ impl Issuer {
         }
     }
 
-    /// Signs a credential of the pod for its node, unless one was signed a moment ago.
+    /// Signs a credential of the pod for its node; one that was signed a moment ago is sent again,
+    /// unless it is to be made `anew`.
     pub(super) fn issue(&mut self, name: &str, uid: &str, key: AgentPublicKey, anew: bool) {
         let (Some(pod), Some(node)) = (self.pods.get_mut(uid), self.nodes.get_mut(name)) else {
             return;
         };
-        if !pod.belongs_to(name) || (!anew && pod.just_signed(key, self.now.mono)) {
+        if !pod.belongs_to(name) {
+            return;
+        }
+        let now = self.now.mono;
+        if !anew && let Some(ready) = node.signed_lately((uid, pod.generation), key, now) {
+            node.ready.insert((uid.to_owned(), key), ready);
+            self.dirty.insert(name.to_owned());
             return;
         }
         if !node.may_sign(self.now.mono) {
@@ -126,7 +133,7 @@ impl Issuer {
                     credential,
                     expires,
                 };
-                node.ready.insert((uid.to_owned(), key), ready);
+                node.signed((uid, generation), key, ready, now);
                 self.dirty.insert(name.to_owned());
                 if !named {
                     pod.last_key = Some(key);

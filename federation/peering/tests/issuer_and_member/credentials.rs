@@ -232,3 +232,25 @@ fn a_clock_that_is_29_seconds_off_works_and_a_minute_is_said() {
         }
     }
 }
+
+/// The issuer hears of a pod first, and its credential reaches an agent that does not know the pod yet.
+/// The agent's question a moment later is answered at once, not when it is repeated.
+#[test]
+fn a_credential_that_came_too_early_is_asked_for_again_and_comes() {
+    let mut world = World::new(&["node1"]);
+    let pod = pod("node1", "a", "frontend", "10.1.1.10");
+    world.put(pod.clone());
+    // The issuer forgets the pod first: the agent asks for what the record voided, and waits.
+    world.workloads.clear();
+    world.issuer.set_workloads(Vec::new(), world.now());
+    world.settle();
+    world.publish();
+    // It comes back, again for the issuer first.
+    world.elapsed += Duration::from_secs(10);
+    world.workloads.insert("a".into(), pod.clone());
+    world.issuer.set_workloads(vec![pod], world.now());
+    world.settle();
+    world.elapsed += Duration::from_millis(50);
+    world.publish();
+    assert!(world.proven("node1", "a").is_some());
+}
