@@ -10,10 +10,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use super::{Demo, pairs};
-use crate::{
-    demo::{content, http::Connected, netns, plan::Node, tap::Verdict},
-    oracle::End,
-};
+use crate::demo::{content, http::Connected, netns, tap::Verdict};
 
 /// Bytes sent, and echoed.
 const SIZE: usize = 10_000_000;
@@ -31,7 +28,7 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
             "no pair across clusters is allowed".into(),
         ));
     };
-    let nodes = [node_of(demo, &pair.from)?, node_of(demo, &pair.to)?];
+    let nodes = [demo.node_of(&pair.from)?.1, demo.node_of(&pair.to)?.1];
     let Connected::Yes(mut stream) = pair.connect(demo, PAUSE)? else {
         bail!("{} was not connected", pair.name());
     };
@@ -69,14 +66,6 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
         after[1] - before[1],
         nodes[1].netns
     )
-}
-
-fn node_of(demo: &Demo, end: &End) -> Result<Node> {
-    let (cluster, pod) = demo.place(end)?;
-    cluster
-        .node(&pod.node)
-        .cloned()
-        .with_context(|| format!("no node {}", pod.node))
 }
 
 /// How many packets the kernel of a node has ever handed to user space, by its own count: the sum

@@ -298,11 +298,17 @@ impl Demo {
 
     /// The agent beside a pod.
     pub fn agent_of(&self, end: &End) -> Result<Enforcer> {
+        let (cluster, node) = self.node_of(end)?;
+        Ok(self.agent(cluster, node))
+    }
+
+    /// The node that a pod is on.
+    pub fn node_of(&self, end: &End) -> Result<(&Cluster, &Node)> {
         let (cluster, pod) = self.place(end)?;
         let node = cluster
             .node(&pod.node)
             .with_context(|| format!("{} has no node {}", cluster.name, pod.node))?;
-        Ok(self.agent(cluster, node))
+        Ok((cluster, node))
     }
 
     /// The agent of a node.

@@ -68,11 +68,7 @@ pub fn tunnel(demo: &mut Demo) -> Result<Verdict> {
             "no pair across clusters is allowed".into(),
         ));
     };
-    let Connected::Yes(mut stream) = scene.client()?.connect_while(ARRIVES, || Ok(()))?.1 else {
-        bail!("{} was not connected", scene.pair.name());
-    };
-    stream.set_read_timeout(Some(ARRIVES))?;
-    http::echo(&mut stream)?;
+    let (_, mut stream) = scene.established(ARRIVES)?;
     let (near, far) = (
         &demo.place(&scene.pair.from)?.0,
         &demo.place(&scene.pair.to)?.0,

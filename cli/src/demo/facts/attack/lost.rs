@@ -18,16 +18,7 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
             "no pair across clusters is allowed".into(),
         ));
     };
-    for (name, kind) in [
-        ("SYN", Kind::Syn),
-        ("SYN-ACK", Kind::SynAck),
-        ("ACK", Kind::Later),
-    ] {
-        for side in [Side::Near, Side::Far] {
-            lose(demo, &scene, kind, side)
-                .with_context(|| format!("a {name} lost in the cluster on the {side:?} side"))?;
-        }
-    }
+    scene.each_segment(|kind, side| lose(demo, &scene, kind, side))?;
     Ok(Verdict::Holds(format!(
         "{}: SYN, SYN-ACK and ACK, in both clusters",
         scene.pair.name()

@@ -9,12 +9,12 @@ pub mod spoofed;
 pub mod stripped;
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     thread,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use self::drops::Drops;
@@ -23,7 +23,7 @@ use super::{
     pairs::{self, Pair},
 };
 use crate::demo::{
-    http::Connected,
+    http::{self, Connected},
     netns,
     onpath::{Held, Kind, Tap, Which},
     plan::{Cluster, Node},
@@ -87,20 +87,18 @@ impl Scene {
         let Some(pair) = pairs::allowed_across(demo)? else {
             return Ok(None);
         };
-        let lan = |cluster: &Cluster, node: &Node| Lan {
+        let lan = |(cluster, node): (&Cluster, &Node)| Lan {
             netns: cluster.lan.clone(),
             node_port: node.lan_port(),
             gateway_port: cluster.gateway.lan_port(),
         };
-        let (source, from) = demo.place(&pair.from)?;
-        let (target, to) = demo.place(&pair.to)?;
-        let node = |cluster: &Cluster, name: &str| cluster.node(name).cloned().context("no node");
+        let (from, to) = (demo.place(&pair.from)?.1, demo.place(&pair.to)?.1);
         Ok(Some(Self {
             client: from.address,
             client_netns: from.netns.clone(),
             server: (to.address, pair.port),
-            near: lan(source, &node(source, &from.node)?),
-            far: lan(target, &node(target, &to.node)?),
+            near: lan(demo.node_of(&pair.from)?),
+            far: lan(demo.node_of(&pair.to)?),
             pair,
         }))
     }
@@ -124,6 +122,19 @@ impl Scene {
         })
     }
 
+    /// A connection of the pair on which both sides have spoken, and the client's port; `limit` is for
+    /// every read.
+    pub fn established(&self, limit: Duration) -> Result<(u16, TcpStream)> {
+        let client = self.client()?;
+        let port = client.port;
+        let Connected::Yes(mut stream) = client.connect(ARRIVES) else {
+            bail!("{} was not connected", self.pair.name());
+        };
+        stream.set_read_timeout(Some(limit))?;
+        http::echo(&mut stream)?;
+        Ok((port, stream))
+    }
+
     /// The segments of `client`'s connection of one kind.
     pub fn segments(&self, client: &Client, kind: Kind) -> Which {
         let (client, server) = ((self.client, client.port), self.server);
@@ -139,6 +150,24 @@ impl Scene {
                 kind,
             },
         }
+    }
+
+    /// Does `look` to each segment of the handshake, in each cluster.
+    ///
+    /// # Errors
+    /// The first of `look`, and of which segment it was.
+    pub fn each_segment(&self, look: impl Fn(Kind, Side) -> Result<()>) -> Result<()> {
+        for (name, kind) in [
+            ("SYN", Kind::Syn),
+            ("SYN-ACK", Kind::SynAck),
+            ("client's first segment", Kind::Later),
+        ] {
+            for side in [Side::Near, Side::Far] {
+                look(kind, side)
+                    .with_context(|| format!("the {name}, in the cluster on the {side:?} side"))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where segments of `kind` cross the switch on `side`.

@@ -19,16 +19,7 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
             "no pair across clusters is allowed".into(),
         ));
     };
-    for (name, kind) in [
-        ("SYN", Kind::Syn),
-        ("SYN-ACK", Kind::SynAck),
-        ("first segment", Kind::Later),
-    ] {
-        for side in [Side::Near, Side::Far] {
-            strip(demo, &scene, kind, side)
-                .with_context(|| format!("the {name} in the cluster on the {side:?} side"))?;
-        }
-    }
+    scene.each_segment(|kind, side| strip(demo, &scene, kind, side))?;
     Ok(Verdict::Holds(format!(
         "{}: SYN, SYN-ACK and first segment, in both clusters: no-identity",
         scene.pair.name()

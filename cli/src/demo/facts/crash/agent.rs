@@ -10,7 +10,6 @@ use super::super::attack::Scene;
 use crate::demo::{
     facts::{Demo, Enforcer, pairs::Pair},
     http::{self, Connected},
-    plan::{Cluster, Node},
     tap::Verdict,
     wait,
 };
@@ -31,14 +30,14 @@ pub fn killed(demo: &mut Demo) -> Result<Verdict> {
     };
     let mut notes = Vec::new();
     for end in [&scene.pair.to, &scene.pair.from] {
-        let (cluster, node) = node_of(demo, end)?;
-        let role = cluster.agent_role(&node);
+        let (cluster, node) = demo.node_of(end)?;
+        let role = cluster.agent_role(node);
         let (mut stream, flow) = established(&scene)?;
         super::kill(demo, &role)?;
         let closed = closed_and_alive(demo, &scene.pair, &mut stream);
-        super::start_agent(demo, &cluster, &node)?;
+        super::start_agent(demo, cluster, node)?;
         closed.with_context(|| format!("without {role}"))?;
-        if !knows(&demo.agent(&cluster, &node), &flow)? {
+        if !knows(&demo.agent(cluster, node), &flow)? {
             bail!("{role} does not know {flow} after its restart");
         }
         super::works_again(demo, &scene.pair)?;
@@ -59,8 +58,8 @@ pub fn stopped(demo: &mut Demo) -> Result<Verdict> {
             "no pair across clusters is allowed".into(),
         ));
     };
-    let (cluster, node) = node_of(demo, &scene.pair.to)?;
-    let role = cluster.agent_role(&node);
+    let (cluster, node) = demo.node_of(&scene.pair.to)?;
+    let role = cluster.agent_role(node);
     let (mut stream, _) = established(&scene)?;
     let id = super::process(demo, &role)?;
     id.signal(Signal::SIGSTOP);
@@ -81,18 +80,14 @@ pub fn stopped(demo: &mut Demo) -> Result<Verdict> {
     )))
 }
 
-/// A connection on which both sides have spoken, and how flows are called.
+/// A connection of which both agents keep a record, and how flows are called.
 fn established(scene: &Scene) -> Result<(TcpStream, String)> {
-    let client = scene.client()?;
+    let (client, mut stream) = scene.established(ECHO)?;
     let (server, port) = scene.server;
-    let flow = format!("tcp {}:{} > {server}:{port}", scene.client, client.port);
-    let Connected::Yes(mut stream) = client.connect_while(ECHO, || Ok(()))?.1 else {
-        bail!("{} was not connected", scene.pair.name());
-    };
-    stream.set_read_timeout(Some(ECHO))?;
-    for _ in 0..3 {
+    for _ in 0..2 {
         http::echo(&mut stream)?;
     }
+    let flow = format!("tcp {}:{client} > {server}:{port}", scene.client);
     Ok((stream, flow))
 }
 
@@ -107,10 +102,4 @@ fn knows(agent: &Enforcer, flow: &str) -> Result<bool> {
     let answer = agent.ask("flows")?;
     let flows = answer["flows"].as_array().map_or(&[][..], Vec::as_slice);
     Ok(flows.iter().any(|it| it["flow"] == flow))
-}
-
-fn node_of(demo: &Demo, end: &crate::oracle::End) -> Result<(Cluster, Node)> {
-    let (cluster, pod) = demo.place(end)?;
-    let node = cluster.node(&pod.node).context("no such node")?;
-    Ok((cluster.clone(), node.clone()))
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io::ErrorKind,
-    net::TcpStream,
     time::{Duration, Instant},
 };
 
@@ -35,8 +34,8 @@ pub fn killed(demo: &mut Demo) -> Result<Verdict> {
     };
     let cluster = demo.place(&scene.pair.from)?.0.clone();
     let server = demo.place(&scene.pair.to)?.1.clone();
-    let (_, mut speaks) = established(&scene)?;
-    let (port, mut hears) = established(&scene)?;
+    let (_, mut speaks) = scene.established(RESET)?;
+    let (port, mut hears) = scene.established(RESET)?;
 
     // The server's answer is held up, so that it speaks when the gateway is back.
     let answer = Which {
@@ -95,18 +94,6 @@ pub fn killed(demo: &mut Demo) -> Result<Verdict> {
         cluster.gateway.netns,
         took.as_millis()
     )))
-}
-
-/// The client's port and its connection, on which both sides have spoken.
-fn established(scene: &Scene) -> Result<(u16, TcpStream)> {
-    let client = scene.client()?;
-    let port = client.port;
-    let Connected::Yes(mut stream) = client.connect_while(ARRIVES, || Ok(()))?.1 else {
-        bail!("{} was not connected", scene.pair.name());
-    };
-    stream.set_read_timeout(Some(RESET))?;
-    http::echo(&mut stream)?;
-    Ok((port, stream))
 }
 
 fn pair_is_closed(demo: &Demo, scene: &Scene) -> Result<()> {

@@ -36,22 +36,22 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
         };
         http::get_on(&mut stream, "/bytes/10000", ANSWER)?;
     }
-    let mut seen = HashSet::new();
-    let mut keys = HashSet::new();
-    let mut twice = 0;
-    let mut look_at = |frame: &[u8]| {
-        if let Some((key, counter)) = pcap::tunnel_counter(frame) {
-            keys.insert(key);
-            twice += u64::from(!seen.insert((key, counter)));
-        }
-    };
-    // The end may be half a record, which is whole a moment later.
     let file = demo.capture.tunnel_file();
-    let whole = wait::until(ANSWER, || pcap::for_each(file, |_| {}).is_ok());
+    let (mut seen, mut keys, mut twice) = Default::default();
+    // The end may be half a record, which is whole a moment later.
+    let whole = wait::until(ANSWER, || {
+        (seen, keys, twice) = (HashSet::new(), HashSet::new(), 0_u64);
+        let look_at = |frame: &[u8]| {
+            if let Some((key, counter)) = pcap::tunnel_counter(frame) {
+                keys.insert(key);
+                twice += u64::from(!seen.insert((key, counter)));
+            }
+        };
+        pcap::for_each(file, look_at).is_ok()
+    });
     if !whole {
         bail!("{} is not whole", file.display());
     }
-    pcap::for_each(file, &mut look_at)?;
     if twice > 0 {
         bail!("{twice} tunnel packets have the key and the counter of another");
     }

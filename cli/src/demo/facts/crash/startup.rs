@@ -8,10 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::super::attack::{ARRIVES, Scene, Side};
+use super::super::attack::{Scene, Side, replayed};
 use crate::demo::{
     facts::Demo,
-    http::Connected,
     onpath::{Kind, Tap},
     segment::{self, Segment},
     tap::Verdict,
@@ -32,26 +31,25 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
             "no pair across clusters is allowed".into(),
         ));
     };
-    let (target, server) = demo.place(&scene.pair.to)?;
-    let (target, server) = (target.clone(), server.clone());
-    let node = target.node(&server.node).context("no such node")?.clone();
+    let (target, node) = demo.node_of(&scene.pair.to)?;
+    let server = demo.place(&scene.pair.to)?.1;
     let agent = probe(&scene, Side::Far, (&server.netns, "eth0"), || {
-        super::kill(demo, &target.agent_role(&node))?;
-        super::start_agent(demo, &target, &node)
+        super::kill(demo, &target.agent_role(node))?;
+        super::start_agent(demo, target, node)
     })
-    .with_context(|| target.agent_role(&node))?;
+    .with_context(|| target.agent_role(node))?;
 
-    let source = demo.place(&scene.pair.from)?.0.clone();
+    let source = demo.place(&scene.pair.from)?.0;
     let wan = (demo.plan.wan.as_str(), source.wan_port());
     let gateway = probe(&scene, Side::Near, (wan.0, &wan.1), || {
-        super::kill_gateway(demo, &source)?;
-        super::start_gateway(demo, &source)?;
+        super::kill_gateway(demo, source)?;
+        super::start_gateway(demo, source)?;
         super::works_again(demo, &scene.pair).map(drop)
     })
     .with_context(|| source.gateway_role())?;
     Ok(Verdict::Holds(format!(
         "{agent} bare SYNs at {}, {gateway} at {}: none passed",
-        target.agent_role(&node),
+        target.agent_role(node),
         source.gateway_role()
     )))
 }
@@ -64,7 +62,11 @@ fn probe(
     behind: (&str, &str),
     work: impl FnOnce() -> Result<()>,
 ) -> Result<u16> {
-    let bare = bare_syn(scene, side)?;
+    let [near, far] = replayed::record(scene)?;
+    let bare = segment::stripped(match side {
+        Side::Near => &near,
+        Side::Far => &far,
+    })?;
     let segment = Segment::parse(&bare).context("it is no segment")?;
     let mut onward = scene.hop(side, Kind::Syn).onward()?;
     let mut tap = Tap::open(behind.0, behind.1)?;
@@ -105,18 +107,4 @@ fn probe(
         bail!("{passed} bare SYNs passed");
     }
     Ok(sent.into_inner())
-}
-
-/// The SYN of a connection as it comes to `side`'s judge, without marker and HELLO.
-fn bare_syn(scene: &Scene, side: Side) -> Result<Vec<u8>> {
-    let client = scene.client()?;
-    let which = scene.segments(&client, Kind::Syn);
-    let hop = scene.hop(side, Kind::Syn);
-    let mut tap = Tap::open(hop.netns, hop.from)?;
-    let (frame, connected) =
-        client.connect_while(ARRIVES, || tap.next(ARRIVES, |frame| which.takes(frame)))?;
-    if !matches!(connected, Connected::Yes(_)) {
-        bail!("{} was not connected: {connected:?}", scene.pair.name());
-    }
-    segment::stripped(&frame)
 }

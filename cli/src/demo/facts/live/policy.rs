@@ -33,8 +33,7 @@ pub fn deleted(demo: &mut Demo) -> Result<Verdict> {
     let address = passage.address(demo)?;
     let server = demo.place(&passage.pair.to)?.1.netns.clone();
     for end in [&passage.pair.from, &passage.pair.to] {
-        let (cluster, pod) = demo.place(end)?;
-        let node = cluster.node(&pod.node).context("no such node")?;
+        let (_, node) = demo.node_of(end)?;
         netns::inside(&node.netns, || {
             let path = "/proc/sys/net/netfilter/nf_conntrack_tcp_loose";
             std::fs::write(path, "1").with_context(|| format!("cannot write {path}"))
