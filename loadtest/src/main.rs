@@ -16,11 +16,14 @@ mod netns;
 mod options;
 mod outcome;
 mod pace;
+mod packets;
 mod recorder;
 mod report;
 mod run;
 mod say;
+mod sending;
 mod server;
+mod tap;
 #[cfg(test)]
 mod testing;
 mod throughput;
@@ -31,7 +34,7 @@ use clap::{Parser, Subcommand};
 
 use crate::say::complain;
 
-/// Measures connections, throughput and latency, and floods with handshakes
+/// Measures connections, throughput, latency and packets, and floods with handshakes
 ///
 /// Works against any address. What the gateways and agents on the way dropped is read from their
 /// metrics (--metrics) or from a demo on this machine (--demo). Ctrl-C ends a run early: it still
@@ -53,6 +56,8 @@ enum Command {
     Throughput(throughput::ThroughputArgs),
     /// SYNs that nobody means to complete: valid, forged or replayed (root)
     Flood(flood::FloodArgs),
+    /// Frames of an established connection, from an AF_XDP socket (root)
+    Packets(packets::PacketsArgs),
     /// The far end of measurements: echoes, and takes or sends checked streams
     Server(server::ServerArgs),
     /// Two reports side by side
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         Command::Latency(args) => latency::run(&args),
         Command::Throughput(args) => throughput::run(&args),
         Command::Flood(args) => flood::run(&args),
+        Command::Packets(args) => packets::run(&args),
         Command::Server(args) => server::run(&args),
         Command::Compare(args) => compare::run(&args),
     };

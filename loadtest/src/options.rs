@@ -1,7 +1,7 @@
 //! What all measurements take: where from, where to, how long, and whose counters are read.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, SocketAddrV4, ToSocketAddrs},
     path::PathBuf,
     time::Duration,
 };
@@ -102,6 +102,24 @@ pub fn resolve(target: &str, demo: Option<&Demo>) -> Result<SocketAddr> {
     found
         .next()
         .with_context(|| format!("{target:?} has no address"))
+}
+
+/// Where packets may be sent that nobody asked for: inside private, benchmark and documentation ranges,
+/// elsewhere only with `consent`.
+pub fn harmless(target: SocketAddr, consent: bool) -> Result<SocketAddrV4> {
+    let SocketAddr::V4(target) = target else {
+        bail!("{target}: raw packets are IPv4 so far");
+    };
+    let ip = target.ip();
+    // RFC 2544: for benchmarks.
+    let benchmark = matches!(ip.octets(), [198, 18 | 19, ..]);
+    // RFC 6598: behind the NAT of a provider, used for pods.
+    let shared = matches!(ip.octets(), [100, 64..=127, ..]);
+    let closed = ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation();
+    if !(consent || closed || benchmark || shared) {
+        bail!("{ip} is a public address; with the consent of whoever runs it, say --allow-public");
+    }
+    Ok(target)
 }
 
 /// `10s`, `500ms`, `2m`, `1h` or seconds.

@@ -83,6 +83,66 @@ pub fn keep(
     Ok(receiver)
 }
 
+/// Packets that leave many at a time, at a rate or as fast as they are taken.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batches {
+    /// Packets in a second; `None` is as fast as they are taken.
+    rate: Option<f64>,
+    /// The most at a time.
+    most: u64,
+    /// The shortest rest between two batches.
+    rest: Duration,
+    done: u64,
+}
+
+impl Batches {
+    /// None of them left so far.
+    pub fn new(rate: Option<f64>, most: u64, rest: Duration) -> Self {
+        Self {
+            rate,
+            most,
+            rest,
+            done: 0,
+        }
+    }
+
+    /// How many are due at `age` from the beginning, or how long to rest.
+    fn next(&mut self, age: Duration) -> Result<u64, Duration> {
+        let Some(rate) = self.rate else {
+            return Ok(self.most);
+        };
+        let due = (age.as_secs_f64() * rate) as u64;
+        let count = due.saturating_sub(self.done).min(self.most);
+        if count == 0 {
+            let next = Duration::from_secs_f64(((self.done + 1) as f64 / rate).min(1e9));
+            return Err(next.saturating_sub(age).max(self.rest));
+        }
+        self.done += count;
+        Ok(count)
+    }
+
+    /// The size of each batch when it is due; ends `length` after `begin`, or when `stop` is set.
+    pub fn keep(
+        mut self,
+        begin: Instant,
+        length: Duration,
+        stop: Arc<AtomicBool>,
+    ) -> impl Iterator<Item = u64> {
+        std::iter::from_fn(move || {
+            loop {
+                let age = begin.elapsed();
+                if stop.load(Ordering::Relaxed) || age >= length {
+                    return None;
+                }
+                match self.next(age) {
+                    Ok(count) => return Some(count),
+                    Err(rest) => thread::sleep(rest.min(NAP)),
+                }
+            }
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -117,6 +177,22 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, 200);
+    }
+
+    #[test]
+    fn batches_catch_up_with_the_rate_and_rest_until_the_next_packet_is_due() {
+        let at = Duration::from_millis;
+        let mut paced = Batches::new(Some(1_000.0), 64, at(1));
+        assert_eq!(paced.next(at(0)), Err(at(1)));
+        assert_eq!(paced.next(at(10)), Ok(10));
+        assert_eq!(paced.next(at(10)), Err(at(1)));
+        // Late by 100 packets.
+        assert_eq!(paced.next(at(110)), Ok(64));
+        assert_eq!(paced.next(at(110)), Ok(36));
+        let mut slow = Batches::new(Some(0.1), 64, at(1));
+        assert_eq!(slow.next(at(0)), Err(at(10_000)));
+        let mut fast = Batches::new(None, 64, at(1));
+        assert_eq!((fast.next(at(0)), fast.next(at(0))), (Ok(64), Ok(64)));
     }
 
     #[tokio::test]

@@ -1,7 +1,11 @@
 //! Raw packets between two namespaces of this test: what a flood sends is what a wire shows.
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
 
 use landbridge_netns::possible;
 use serde_json::Value;
@@ -12,8 +16,9 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_landbridge-loadtest");
 struct Pair([String; 2]);
 
 impl Pair {
-    fn new() -> Self {
-        let pair = ["a", "b"].map(|end| format!("lbt-loadtest-{}-{end}", std::process::id()));
+    fn new(name: &str) -> Self {
+        let own = format!("lbt-loadtest-{}-{name}", std::process::id());
+        let pair = ["a", "b"].map(|end| format!("{own}-{end}"));
         let [a, b] = &pair;
         let mut commands = vec![format!("netns add {a}"), format!("netns add {b}")];
         commands.push(format!(
@@ -62,7 +67,7 @@ fn forged_syns_cross_the_wire_and_can_be_recorded_and_played_again() {
     if !possible("the flood").unwrap() {
         return;
     }
-    let pair = Pair::new();
+    let pair = Pair::new("flood");
     let [a, b] = &pair.0;
     // Records five of the forged ones at the far end, and plays them from the near one.
     let replayed = flood(&["--kind", "replayed", "--rate", "1000", "-d", "100ms"])
@@ -130,4 +135,104 @@ fn what_a_flood_cannot_do_is_explained() {
         .unwrap();
     let stderr = String::from_utf8_lossy(&public.stderr);
     assert!(stderr.contains("--allow-public"), "{stderr}");
+}
+
+/// A program that runs until it is dropped.
+struct Running(Child);
+
+impl Running {
+    fn start(netns: &str, words: &str) -> Self {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", netns, PROGRAM]);
+        let quiet = command.stdout(Stdio::null()).stderr(Stdio::null());
+        // `ip netns exec` becomes the program: its process is this one.
+        Self(quiet.args(words.split(' ')).spawn().unwrap())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn inside(netns: &str, words: &str) -> String {
+    let output = Command::new("ip")
+        .args(["netns", "exec", netns])
+        .args(words.split(' '))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{words}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Packets and bytes of the first counter of a rule set.
+fn counted(netns: &str) -> (u64, u64) {
+    let rules = inside(netns, "nft -j list ruleset");
+    let rules: Value = serde_json::from_str(&rules).unwrap();
+    let parts = rules["nftables"].as_array().unwrap().iter();
+    let expressions = parts.filter_map(|part| part["rule"]["expr"].as_array());
+    let counter = expressions
+        .flatten()
+        .find_map(|e| e.get("counter"))
+        .unwrap();
+    let number = |name: &str| counter[name].as_u64().unwrap();
+    (number("packets"), number("bytes"))
+}
+
+#[test]
+fn frames_of_a_connection_arrive_in_the_length_and_number_that_were_sent() {
+    if !possible("the AF_XDP sender").unwrap() {
+        return;
+    }
+    let pair = Pair::new("packets");
+    let [a, b] = &pair.0;
+    let _server = Running::start(b, "server --listen 198.18.0.2:8080");
+    let end = Instant::now() + Duration::from_secs(30);
+    while inside(b, "ss -Hltn sport = :8080").is_empty() {
+        assert!(Instant::now() < end, "the server does not listen");
+        thread::yield_now();
+    }
+    let packets = |more: &str| {
+        Command::new(PROGRAM)
+            .args("packets 198.18.0.2:8080 --interface to-b -o json --netns".split(' '))
+            .arg(a)
+            .args(more.split(' '))
+            .output()
+            .unwrap()
+    };
+    let silence = packets("--record-for 50ms");
+    let stderr = String::from_utf8_lossy(&silence.stderr);
+    assert!(stderr.contains("latency 198.18.0.2:8080"), "{stderr}");
+
+    let _talk = Running::start(a, "latency 198.18.0.2:8080 --rate 100 -d 1h");
+    for (size, rest) in [(64, "--rate 2000 -d 250ms"), (1_400, "-d 250ms")] {
+        let rules = [
+            "flush ruleset".into(),
+            "add table netdev t".into(),
+            "add chain netdev t c { type filter hook ingress device to-a priority 0; }".into(),
+            format!("add rule netdev t c ip dscp cs1 ip length {size} counter drop"),
+        ];
+        for rule in rules {
+            inside(b, &format!("nft {rule}"));
+        }
+        let report = report(&packets(&format!("--size {size} {rest}")));
+        let sent = report["succeeded"].as_u64().unwrap();
+        let (arrived, bytes) = counted(b);
+        assert_eq!(bytes, arrived * size);
+        assert_eq!(report["settings"]["mode"], "copy");
+        match report["settings"]["rate"].as_f64() {
+            // Nothing on the way overflows.
+            Some(rate) => {
+                assert_eq!((sent, report["failed"].to_string()), (arrived, "{}".into()));
+                let most = rate * 0.25 + 1.0;
+                assert!((1.0..=most).contains(&(sent as f64)), "{sent}");
+            }
+            None => assert!(arrived > 0 && arrived <= sent, "{arrived} of {sent}"),
+        }
+    }
+    let large = packets("--size 1501");
+    let stderr = String::from_utf8_lossy(&large.stderr);
+    assert!(stderr.contains("at most 1500"), "{stderr}");
 }

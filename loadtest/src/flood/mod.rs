@@ -8,12 +8,9 @@ mod record;
 mod send;
 
 use std::{
-    cell::RefCell,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket},
     path::PathBuf,
     process::ExitCode,
-    rc::Rc,
-    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -22,12 +19,11 @@ use clap::Args;
 
 use self::{
     forge::{Forge, Recipe, Sources},
-    send::{Sender, Sent},
+    send::Sender,
 };
 use crate::{
-    options::{Common, duration, rate},
-    outcome::Failure,
-    report::{Better, Report, number},
+    options::{Common, duration, harmless, rate},
+    report::Report,
     run::Run,
 };
 
@@ -98,7 +94,7 @@ pub fn run(args: &FloodArgs) -> Result<ExitCode> {
         crate::say::complain!("{} {many} with a HELLO recorded", recorded.len());
     }
     let place = args.common.prepare(&args.target)?;
-    let target = args.check(place.target)?;
+    let target = harmless(place.target, args.allow_public)?;
     let own = own_address(target)?;
     let recipe = args.recipe(target, recorded, own)?;
     let sender = Sender::open(*target.ip())?;
@@ -106,55 +102,18 @@ pub fn run(args: &FloodArgs) -> Result<ExitCode> {
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).context("the kernel gives no random bytes")?;
     let forge = Forge::new(recipe, u64::from_ne_bytes(seed));
-    let counts = sender.start(forge, args.rate, run.begin, run.length, run.stop_flag())?;
-    let seen = counts.clone();
-    let before = RefCell::new(0);
-    let line = move || {
-        let sent = seen.sent.load(Ordering::Relaxed);
-        let recent = sent - before.replace(sent);
-        format!("{} packets/s", number(recent as f64))
-    };
-    let sent = run.block_on(line, wait(&run, &counts))?;
+    let sending = sender.start(forge, args.rate, run.begin, run.length, run.stop_flag())?;
+    let sent = run.block_on(sending.line(), sending.ended(&run))?;
     let mut report = Report::new("flood", &args.target, args.common.place_name(), &run)
         .with("kind", args.kind.word())
         .with("rate", args.rate);
     if let Some(source) = &args.source {
         report = report.with("source", source.to_string());
     }
-    sent.tell(&mut report, args.rate);
+    sent.tell(&mut report, Some(args.rate));
     report.drops(&place.watch);
     report.print(args.common.output);
     Ok(run.exit_code())
-}
-
-/// Until the sending thread has ended.
-async fn wait(run: &Rc<Run>, counts: &Sent) -> Result<Sent> {
-    run.over().await;
-    while !counts.ended.load(Ordering::Acquire) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Ok(counts.clone())
-}
-
-impl Sent {
-    fn tell(&self, report: &mut Report, asked: f64) {
-        report.succeeded = self.sent.load(Ordering::Relaxed);
-        let unsent = self.unsent.load(Ordering::Relaxed);
-        if unsent > 0 {
-            report.failed.insert(Failure::Other.word().into(), unsent);
-            report
-                .notes
-                .push("other: the kernel took these packets not; its queues were full".into());
-        }
-        let rate = report.succeeded as f64 / report.seconds.max(f64::EPSILON);
-        report.figure("packets per second", "1/s", rate, Better::Higher);
-        if rate < asked * 0.99 && !report.interrupted {
-            report.notes.push(format!(
-                "{} packets/s were asked for: this host sends no more by one thread",
-                number(asked)
-            ));
-        }
-    }
 }
 
 impl FloodArgs {
@@ -183,25 +142,6 @@ impl FloodArgs {
             );
         }
         Ok(Some(recorded))
-    }
-
-    fn check(&self, target: SocketAddr) -> Result<SocketAddrV4> {
-        let SocketAddr::V4(target) = target else {
-            bail!("{target}: floods are IPv4 so far");
-        };
-        let ip = target.ip();
-        // RFC 2544: for benchmarks.
-        let benchmark = matches!(ip.octets(), [198, 18 | 19, ..]);
-        // RFC 6598: behind the NAT of a provider, used for pods.
-        let shared = matches!(ip.octets(), [100, 64..=127, ..]);
-        let closed =
-            ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation();
-        if !(self.allow_public || closed || benchmark || shared) {
-            bail!(
-                "{ip} is a public address; with the consent of whoever runs it, say --allow-public"
-            );
-        }
-        Ok(target)
     }
 
     fn recipe(

@@ -1,26 +1,16 @@
 //! SYNs with a HELLO, as they crossed a wire: from a capture file, or from all interfaces of a network
 //! namespace.
 
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use rustix::{
-    io::Errno,
-    net::{
-        AddressFamily, RecvFlags, SocketFlags, SocketType, eth, recv, socket_with,
-        sockopt::{Timeout, set_socket_timeout},
-    },
-};
 
 use super::forge::hello_of;
-use crate::netns::{self, Home};
+use crate::{
+    netns::{self, Home},
+    tap,
+};
 
-/// More than any frame without offloads.
-const FRAME: usize = 65_536;
 /// Ethernet header, and its type for IPv4.
 const LINK: usize = 14;
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -76,36 +66,16 @@ fn read(file: &[u8]) -> Result<Vec<Vec<u8>>> {
 pub fn from_wire(name: &str, count: usize, limit: Duration) -> Result<Vec<Vec<u8>>> {
     Home::here()?.run(|| {
         netns::enter(name)?;
-        let socket = socket_with(
-            AddressFamily::PACKET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC,
-            Some(eth::ALL),
-        )
-        .context("cannot record packets (needs root or CAP_NET_RAW)")?;
-        let (end, mut packets) = (Instant::now() + limit, Vec::<Vec<u8>>::new());
-        let mut frame = vec![0; FRAME];
-        while packets.len() < count {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            // Zero would wait for ever.
-            let left = left.max(Duration::from_millis(1));
-            set_socket_timeout(&socket, Timeout::Recv, Some(left))?;
-            let length = match recv(&socket, frame.as_mut_slice(), RecvFlags::empty()) {
-                Ok((length, _)) => length,
-                Err(Errno::AGAIN | Errno::INTR) => continue,
-                Err(e) => return Err(e).context("cannot record packets"),
-            };
-            let frame = &frame[..length];
+        let mut packets = Vec::<Vec<u8>>::new();
+        tap::watch(limit, |frame| {
             if frame.get(12..LINK) == Some(&IPV4)
                 && let Some(packet) = signed_syn(frame, LINK)
                 && !packets.iter().any(|known| same(known, &packet))
             {
                 packets.push(packet);
             }
-        }
+            packets.len() >= count
+        })?;
         Ok(packets)
     })
 }

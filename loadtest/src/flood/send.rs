@@ -3,13 +3,8 @@
 use std::{
     io::IoSlice,
     net::Ipv4Addr,
-    num::NonZeroU64,
     os::fd::OwnedFd,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
+    sync::{Arc, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
@@ -24,22 +19,15 @@ use rustix::{
 };
 
 use super::forge::Forge;
+use crate::{
+    pace::Batches,
+    sending::{Counts, Sending},
+};
 
 /// Packets of one call.
 const BATCH: usize = 64;
-/// The longest sleep, so that a stop is seen soon.
-const NAP: Duration = Duration::from_millis(20);
-
-/// What was sent so far.
-#[derive(Clone, Debug, Default)]
-pub struct Sent {
-    /// Packets that the kernel took.
-    pub sent: Arc<AtomicU64>,
-    /// Packets that it refused.
-    pub unsent: Arc<AtomicU64>,
-    /// Whether no more come.
-    pub ended: Arc<AtomicBool>,
-}
+/// The shortest rest: at high rates one packet a call would cost too much.
+const REST: Duration = Duration::from_millis(1);
 
 /// A raw socket and where it sends to.
 pub struct Sender {
@@ -80,51 +68,21 @@ impl Sender {
         begin: Instant,
         length: Duration,
         stop: Arc<AtomicBool>,
-    ) -> Result<Sent> {
-        let counts = Sent::default();
-        let own = counts.clone();
-        thread::Builder::new()
-            .name("flood".into())
-            .spawn(move || {
-                let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
-                self.send(forge, rate, begin, length, &stop, &own);
-                own.ended.store(true, Ordering::Release);
-            })
-            .context("cannot start a thread")?;
-        Ok(counts)
+    ) -> Result<Sending> {
+        let pace = Batches::new(Some(rate), BATCH as u64, REST);
+        Sending::start("flood", move |counts| {
+            self.send(forge, pace.keep(begin, length, stop), counts);
+            Ok(())
+        })
     }
 
-    fn send(
-        &self,
-        mut forge: Forge,
-        rate: f64,
-        begin: Instant,
-        length: Duration,
-        stop: &AtomicBool,
-        counts: &Sent,
-    ) {
+    fn send(&self, mut forge: Forge, due: impl Iterator<Item = u64>, counts: &Counts) {
         let mut packets = vec![Vec::new(); BATCH];
-        let mut done = 0u64;
-        while !stop.load(Ordering::Relaxed) {
-            let age = begin.elapsed();
-            if age >= length {
-                return;
-            }
-            let due = (age.as_secs_f64() * rate) as u64;
-            let count = due.saturating_sub(done).min(BATCH as u64);
-            if count == 0 {
-                let next = Duration::from_secs_f64(((done + 1) as f64 / rate).min(1e9));
-                // At high rates one packet a call would cost too much: a millisecond's worth.
-                let pause = next.saturating_sub(age).max(Duration::from_millis(1));
-                thread::sleep(pause.min(NAP));
-                continue;
-            }
+        for count in due {
             let batch = &mut packets[..count as usize];
             batch.iter_mut().for_each(|packet| forge.next(packet));
             let sent = self.send_batch(batch);
-            counts.sent.fetch_add(sent, Ordering::Relaxed);
-            counts.unsent.fetch_add(count - sent, Ordering::Relaxed);
-            done += count;
+            counts.add(sent, count - sent);
         }
     }
 
