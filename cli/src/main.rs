@@ -2,6 +2,7 @@
 //! configuration folder, and builds the demo; it enforces nothing itself.
 
 mod admin;
+mod capture;
 mod demo;
 mod explain;
 mod oracle;
@@ -33,6 +34,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Which rule decides a connection, at both ends, without sending a packet
     Explain(explain::ExplainArgs),
+    /// The packets of a gateway, with verdict and both identities, as a file for Wireshark (root)
+    Capture(capture::CaptureArgs),
     /// What the files of a configuration folder say, without a running gateway
     #[command(subcommand)]
     Policy(policy_check::PolicyCommand),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Demo(command) => demo::run(&command),
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Capture(args) => capture::run(&args),
         Command::Policy(command) => return policy_check::run(&command),
         Command::DemoServer(args) => demo::server::run(&args),
     };

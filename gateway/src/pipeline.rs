@@ -10,7 +10,10 @@ use identity::{Mono, Now};
 use tokio::sync::mpsc;
 use wire::{ethernet, ip, udp};
 
-use crate::queue::{Action, Packet, Pipeline};
+use crate::{
+    capture::{Running, Tap},
+    queue::{Action, Packet, Pipeline},
+};
 
 /// How often the flow tables are swept.
 const SWEEP: std::time::Duration = std::time::Duration::from_millis(250);
@@ -22,6 +25,8 @@ pub struct Shared {
     pub dataplane: Dataplane,
     /// What packets are judged by.
     pub snapshot: ArcSwap<Snapshot>,
+    /// Where packets can be looked at.
+    pub tap: Tap,
 }
 
 /// The counts of one queue, copied between two rounds, so that they always balance.
@@ -52,6 +57,9 @@ pub struct Worker {
     lost_events: u64,
     published: Published,
     swept: Mono,
+    /// The capture that runs, and the memory for the frame as it came.
+    capture: Option<Arc<Running>>,
+    before: Vec<u8>,
 }
 
 /// Which port is on which side.
@@ -101,6 +109,8 @@ impl Worker {
             lost_events: 0,
             published: Published::default(),
             swept: Mono::default(),
+            capture: None,
+            before: Vec::new(),
         }
     }
 
@@ -116,6 +126,18 @@ impl Worker {
             (Ports::Two, _) => Side::Wan,
             (Ports::One, _) if is_tunnel(frame, &self.snapshot) => Side::Wan,
             (Ports::One, _) => Side::Lan,
+        }
+    }
+
+    /// Whether packets of this round are looked at.
+    fn look(&mut self) {
+        let running = self.shared.tap.load();
+        if running.is_some() || self.capture.is_some() {
+            self.capture.clone_from(&running);
+            match running.is_some() {
+                true => drop(self.cx.witness.get_or_insert_default()),
+                false => self.cx.witness = None,
+            }
         }
     }
 
@@ -144,6 +166,7 @@ impl Pipeline for Worker {
         self.now = now;
         self.snapshot = self.shared.snapshot.load_full();
         self.answers.iter_mut().for_each(Vec::clear);
+        self.look();
         if self.cx.queue() == 0 && now.mono.since(self.swept) >= SWEEP {
             self.swept = now.mono;
             self.shared.dataplane.handle_timeout(now);
@@ -153,6 +176,11 @@ impl Pipeline for Worker {
     fn process(&mut self, port: usize, packet: &mut Packet<'_>) -> Action {
         let (start, end) = (packet.start, packet.end);
         let side = self.side(port, packet.buffer.get(start..end).unwrap_or_default());
+        if self.capture.is_some() {
+            let frame = packet.buffer.get(start..end).unwrap_or_default();
+            self.before.clear();
+            self.before.extend_from_slice(frame);
+        }
         let Some(mut frame) = Frame::new(packet.buffer, start..end) else {
             debug_assert!(false, "a packet outside its memory");
             return Action::Done;
@@ -161,6 +189,17 @@ impl Pipeline for Worker {
             self.shared
                 .dataplane
                 .process(&mut self.cx, side, &mut frame, &self.snapshot, self.now);
+        if let (Some(capture), Some(witness)) = (&self.capture, &self.cx.witness) {
+            let images = (&self.before[..], frame.packet());
+            capture.take(
+                side,
+                images,
+                disposition,
+                witness,
+                &self.snapshot,
+                self.now.mono,
+            );
+        }
         let range = frame.range();
         (packet.start, packet.end) = (range.start, range.end);
         match disposition {

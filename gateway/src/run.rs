@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use observe::{AdminSocket, serve_http};
+use observe::{AdminSocket, AuditLog, serve_http};
 use quic::renew;
 use serde_json::{Value, json};
 use sources::FolderSource;
@@ -21,6 +21,7 @@ use tokio::{
 use tracing::{error, info};
 
 use crate::{
+    capture::Capturer,
     clock::Clock,
     config::Config,
     hub::{Hub, HubParts, view::Observer},
@@ -126,6 +127,12 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         name: format!("{}/{}", config.cluster, config.name),
         folder: config.source.folder.clone(),
         view: hub.view(),
+        capturer: Capturer {
+            shared: Arc::clone(&shared),
+            gateway: format!("{}/{}", config.cluster, config.name),
+            interfaces: [config.lan.interface.clone(), config.wan.interface.clone()],
+            audit: AuditLog::new(&config.state_dir),
+        },
         shared,
         queues: published,
         interfaces,

@@ -27,6 +27,7 @@ use sources::World;
 use tokio::sync::mpsc;
 
 use crate::{
+    capture::Tap,
     clock::Clock,
     config::Config,
     hub::steering,
@@ -122,6 +123,7 @@ pub fn data_plane(domain: &TrustDomain) -> anyhow::Result<Arc<Shared>> {
     Ok(Arc::new(Shared {
         dataplane: Dataplane::new(&Limits::default(), &key(), &cache),
         snapshot: ArcSwap::from_pointee(Snapshot::closed(domain.clone())),
+        tap: Tap::default(),
     }))
 }
 

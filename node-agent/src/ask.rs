@@ -1,6 +1,6 @@
 //! Questions of the admin socket and of HTTP to the control loop, which alone knows the answers.
 
-use observe::{Observed, Request};
+use observe::{Caller, Observed, Reply as Said, Request};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -45,8 +45,9 @@ impl Asker {
 }
 
 impl Observed for Asker {
-    async fn answer(&self, request: Request) -> Result<Value, String> {
-        self.ask(|reply| Ask::Request(request, reply)).await?
+    async fn answer(&self, request: Request, _: Caller) -> Result<Said, String> {
+        let answer = self.ask(|reply| Ask::Request(request, reply)).await?;
+        answer.map(Said::Once)
     }
 
     async fn metrics(&self) -> String {

@@ -1,4 +1,5 @@
-//! The admin socket: one JSON request per line, one JSON reply per line.
+//! The admin socket: one JSON request per line, one JSON reply per line; or, to a request whose reply goes on, lines
+//! until the caller leaves.
 //!
 //! The socket's mode is 0600 in a directory of mode 0700: who can open it is root or the process's own
 //! user, and is not asked for more.
@@ -11,14 +12,18 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{UnixListener, UnixStream},
+    net::{
+        UnixListener, UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::mpsc,
     time::timeout,
 };
 
-use crate::{Observed, connections};
+use crate::{Caller, Observed, Reply, connections};
 
 /// The longest request in bytes.
 const MAX_LINE: u64 = 64 * 1024;
@@ -69,6 +74,11 @@ impl Drop for AdminSocket {
 }
 
 async fn converse(stream: UnixStream, observed: Arc<impl Observed>) -> io::Result<()> {
+    let credentials = stream.peer_cred()?;
+    let by = Caller {
+        uid: credentials.uid(),
+        pid: credentials.pid(),
+    };
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
@@ -81,39 +91,74 @@ async fn converse(stream: UnixStream, observed: Arc<impl Observed>) -> io::Resul
         }
         let whole = line.ends_with(b"\n") || (read as u64) < MAX_LINE;
         let reply = match whole {
-            true => reply(&line, &*observed).await,
-            false => json!({"error": format!("a request is at most {MAX_LINE} bytes")}),
+            true => reply(&line, by, &*observed).await,
+            false => Err(format!("a request is at most {MAX_LINE} bytes")),
         };
-        let mut bytes = reply.to_string().into_bytes();
-        bytes.push(b'\n');
-        writer.write_all(&bytes).await?;
+        match reply.unwrap_or_else(|error| Reply::Once(json!({ "error": error }))) {
+            Reply::Once(value) => say(&mut writer, &format!("{value}\n")).await?,
+            Reply::Lines(lines) => return follow(lines, reader, writer).await,
+        }
         if !whole {
             return Ok(());
         }
     }
 }
 
-async fn reply(line: &[u8], observed: &impl Observed) -> Value {
-    let result = match serde_json::from_slice(line) {
-        Ok(request) => observed.answer(request).await,
+async fn reply(line: &[u8], by: Caller, observed: &impl Observed) -> Result<Reply, String> {
+    match serde_json::from_slice(line) {
+        Ok(request) => observed.answer(request, by).await,
         Err(e) => Err(format!("not a request: {e}")),
-    };
-    result.unwrap_or_else(|error| json!({ "error": error }))
+    }
+}
+
+/// Says all lines. Whatever the caller sends meanwhile ends it, as its leaving does.
+async fn follow(
+    mut lines: mpsc::Receiver<String>,
+    mut reader: BufReader<OwnedReadHalf>,
+    mut writer: OwnedWriteHalf,
+) -> io::Result<()> {
+    let mut byte = [0];
+    loop {
+        tokio::select! {
+            _ = reader.read(&mut byte) => return Ok(()),
+            line = lines.recv() => match line {
+                Some(line) => say(&mut writer, &line).await?,
+                None => return Ok(()),
+            },
+        }
+    }
+}
+
+/// A caller that does not read is left.
+async fn say(writer: &mut OwnedWriteHalf, line: &str) -> io::Result<()> {
+    timeout(PATIENCE, writer.write_all(line.as_bytes())).await?
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::Value;
+
     use super::*;
     use crate::Request;
 
     struct Echo;
 
     impl Observed for Echo {
-        async fn answer(&self, request: Request) -> Result<Value, String> {
+        async fn answer(&self, request: Request, by: Caller) -> Result<Reply, String> {
             match request {
                 Request::Flows {} => Err("no flows here".into()),
-                other => Ok(json!({"asked": format!("{other:?}")})),
+                Request::Capture(_) => {
+                    let (sender, receiver) = mpsc::channel(1);
+                    tokio::spawn(async move {
+                        let mut number = 0;
+                        while sender.send(format!("{number}\n")).await.is_ok() {
+                            number += 1;
+                        }
+                    });
+                    Ok(Reply::Lines(receiver))
+                }
+                other => Ok(Reply::Once(json!({"asked": format!("{other:?} {by:?}")}))),
             }
         }
         async fn metrics(&self) -> String {
@@ -159,6 +204,29 @@ mod tests {
             "{replies:?}"
         );
         assert!(replies[3]["asked"].as_str().unwrap().contains("Tcp"));
+    }
+
+    #[tokio::test]
+    async fn lines_go_on_until_the_caller_leaves() {
+        let (mut client, server) = UnixStream::pair().unwrap();
+        let server = tokio::spawn(converse(server, Arc::new(Echo)));
+        client.write_all(b"{\"op\":\"capture\"}\n").await.unwrap();
+        let mut lines = BufReader::new(&mut client).lines();
+        for number in 0..1000 {
+            assert_eq!(lines.next_line().await.unwrap(), Some(number.to_string()));
+        }
+        assert!(!server.is_finished());
+        drop(client);
+        // Whether it is the reading or the writing that notices.
+        let _ = server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_what_the_kernel_says() {
+        let replies = talk(b"{\"op\":\"status\"}\n").await;
+        let asked = replies[0]["asked"].as_str().unwrap();
+        let own = format!("pid: Some({})", std::process::id());
+        assert!(asked.contains(&own), "{asked}");
     }
 
     #[tokio::test]

@@ -92,15 +92,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::net::SocketAddr;
 
-    use serde_json::Value;
-
     use super::*;
-    use crate::Request;
+    use crate::{Caller, Reply, Request};
 
     struct Half;
 
     impl Observed for Half {
-        async fn answer(&self, _: Request) -> Result<Value, String> {
+        async fn answer(&self, _: Request, _: Caller) -> Result<Reply, String> {
             Err("not asked here".into())
         }
         async fn metrics(&self) -> String {

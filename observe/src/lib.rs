@@ -2,22 +2,38 @@
 //! `/healthz` and `/readyz`, and the log. It knows how to ask and to say, and nothing of what is said.
 
 mod admin;
+mod audit;
 mod connections;
 mod http;
 mod log;
 mod request;
 
 use serde_json::Value;
+use tokio::sync::mpsc;
 
 pub use admin::AdminSocket;
+pub use audit::AuditLog;
 pub use http::serve as serve_http;
 pub use log::init as init_log;
-pub use request::{Protocol, Request};
+pub use request::{Caller, CaptureRequest, CaptureView, Protocol, Request};
+
+/// What is said to a request.
+#[derive(Debug)]
+pub enum Reply {
+    /// One line.
+    Once(Value),
+    /// Lines, each with its end, until the caller leaves or they are over.
+    Lines(mpsc::Receiver<String>),
+}
 
 /// A process that can be asked. All questions may come at once.
 pub trait Observed: Send + Sync + 'static {
-    /// The reply to `request`, or why there is none.
-    fn answer(&self, request: Request) -> impl Future<Output = Result<Value, String>> + Send;
+    /// The reply to what `by` asks, or why there is none.
+    fn answer(
+        &self,
+        request: Request,
+        by: Caller,
+    ) -> impl Future<Output = Result<Reply, String>> + Send;
 
     /// All metrics in Prometheus' text form.
     fn metrics(&self) -> impl Future<Output = String> + Send;

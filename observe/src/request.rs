@@ -1,6 +1,6 @@
 //! What can be asked at the admin socket.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// One line of JSON, such as `{"op":"status"}`. An unknown field is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -24,6 +24,56 @@ pub enum Request {
         #[serde(default)]
         protocol: Protocol,
     },
+    /// Shows packets until the caller leaves. Root only.
+    Capture(CaptureRequest),
+}
+
+/// Which packets are shown.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptureRequest {
+    /// Only those from and to this peer.
+    #[serde(default)]
+    pub peer: Option<String>,
+    /// Only those of which an end fits this selector.
+    #[serde(default)]
+    pub identity: Option<String>,
+    /// In clear or as they are between gateways; both when it is left out.
+    #[serde(default)]
+    pub view: Option<CaptureView>,
+    /// The most packets in a second; more are counted.
+    #[serde(default = "rate")]
+    pub rate: u32,
+    /// The most bytes of a packet.
+    #[serde(default = "snaplen")]
+    pub snaplen: u32,
+}
+
+/// A form of packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureView {
+    /// In clear.
+    Plain,
+    /// As they are between gateways.
+    Sealed,
+}
+
+fn rate() -> u32 {
+    5_000
+}
+
+fn snaplen() -> u32 {
+    65_535
+}
+
+/// Who asks: what the kernel says of the other end of the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its effective user.
+    pub uid: u32,
+    /// Its process, where it is known.
+    pub pid: Option<i32>,
 }
 
 /// A protocol with ports, and its number in IP headers.
@@ -66,6 +116,14 @@ mod tests {
         assert_eq!(explain(""), Some(6));
         assert_eq!(explain(r#","protocol":"sctp""#), Some(132));
         assert_eq!(explain(r#","protocol":"icmp""#), None);
+        let capture = |text: &str| match read(text) {
+            Ok(Request::Capture(capture)) => Some((capture.rate, capture.view)),
+            _ => None,
+        };
+        assert_eq!(capture(r#"{"op":"capture"}"#), Some((5_000, None)));
+        let sealed = r#"{"op":"capture","view":"sealed","peer":"west","rate":7}"#;
+        assert_eq!(capture(sealed), Some((7, Some(CaptureView::Sealed))));
+        assert_eq!(capture(r#"{"op":"capture","peers":"west"}"#), None);
         for wrong in [r#"{"op":"stop"}"#, r#"{"op":"flows","x":1}"#, "[]", ""] {
             assert!(read(wrong).is_err(), "{wrong}");
         }

@@ -100,6 +100,14 @@ impl Running {
         all
     }
 
+    /// Name and state directory of every gateway.
+    pub fn gateways(&self) -> Vec<(String, PathBuf)> {
+        let clusters = self.plan.clusters.iter();
+        clusters
+            .map(|cluster| (cluster.gateway_role(), self.state.gateway(cluster)))
+            .collect()
+    }
+
     /// Name and state directory of the agent that serves a pod.
     pub fn agent_beside(&self, end: &End) -> Result<(String, PathBuf)> {
         let cluster = self.cluster_of(end)?;

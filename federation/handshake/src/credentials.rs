@@ -189,6 +189,11 @@ impl Verifier {
         self.checks
     }
 
+    /// What the credential of that hash says, if it was believed once: it may have expired since.
+    pub(crate) fn remembered(&self, hash: &CredentialHash) -> Option<Arc<Claims>> {
+        Some(self.cache.lookup(hash)?.claims)
+    }
+
     /// The credential `bytes`, which its message names by `hash`, issued by `issuer`
     /// (the owner of the address that sent it) and sent here by `upstream`.
     ///

@@ -82,6 +82,9 @@ pub(crate) fn refuse(
             // The far gateway takes nothing from us but from our pods: the destination speaks.
             let from = |packet: &Packet<'_>| Some(packet.dst());
             answer(frame.packet(), refusal.answer, from).is_some_and(|bytes| {
+                if let Some(witness) = &mut cx.witness {
+                    witness.answer.extend_from_slice(&bytes);
+                }
                 frame.replace(&bytes)
                     && link::encapsulate(frame, peer, cx.queue(), snapshot).is_ok()
             })

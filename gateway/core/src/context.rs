@@ -7,7 +7,7 @@ use identity::Mono;
 use policy::{DropReason, RuleRef};
 use wire::flow::FlowKey;
 
-use crate::{account::Totals, snapshot::Side, track::Sender};
+use crate::{account::Totals, snapshot::Side, track::Sender, witness::Witness};
 
 /// Events that are kept for a caller that does not poll.
 const MAX_EVENTS: usize = 1024;
@@ -52,6 +52,8 @@ pub struct Context {
     queue: usize,
     /// What became of the packets of this queue.
     pub totals: Totals,
+    /// What was understood of the last packet; `None` while nobody looks at packets.
+    pub witness: Option<Box<Witness>>,
     events: VecDeque<Event>,
     lost_events: u64,
     refusals: Bucket,
@@ -70,6 +72,7 @@ impl Context {
         Self {
             queue,
             totals: Totals::default(),
+            witness: None,
             events: VecDeque::new(),
             lost_events: 0,
             refusals: Bucket::new(REFUSALS_PER_SECOND, REFUSALS_PER_SECOND),
@@ -114,6 +117,9 @@ impl Context {
         rule: Option<RuleRef>,
         now: Mono,
     ) {
+        if let Some(witness) = &mut self.witness {
+            witness.rule.clone_from(&rule);
+        }
         match self.refusals.take(now) {
             true => self.event(Event::Refused { key, reason, rule }),
             false => self.untold += 1,

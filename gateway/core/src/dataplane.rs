@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use handshake::{
     credentials::CredentialCache,
-    transit::{Origin, Passed, Refused},
+    transit::{Origin, Party, Passed, Refused},
 };
 use identity::{
     Now,
@@ -66,6 +66,9 @@ impl Dataplane {
         now: Now,
     ) -> Disposition {
         cx.totals.received += 1;
+        if let Some(witness) = &mut cx.witness {
+            witness.begin();
+        }
         let disposition = match ingress {
             Side::Lan => self.lan_ingress(cx, frame, snapshot, now),
             Side::Wan => self.wan_ingress(cx, frame, snapshot, now),
@@ -126,6 +129,7 @@ impl Dataplane {
         let inner = Inner::parse(frame.packet())?;
         frame.truncate(inner.length);
         let (_, peer) = snapshot.peer_of(inner.dst).ok_or(DropReason::NoRoute)?;
+        self.look(cx, frame, &inner, peer, snapshot, false);
         check_nesting(&inner, snapshot)?;
         if peer.outbound.is_empty() {
             return Err(DropReason::NoTunnel.into());
@@ -134,7 +138,9 @@ impl Dataplane {
             cx.event(Event::Unresolved(Side::Wan, address));
         }
         peer.next_hop.map_err(DropReason::from)?;
-        self.judge(cx, frame, &inner, Origin::Own, peer, snapshot, now)?;
+        let judged = self.judge(cx, frame, &inner, Origin::Own, peer, snapshot, now);
+        self.look(cx, frame, &inner, peer, snapshot, judged.is_ok());
+        judged?;
         route(frame, &inner, peer)?;
         link::encapsulate(frame, peer, cx.queue(), snapshot)?;
         Ok(())
@@ -168,8 +174,13 @@ impl Dataplane {
         snapshot: &Snapshot,
         now: Now,
     ) -> Result<(), Refusal> {
+        if let Some(witness) = &mut cx.witness {
+            witness.peer = Some(peer.trust_domain.clone());
+            witness.opened.extend_from_slice(frame.packet());
+        }
         let inner = Inner::parse(frame.packet())?;
         frame.truncate(inner.length);
+        self.look(cx, frame, &inner, peer, snapshot, false);
         if snapshot.owners.owner(inner.dst) != Some(Owner::Own) {
             return Err(DropReason::TunnelInnerAddress.into());
         }
@@ -191,10 +202,39 @@ impl Dataplane {
         }
         let next_hop = next_hop.map_err(DropReason::from)?;
         let origin = Origin::Peer(&peer.trust_domain);
-        self.judge(cx, frame, &inner, origin, peer, snapshot, now)?;
+        let judged = self.judge(cx, frame, &inner, origin, peer, snapshot, now);
+        self.look(cx, frame, &inner, peer, snapshot, judged.is_ok());
+        judged?;
         route(frame, &inner, peer)?;
         link::put_ethernet(frame, &snapshot.lan, next_hop)?;
         Ok(())
+    }
+
+    /// Tells the witness, if there is one, whose packet this is: before it is judged, because a flow may end
+    /// with it, and after, because a flow may begin with it when it is `accepted`.
+    fn look(
+        &self,
+        cx: &mut Context,
+        frame: &Frame<'_>,
+        inner: &Inner,
+        peer: &Peer,
+        snapshot: &Snapshot,
+        accepted: bool,
+    ) {
+        let Some(witness) = &mut cx.witness else {
+            return;
+        };
+        witness.peer = Some(peer.trust_domain.clone());
+        let (key, opens) = match inner.kind {
+            Kind::Tcp(key, facts) => (key, facts.flags.syn()),
+            // Whoever tells of an error has no identity; it concerns the ends of what it quotes.
+            Kind::IcmpError(error) => (error.about.reversed(), false),
+            Kind::Other => return,
+        };
+        witness.key = Some(key);
+        let parties = self.flows.parties(&key, frame.packet(), opens, accepted);
+        witness.identify(parties);
+        witness.identify(Party::listed(&key, &snapshot.transit));
     }
 
     /// Whether the inner packet in `frame` may go on. It may be rewritten at its own length.
@@ -332,6 +372,9 @@ impl Dataplane {
             .decide_again(key, &snapshot.transit)
             .map_err(|(key, refused)| {
                 let Refused { reason, rule, .. } = refused;
+                if let Some(witness) = &mut cx.witness {
+                    witness.rule.clone_from(&rule);
+                }
                 cx.event(Event::Cut { key, reason, rule });
                 Refusal {
                     reason,

@@ -11,7 +11,7 @@ use handshake::{
     half_open::HalfOpen,
     hash::Seed,
     replay::{NONCE_LIFE, ReplayCache},
-    transit::{Origin, Passed, Refused, Transit, TransitSnapshot},
+    transit::{Origin, Parties, Party, Passed, Refused, Transit, TransitSnapshot},
 };
 use identity::{
     Mono, Now,
@@ -314,6 +314,32 @@ impl Flows {
             Some(seq) if flow.track.in_flight(sender, seq) => Found::Fits,
             _ => Found::OutOfWindow,
         }
+    }
+
+    /// The ends of `packet`, which `key` is read from, as far as they are known. A SYN or SYN-ACK (`opens`)
+    /// belongs to a flow only once it was accepted.
+    #[must_use]
+    pub fn parties(&self, key: &FlowKey, packet: &[u8], opens: bool, accepted: bool) -> Parties {
+        let hash = self.hasher.hash(key);
+        let of_flow = |(flow, sender): (&mut Flow, Sender)| {
+            let [initiator, responder] =
+                [&flow.initiator, &flow.responder].map(|c| Some(Party::of_flow(c.clone())));
+            match sender {
+                Sender::Initiator => [initiator, responder],
+                Sender::Responder => [responder, initiator],
+            }
+        };
+        let established = match opens {
+            true => None,
+            false => self.table(hash).find(hash, key).map(of_flow),
+        };
+        if let Some(parties) = established {
+            return parties;
+        }
+        let transit = &self.handshake(hash).transit;
+        let [sender, receiver] = transit.parties(key);
+        let sender = sender.filter(|_| accepted || !opens);
+        [sender.or_else(|| transit.presented(packet)), receiver]
     }
 
     /// Forgets what is too old, a part of the table at a time. Call it a few times a second.

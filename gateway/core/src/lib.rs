@@ -27,6 +27,7 @@ pub mod snapshot;
 #[cfg(test)]
 mod testing;
 pub mod track;
+pub mod witness;
 
 pub use account::Totals;
 pub use cache::SharedCache;
@@ -36,3 +37,4 @@ pub use dataplane::{Dataplane, Disposition};
 pub use flows::Limits;
 pub use frame::Frame;
 pub use snapshot::{Side, Snapshot};
+pub use witness::Witness;

@@ -184,12 +184,17 @@ impl Hub {
             let connected = self.nodes.is_connected(&entry.node);
             (entry.node.clone(), connected, entry.addresses.len())
         });
+        let world = Arc::clone(&self.world.borrow());
+        let clusters = world.federation.clusters.iter();
         self.view.store(Arc::new(View {
             peering: Some(peering),
             nodes: nodes.collect(),
             transit: self.control.transit().cloned(),
             unready: self.unready(),
             problems,
+            clusters: clusters
+                .map(|cluster| (cluster.name.clone(), cluster.trust_domain.clone()))
+                .collect(),
         }));
     }
 }

@@ -1,18 +1,22 @@
 //! What people and programs see of the gateway: a picture that the hub renews, read by others.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use gateway_core::{FlowView, Totals, track::Sender};
 use handshake::transit::TransitSnapshot;
+use identity::TrustDomain;
 use metrics_exporter_prometheus::PrometheusHandle;
-use observe::{Observed, Protocol, Request};
+use observe::{Caller, Observed, Protocol, Reply, Request};
 use peering::peers::Status;
 use policy::{Peer, Query, model::Direction};
 use serde_json::{Map, Value, json};
 use sources::World;
 
-use crate::pipeline::{Published, Shared};
+use crate::{
+    capture::Capturer,
+    pipeline::{Published, Shared},
+};
 
 /// The most flows of one answer.
 const MAX_FLOWS: usize = 10_000;
@@ -30,6 +34,8 @@ pub struct View {
     pub unready: Vec<String>,
     /// What an operator has to put right.
     pub problems: Vec<String>,
+    /// What the clusters of the federation are called.
+    pub clusters: BTreeMap<String, TrustDomain>,
 }
 
 /// Answers for one gateway.
@@ -50,6 +56,8 @@ pub struct Observer {
     pub kernel: Box<dyn Fn() -> Value + Send + Sync>,
     /// Whether a queue thread ended.
     pub dead: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Shows packets.
+    pub capturer: Capturer,
     /// Where metrics are kept.
     pub recorder: PrometheusHandle,
 }
@@ -111,6 +119,7 @@ impl Observer {
             "flows": self.shared.dataplane.flows().established(),
             "half_open": self.shared.dataplane.flows().half_open(),
             "interfaces": self.interfaces,
+            "capture": self.capturer.status(),
             "problems": view.problems,
         })
     }
@@ -192,21 +201,27 @@ impl Observer {
 }
 
 impl Observed for Observer {
-    async fn answer(&self, request: Request) -> Result<Value, String> {
-        match request {
-            Request::Status {} => Ok(self.status()),
-            Request::Counters {} => Ok(self.counters()),
+    async fn answer(&self, request: Request, by: Caller) -> Result<Reply, String> {
+        let value = match request {
+            Request::Status {} => self.status(),
+            Request::Counters {} => self.counters(),
             Request::Flows {} => {
                 let flows = self.shared.dataplane.list(MAX_FLOWS);
-                Ok(flows.iter().map(flow).collect())
+                flows.iter().map(flow).collect()
             }
             Request::Explain {
                 from,
                 to,
                 port,
                 protocol,
-            } => self.explain(&from, &to, port, protocol),
-        }
+            } => self.explain(&from, &to, port, protocol)?,
+            Request::Capture(request) => {
+                let clusters = &self.view.load().clusters;
+                let lines = self.capturer.begin(&request, clusters, by)?;
+                return Ok(Reply::Lines(lines));
+            }
+        };
+        Ok(Reply::Once(value))
     }
 
     async fn metrics(&self) -> String {

@@ -66,6 +66,9 @@ impl Control {
                 (&from, &to),
                 (protocol.number(), port),
             ),
+            Request::Capture(_) => anyhow::bail!(
+                "an agent takes no packets from an interface: tcpdump sees all of them; captures are a gateway's"
+            ),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod address_reuse;
 mod attack;
+mod captured;
 mod counters;
 mod crash;
 mod edit;
@@ -127,6 +128,11 @@ pub const ALL: &[Fact] = &[
         name: "explained",
         title: "both ends name the rule that allows or denies a connection",
         look: explained::look,
+    },
+    Fact {
+        name: "captured",
+        title: "a gateway shows its packets with verdict and both identities, in a file that Wireshark reads",
+        look: captured::look,
     },
     Fact {
         name: "transfer",

@@ -4,6 +4,7 @@
 //! responder, whose enforcer lets nothing out before CONFIRM, has sent a segment without SYN.
 
 mod opening;
+mod parties;
 mod policies;
 mod snapshot;
 
@@ -16,6 +17,7 @@ use identity::{
 use policy::{DropReason, RuleRef};
 use wire::flow::FlowKey;
 
+pub use parties::{Parties, Party, Standing};
 pub use snapshot::TransitSnapshot;
 
 use crate::{

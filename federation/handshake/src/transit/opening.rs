@@ -27,9 +27,9 @@ use crate::{
 pub(super) struct Half {
     header: HelloHeader,
     proven: bool,
-    initiator: Arc<Claims>,
+    pub(super) initiator: Arc<Claims>,
     /// Known once a REPLY passed.
-    responder: Option<Arc<Claims>>,
+    pub(super) responder: Option<Arc<Claims>>,
     /// Of the snapshot that decided.
     epoch: u64,
 }
