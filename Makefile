@@ -11,7 +11,7 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build fuzz fuzz-smoke demo test bench throughput floods mutated fmt lint doc deny fences unit sim-long
+.PHONY: help setup build fuzz fuzz-smoke demo test bench beside floods mutated fmt lint doc deny fences unit sim-long
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +29,13 @@ demo: setup build ## two clusters on this machine: up, check every fact twice, d
 
 test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part needs root)
 
-bench: ## measurements of the parts, each beside bare cryptography: docs/benchmarks.md
+bench: ## all figures: the parts beside bare cryptography, then `make beside` (root): docs/benchmarks.md
 	scripts/bench
+	@$(MAKE) beside
 
-throughput: build ## two gateways beside plain routing (root): docs/benchmarks.md
-	scripts/throughput
+beside: ## two gateways beside wireguard-go and plain routing (root, Go): docs/benchmarks.md
+	$(CARGO) build --locked --release -p landbridge-gateway -p landbridge-agent -p landbridge-cli -p landbridge-loadtest
+	scripts/beside
 
 fuzz-smoke: ## every fuzz target for 10 s (nightly compiler)
 	scripts/fuzz 10
