@@ -19,6 +19,9 @@ enum Command {
     Init(File),
     /// Run until SIGTERM or SIGINT
     Run(File),
+    /// Take the interfaces with nobody who judges: what is a gateway's is dropped until one runs. For the
+    /// time before it, as early at boot as packets can be routed
+    Close(File),
     /// What a gateway starts for itself: unmounts when it is told to
     #[command(name = unmounter::SUBCOMMAND, hide = true)]
     UnmountAtEnd {
@@ -58,6 +61,7 @@ fn carry_out(command: Command) -> anyhow::Result<()> {
             Ok(())
         }
         Command::Run(file) => run::run(Config::load(&file.config)?),
+        Command::Close(file) => run::close(Config::load(&file.config)?),
         Command::UnmountAtEnd { state } => unmounter::serve(&state),
     }
 }

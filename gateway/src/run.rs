@@ -64,6 +64,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     runtime.block_on(serve(prepared))
 }
 
+/// Takes the interfaces and leaves them so. What is the gateway's own is dropped until one runs and adopts
+/// them.
+///
+/// # Errors
+/// When it cannot, in words.
+pub fn close(config: Config) -> anyhow::Result<()> {
+    // As after a crash: the attachment outlives what made it, and its sockets do not.
+    drop(prepare(config)?);
+    info!("closed: nothing of a peer's is routed here until a gateway runs");
+    Ok(())
+}
+
 async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let mut signals = Signals::new()?;
     let Prepared {

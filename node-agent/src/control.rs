@@ -36,7 +36,7 @@ use crate::{
     snapshot,
 };
 
-pub use start::{lock_state, start};
+pub use start::{close, lock_state, start};
 
 /// How often the flow log is written and the packet thread is looked at.
 const TICK: Duration = Duration::from_millis(500);

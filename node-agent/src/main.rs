@@ -25,6 +25,13 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Puts the rules in force with nobody who judges: nothing new passes until an agent runs. For the
+    /// time before it, as early at boot as there are pods
+    Close {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Says whether this machine can run an agent, and what to do if it cannot
     Check,
 }
@@ -34,6 +41,7 @@ fn main() -> ExitCode {
     observe::init_log("info,notify=error");
     let done = match Arguments::parse().command {
         Command::Run { config } => run(&config),
+        Command::Close { config } => close(&config),
         Command::Check => check(),
     };
     match done {
@@ -77,6 +85,15 @@ async fn run(config: &std::path::Path) -> anyhow::Result<()> {
     // The socket's file goes when its task is gone.
     let _ = admin.await;
     ended
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn close(config: &std::path::Path) -> anyhow::Result<()> {
+    let config = Config::load(config)?;
+    let _lock = control::lock_state(&config.state_dir)?;
+    control::close(&config).await?;
+    tracing::info!("closed: no new connection of this node's pods until an agent runs");
+    Ok(())
 }
 
 fn check() -> anyhow::Result<()> {

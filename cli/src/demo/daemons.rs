@@ -191,6 +191,16 @@ pub fn start_agent(
     })
 }
 
+/// Closes what the process with this role will serve, for the time before it runs.
+pub fn close(state: &State, netns: &str, program: &Path, dir: &Path) -> Result<()> {
+    netns::inside(netns, || {
+        let mut command = Command::new(program);
+        command.args(["close", "--config"]).arg(config_file(dir));
+        netns::output(command.env(process::MARK, state.dir()))
+    })?;
+    Ok(())
+}
+
 /// Waits until all of `started` answer 200 at `/readyz`.
 ///
 /// # Errors

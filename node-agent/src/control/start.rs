@@ -16,8 +16,8 @@ use nix::fcntl::{Flock, FlockArg};
 use peering::member::AgentMember;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use sources::FolderSource;
-use tokio::sync::mpsc;
+use sources::{FolderSource, World};
+use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::Control;
@@ -29,13 +29,13 @@ use crate::{
     conntrack::Conntrack,
     handled::HandledCount,
     judge::{Judge, Touched},
-    links::{self, bridge_netfilter},
+    links::{self, Links, bridge_netfilter},
     local::LocalPods,
     packet_loop::PacketLoop,
     preflight,
     records::Records,
     rules::{
-        self, LinkName,
+        self, LinkName, RuleSet,
         apply::{Firewall, Tools, read_counters},
     },
     sender::Sender,
@@ -64,23 +64,24 @@ pub fn lock_state(directory: &Path) -> anyhow::Result<Flock<File>> {
     }
 }
 
-/// Puts the rules in force, takes over what an earlier agent left, and starts everything.
-///
-/// # Errors
-/// Why this node cannot be served. If rules were in force already, they stay.
-pub async fn start(
-    config: Config,
-    asks: mpsc::Receiver<Ask>,
-    recorder: PrometheusHandle,
-) -> anyhow::Result<Control> {
-    let clock = Clock::start();
+/// What the rules are made of.
+struct Ground {
+    uplink: LinkName,
+    world: watch::Receiver<Arc<World>>,
+    links: watch::Receiver<Links>,
+    local: LocalPods,
+    bridge_netfilter: Option<bool>,
+    rules: RuleSet,
+}
+
+/// Looks at the source and at this machine, and changes nothing.
+async fn look(config: &Config) -> anyhow::Result<Ground> {
     let uplink = LinkName::new(&config.uplink)?;
     let mut world = FolderSource::open(&config.source.folder, &config.cluster)?;
     let now_world = world.borrow_and_update().clone();
     for problem in &now_world.problems {
         warn!("{problem}");
     }
-    let table = Arc::new(policy::compile(&now_world.policies).context("compile the policies")?);
     let mut links = links::follow().await?;
     let local = LocalPods::find(
         &now_world,
@@ -92,12 +93,45 @@ pub async fn start(
     let rates = config.limits.rates();
     let rules = local.rules(&now_world, &uplink, rates, filtered.unwrap_or_default());
     check(&rules)?;
+    Ok(Ground {
+        uplink,
+        world,
+        links,
+        local,
+        bridge_netfilter: filtered,
+        rules,
+    })
+}
 
+/// Puts the rules in force and leaves them so: until an agent runs, nobody judges what they queue, and
+/// it is dropped.
+///
+/// # Errors
+/// Why this node cannot be served. If rules were in force already, they stay.
+pub async fn close(config: &Config) -> anyhow::Result<()> {
+    let ground = look(config).await?;
+    Firewall::adopt(Tools, ground.rules).context("put the rules in force")?;
+    Ok(())
+}
+
+/// Puts the rules in force, takes over what an earlier agent left, and starts everything.
+///
+/// # Errors
+/// Why this node cannot be served. If rules were in force already, they stay.
+pub async fn start(
+    config: Config,
+    asks: mpsc::Receiver<Ask>,
+    recorder: PrometheusHandle,
+) -> anyhow::Result<Control> {
+    let clock = Clock::start();
+    let ground = look(&config).await?;
+    let now_world = ground.world.borrow().clone();
+    let table = Arc::new(policy::compile(&now_world.policies).context("compile the policies")?);
     let rules_changed = rules::watch::follow().context("follow changes of the rules")?;
 
     // From here on nothing passes that is not judged.
     let before = read_counters(Tools)?;
-    let firewall = Firewall::adopt(Tools, rules).context("put the rules in force")?;
+    let firewall = Firewall::adopt(Tools, ground.rules).context("put the rules in force")?;
     let queued = before
         .as_ref()
         .and_then(|counters| counters.get("queued").copied());
@@ -121,6 +155,7 @@ pub async fn start(
     let trust_domain = now_world.cluster.trust_domain.clone();
     let marks_file = state.join("bundle-marks");
     let marks = load_marks(&marks_file)?;
+    let local = ground.local;
     let mut member = AgentMember::new(
         trust_domain.clone(),
         &config.node,
@@ -160,10 +195,10 @@ pub async fn start(
         warn!("legacy iptables table {table:?} is in use beside nftables; its rules still apply");
     }
     Ok(Control {
-        uplink,
+        uplink: ground.uplink,
         clock,
-        world,
-        links,
+        world: ground.world,
+        links: ground.links,
         table,
         member,
         local,
@@ -180,7 +215,7 @@ pub async fn start(
         marks_file,
         base: before.unwrap_or_default(),
         no_agent,
-        bridge_netfilter: filtered,
+        bridge_netfilter: ground.bridge_netfilter,
         unremoved: Default::default(),
         policy_problem: None,
         rules_problem: None,
@@ -191,7 +226,7 @@ pub async fn start(
     })
 }
 
-fn check(rules: &crate::rules::RuleSet) -> anyhow::Result<()> {
+fn check(rules: &RuleSet) -> anyhow::Result<()> {
     let missing = preflight::check(rules);
     if missing.is_empty() {
         return Ok(());

@@ -251,7 +251,7 @@ pub const ALL: &[Fact] = &[
     },
     Fact {
         name: "start-up",
-        title: "no bare SYN passes while a killed agent or gateway starts again",
+        title: "no bare SYN passes from the first millisecond of an agent's and a gateway's life",
         look: crash::startup::look,
     },
     Fact {

@@ -54,6 +54,16 @@ fn kill(demo: &Demo, role: &str) -> Result<()> {
     Ok(())
 }
 
+/// Ends a process cleanly: it takes back what it put in force.
+fn stop(demo: &Demo, role: &str) -> Result<()> {
+    let id = process(demo, role)?;
+    id.signal(Signal::SIGTERM);
+    if !wait::until(HOPELESS, || !id.is_alive()) {
+        bail!("{role} (pid {}) does not end", id.pid);
+    }
+    Ok(())
+}
+
 fn process(demo: &Demo, role: &str) -> Result<ProcessId> {
     demo.running(role)?
         .with_context(|| format!("{role} does not run"))
