@@ -4,9 +4,11 @@
 mod admin;
 mod capture;
 mod demo;
+mod end_verdict;
 mod explain;
 mod oracle;
 mod policy_check;
+mod policy_eval;
 mod say;
 mod service;
 mod status;

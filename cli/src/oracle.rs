@@ -2,7 +2,7 @@
 //! alone: no gateway, agent or packet is asked. Both ends are: the source's cluster for egress, the
 //! destination's for ingress.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
@@ -77,24 +77,32 @@ impl Oracle {
         let mut problems: Vec<_> = worlds.iter().flat_map(|w| w.problems.clone()).collect();
         problems.sort();
         problems.dedup();
-        let (mut tables, mut announced) = (BTreeMap::new(), BTreeMap::new());
-        for world in &worlds {
-            let compile = |policies: &_| {
-                let table = policy::compile(policies);
-                table.with_context(|| format!("the policies of {}", world.cluster.name))
-            };
-            let domain = &world.cluster.trust_domain;
-            let table = compile(&world.policies)?;
-            announced.insert(domain.clone(), compile(&table.digest_part())?);
-            tables.insert(domain.clone(), table);
+        let mut oracle = Self::of(worlds)?;
+        for (domain, table) in &oracle.tables {
+            let announced = policy::compile(&table.digest_part());
+            let announced = announced.with_context(|| format!("the digest of {domain}"))?;
+            oracle.announced.insert(domain.clone(), announced);
         }
-        let oracle = Self {
+        Ok((oracle, problems))
+    }
+
+    /// For `worlds`, and without what clusters announce to each other.
+    ///
+    /// # Errors
+    /// When policies cannot be compiled.
+    pub fn of(worlds: Vec<World>) -> Result<Self> {
+        let mut tables = BTreeMap::new();
+        for world in &worlds {
+            let table = policy::compile(&world.policies);
+            let table = table.with_context(|| format!("the policies of {}", world.cluster.name))?;
+            tables.insert(world.cluster.trust_domain.clone(), table);
+        }
+        Ok(Self {
             worlds,
             tables,
-            announced,
+            announced: BTreeMap::new(),
             known: KnownKeys::all(),
-        };
-        Ok((oracle, problems))
+        })
     }
 
     /// The worlds, in the order of the Federation.
@@ -153,10 +161,8 @@ impl Oracle {
                 name(who)
             )));
         }
-        if subject.workload.unprotected {
-            let namespace = subject.claims.namespace();
-            let because = format!("allowed because namespace {namespace} is unprotected");
-            return Ok(Half::Unenforced(because));
+        if let Some(half) = unprotected(subject) {
+            return Ok(half);
         }
         if subject.claims.pod_uid == peer.claims.pod_uid {
             return Ok(Half::Unenforced(
@@ -175,6 +181,22 @@ impl Oracle {
         Ok(Half::Decided(
             self.explain(direction, subject, peer, protocol, port),
         ))
+    }
+
+    /// What is enforced beside `subject` towards an address outside of all clusters.
+    pub fn half_to_address(
+        &self,
+        direction: Direction,
+        subject: &End,
+        address: IpAddr,
+        protocol: u8,
+        port: u16,
+    ) -> Half {
+        let peer = Peer::Address(address);
+        match unprotected(subject) {
+            Some(half) => half,
+            None => Half::Decided(self.explain(direction, subject, peer, protocol, port)),
+        }
     }
 
     /// What the cluster of `subject` says of `peer`.
@@ -223,6 +245,13 @@ impl Oracle {
         let table = self.announced.get(domain);
         table.is_none_or(|table| table.may_admit(&from.claims, protocol, port))
     }
+}
+
+/// What a pod of an unprotected namespace enforces.
+fn unprotected(subject: &End) -> Option<Half> {
+    let namespace = subject.claims.namespace();
+    let because = format!("allowed because namespace {namespace} is unprotected");
+    (subject.workload.unprotected).then_some(Half::Unenforced(because))
 }
 
 impl Half {

@@ -1,16 +1,19 @@
 //! `landbridge policy`: what the files of a configuration folder say, without a running gateway.
-//! `check` asks both ends about one connection, `lint` tells what is wrong with the files.
+//! `check` asks both ends about one connection, `lint` tells what is wrong with the files, `eval` is for
+//! scripts and takes objects instead of files.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use policy::{Decision, DropReason, model::Direction};
+use policy::model::Direction;
 use serde::Serialize;
 use sources::{LoadError, Problem};
 
 use crate::{
-    oracle::{End, Half, Oracle},
+    end_verdict::EndVerdict,
+    oracle::{End, Oracle},
+    policy_eval,
     say::{Output, complain, say},
     service::{Protocol, Service},
 };
@@ -31,6 +34,9 @@ pub enum PolicyCommand {
     /// What is wrong with the manifests of a folder. Exit status: 0 nothing, or warnings only, 1 an
     /// object is refused, 2 the folder cannot be read
     Lint(LintArgs),
+    /// Answers lines of JSON: {"objects":[...],"queries":[{"from","to","protocol","port"}]} in,
+    /// {"verdicts":[{"allowed","ingress","egress"}]} out
+    Eval,
 }
 
 /// Arguments of `policy check`.
@@ -69,6 +75,7 @@ pub fn run(command: &PolicyCommand) -> ExitCode {
     let answer = match command {
         PolicyCommand::Check(args) => check(args),
         PolicyCommand::Lint(args) => lint(args),
+        PolicyCommand::Eval => policy_eval::run().map(|()| YES),
     };
     let status = answer.unwrap_or_else(|error| {
         complain!("{error:#}");
@@ -103,21 +110,8 @@ struct Report {
     protocol: &'static str,
     port: u16,
     allowed: bool,
-    egress: EndReport,
-    ingress: EndReport,
-}
-
-/// What one end says.
-#[derive(Debug, Serialize)]
-struct EndReport {
-    allowed: bool,
-    /// Why it is dropped.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<DropReason>,
-    /// The rule that decided; absent when isolation, the default or no policy did.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<String>,
-    because: String,
+    egress: EndVerdict,
+    ingress: EndVerdict,
 }
 
 impl Report {
@@ -130,7 +124,7 @@ impl Report {
     ) -> Result<Self> {
         let half = |direction, subject: &End, peer: &End| {
             let half = oracle.half(direction, subject, peer, protocol as u8, port);
-            half.map(EndReport::of)
+            half.map(EndVerdict::of)
         };
         let egress = half(Direction::Egress, from, to)?;
         let ingress = half(Direction::Ingress, to, from)?;
@@ -143,40 +137,6 @@ impl Report {
             egress,
             ingress,
         })
-    }
-}
-
-impl EndReport {
-    fn of(half: Half) -> Self {
-        let explanation = match half {
-            Half::Decided(explanation) => explanation,
-            Half::NoIdentity(because) => {
-                return Self {
-                    allowed: false,
-                    reason: Some(DropReason::NoIdentity),
-                    rule: None,
-                    because,
-                };
-            }
-            Half::Unenforced(because) => {
-                return Self {
-                    allowed: true,
-                    reason: None,
-                    rule: None,
-                    because,
-                };
-            }
-        };
-        let verdict = &explanation.verdict;
-        Self {
-            allowed: verdict.is_allowed(),
-            reason: match verdict.decision {
-                Decision::Allow => None,
-                Decision::Drop { reason, .. } => Some(reason),
-            },
-            rule: verdict.rule.as_ref().map(ToString::to_string),
-            because: explanation.because,
-        }
     }
 }
 
@@ -212,6 +172,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use clap::Parser;
+    use policy::DropReason;
 
     use super::*;
 
@@ -311,6 +272,7 @@ mod tests {
             match command {
                 PolicyCommand::Check(args) => check(&args).unwrap_or(ERROR),
                 PolicyCommand::Lint(args) => lint(&args).unwrap_or(ERROR),
+                PolicyCommand::Eval => panic!("another command"),
             }
         };
         let folder = example();

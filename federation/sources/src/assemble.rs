@@ -6,7 +6,7 @@ use identity::Workload;
 use policy::model::PolicySet;
 
 use crate::{
-    ClusterConfig, Effect, FederationConfig, PodSpec, Problem, Request, World, allotment,
+    ClusterConfig, Effect, FederationConfig, Place, PodSpec, Problem, Request, World, allotment,
     read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_uid},
     store::{Accepted, Store},
 };
@@ -14,18 +14,28 @@ use crate::{
 /// The node of a cluster that names none.
 const DEFAULT_NODE: &str = "node1";
 
+/// What becomes of a pod that declares no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Places {
+    /// It gets one, and a node.
+    Allotted,
+    /// It has none.
+    Declared,
+}
+
 /// The world of `cluster`; `None` when the federation has no such cluster.
 pub(crate) fn world(
     mut federation: FederationConfig,
     cluster: &str,
     store: &mut Store,
     mut problems: Vec<Problem>,
+    places: Places,
 ) -> Option<World> {
     let config = federation.clusters.iter_mut().find(|c| c.name == cluster)?;
     let pods = placed_pods(store, &mut problems);
     fill_nodes(config, &pods);
     let config = config.clone();
-    let (workloads, pods) = workloads(&config, &pods, store, &mut problems);
+    let (workloads, pods) = workloads(&config, &pods, store, &mut problems, places);
     store.addresses = pods.iter().map(|p| (p.address, pod_key(p))).collect();
     let policies = store.objects().values().filter_map(|a| match &a.object {
         Object::Policy(policy) | Object::ClosedPolicy(policy) => Some(policy.clone()),
@@ -131,6 +141,7 @@ fn workloads(
     pods: &[PlacedPod],
     store: &Store,
     problems: &mut Vec<Problem>,
+    how: Places,
 ) -> (Vec<Workload>, Vec<PodSpec>) {
     let requests: Vec<Request<'_>> = pods
         .iter()
@@ -141,11 +152,14 @@ fn workloads(
             address: pod.address,
         })
         .collect();
-    let places = allotment(config, &requests);
+    let places = match how {
+        Places::Allotted => allotment(config, &requests),
+        Places::Declared => requests.iter().map(declared).collect(),
+    };
     let mut workloads = Vec::new();
     let mut specs = Vec::new();
     for ((key, pod, accepted), place) in pods.iter().zip(places) {
-        let Some(address) = place.address else {
+        if place.address.is_none() && how == Places::Allotted {
             let message = format!(
                 "node {} has no free address in {}",
                 place.node,
@@ -160,7 +174,7 @@ fn workloads(
                 Effect::NotInForce,
             ));
             continue;
-        };
+        }
         let namespace = namespace(store, &pod.namespace);
         let uid = || default_uid(&config.trust_domain, &pod.namespace, &pod.name);
         workloads.push(Workload {
@@ -173,19 +187,27 @@ fn workloads(
             zone: pod.zone.clone(),
             named_ports: pod.named_ports(),
             node: place.node.clone(),
-            address: Some(address),
+            address: place.address,
             unprotected: namespace.unprotected,
         });
-        specs.push(PodSpec {
+        specs.extend(place.address.map(|address| PodSpec {
             namespace: pod.namespace.clone(),
             name: pod.name.clone(),
             node: place.node,
             address,
             ports: pod.ports.clone(),
             command: pod.command.clone(),
-        });
+        }));
     }
     (workloads, specs)
+}
+
+/// Where a pod says that it is.
+fn declared(request: &Request<'_>) -> Place {
+    Place {
+        node: request.node.unwrap_or(DEFAULT_NODE).to_owned(),
+        address: request.address,
+    }
 }
 
 fn namespace(store: &Store, name: &str) -> NamespaceObject {
@@ -252,7 +274,7 @@ fn problem(
 ) -> Problem {
     Problem {
         file: accepted.file.clone(),
-        line: Some(accepted.line),
+        line: (accepted.line > 0).then_some(accepted.line),
         object: key.to_string(),
         field_path: field_path.to_owned(),
         message,

@@ -12,7 +12,7 @@ use crate::{
 /// What one document says.
 #[derive(Clone, Debug)]
 pub(crate) struct Parsed {
-    /// The line of the file, counted from 1, where it begins.
+    /// The line of the file, counted from 1, where it begins; 0 for an object without a text.
     pub line: u32,
     /// Its place in the file, counted from 1.
     pub number: usize,
@@ -34,6 +34,21 @@ pub(crate) fn parse(text: &str, federation: Option<&FederationConfig>, own: &str
     let documents = yaml::documents(text).into_iter().zip(1..);
     let parsed = documents.flat_map(|(document, number)| one(document, number, federation, own));
     parsed.collect()
+}
+
+/// The object `tree`, which came without a text, read for the cluster `own`.
+pub(crate) fn object(tree: &Value, federation: Option<&FederationConfig>, own: &str) -> Parsed {
+    let reading = read(tree, federation, own);
+    let faults = reading.faults.into_list().into_iter();
+    Parsed {
+        line: 0,
+        number: 1,
+        key: reading.key,
+        is_guess: false,
+        is_foreign: is_foreign(tree),
+        object: reading.object,
+        faults: faults.map(|fault| (fault, None)).collect(),
+    }
 }
 
 /// The object of a document, or the objects of a `List`, which is how `kubectl get -o yaml` writes
@@ -114,7 +129,7 @@ impl Parsed {
         let object = object.unwrap_or_else(|| format!("document {}", self.number));
         self.faults.iter().map(move |(fault, line)| Problem {
             file: file.to_owned(),
-            line: Some(line.unwrap_or(self.line)),
+            line: line.or((self.line > 0).then_some(self.line)),
             object: object.clone(),
             field_path: fault.path.to_string(),
             message: fault.message.clone(),

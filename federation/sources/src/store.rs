@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::{
-    Effect, FederationConfig, Problem, World, assemble,
+    Effect, FederationConfig, Problem, World,
+    assemble::{self, Places},
     documents::{Parsed, parse},
     files::{FEDERATION_FILE, Files, Text},
     read::{Kind, Object, ObjectKey, closed},
@@ -102,8 +103,25 @@ impl Store {
             }),
         }
         let cluster = self.cluster.clone();
-        let world = assemble::world(federation, &cluster, self, problems);
+        let world = assemble::world(federation, &cluster, self, problems, Places::Allotted);
         world.ok_or_else(|| NoWorld::Refused(Vec::new()))
+    }
+
+    /// The world that `documents` describe, each with what it is called in problems. Nothing was accepted
+    /// before.
+    pub fn of_objects(
+        federation: FederationConfig,
+        cluster: &str,
+        documents: &[(String, Parsed)],
+    ) -> Option<World> {
+        let mut store = Self::new(cluster);
+        let mut round = Round::new(&store);
+        for (file, parsed) in documents {
+            round.document(file, parsed);
+        }
+        let (objects, problems) = round.finish();
+        store.objects = objects;
+        assemble::world(federation, cluster, &mut store, problems, Places::Declared)
     }
 
     pub fn objects(&self) -> &BTreeMap<ObjectKey, Accepted> {
@@ -256,7 +274,7 @@ impl<'a> Round<'a> {
         };
         self.problems.push(Problem {
             file: file.to_owned(),
-            line: Some(parsed.line),
+            line: (parsed.line > 0).then_some(parsed.line),
             object: key.to_string(),
             field_path: String::new(),
             message,

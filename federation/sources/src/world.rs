@@ -19,7 +19,7 @@ pub struct World {
     /// Its pods that have, or will have, an identity or live in an unprotected namespace; sorted by
     /// namespace and name. Pods of the host network and pods that ended are not among them.
     pub workloads: Vec<Workload>,
-    /// The same pods in the same order, with what only the demo needs.
+    /// The same pods in the same order, as far as they have an address, with what only the demo needs.
     pub pods: Vec<PodSpec>,
     /// What it enforces.
     pub policies: PolicySet,

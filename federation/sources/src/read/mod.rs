@@ -18,3 +18,4 @@ pub(crate) use federation::federation;
 pub(crate) use namespace::NamespaceObject;
 pub(crate) use object::{Kind, Object, ObjectKey, closed, guess, is_foreign, read};
 pub(crate) use pod::{PodObject, default_uid};
+pub(crate) use scope::CLUSTER_ANNOTATION;

@@ -343,7 +343,7 @@ fn object(
         Kind::Federation => return None,
     };
     let (annotations, object) = annotations;
-    check_annotations(&annotations.unwrap_or_default(), faults);
+    check_annotations(&annotations.unwrap_or_default(), own, faults);
     Some(object)
 }
 

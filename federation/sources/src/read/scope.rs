@@ -16,8 +16,10 @@ use crate::{
 pub(super) const SCOPE_ANNOTATION: &str = "landbridge.io/scope";
 /// The annotation that says what the demo runs in a pod.
 pub(super) const COMMAND_ANNOTATION: &str = "landbridge.io/command";
+/// The annotation that says which cluster an object belongs to, where no folder says it.
+pub(crate) const CLUSTER_ANNOTATION: &str = "landbridge.io/cluster";
 /// Ours; another one in `landbridge.io/` is a slip.
-const ANNOTATIONS: [&str; 2] = [SCOPE_ANNOTATION, COMMAND_ANNOTATION];
+const ANNOTATIONS: [&str; 3] = [SCOPE_ANNOTATION, COMMAND_ANNOTATION, CLUSTER_ANNOTATION];
 
 /// The scope that the annotations of a NetworkPolicy give it.
 pub(super) fn annotated(annotations: &BTreeMap<String, String>, faults: &mut Faults) -> ScopeWord {
@@ -37,8 +39,20 @@ pub(super) fn annotated(annotations: &BTreeMap<String, String>, faults: &mut Fau
     }
 }
 
-/// Warns of annotations under our prefix that mean nothing.
-pub(super) fn check_annotations(annotations: &BTreeMap<String, String>, faults: &mut Faults) {
+/// Warns of annotations under our prefix that mean nothing, and refuses an object of the cluster `own` that
+/// says it belongs to another.
+pub(super) fn check_annotations(
+    annotations: &BTreeMap<String, String>,
+    own: &str,
+    faults: &mut Faults,
+) {
+    if let Some(cluster) = annotations.get(CLUSTER_ANNOTATION)
+        && cluster != own
+    {
+        let path = FieldPath::of(&["metadata", "annotations", CLUSTER_ANNOTATION]);
+        let message = format!("says {cluster:?}, but it stands among the objects of {own}");
+        faults.add(path, message, format!("{own}, or no such annotation"));
+    }
     let ours = |key: &&String| key.starts_with("landbridge.io/");
     for key in annotations.keys().filter(ours) {
         if ANNOTATIONS.contains(&key.as_str()) {
