@@ -355,7 +355,10 @@ mod tests {
         let refused = problems.find(|p| p["field_path"] == "spec.policyTypes[0]");
         let refused = refused.unwrap();
         assert_eq!(refused["file"], "objects[2]");
-        assert_eq!((&refused["line"], &refused["effect"]), (&Value::Null, &"closed".into()));
+        assert_eq!(
+            (&refused["line"], &refused["effect"]),
+            (&Value::Null, &"closed".into())
+        );
     }
 
     #[test]

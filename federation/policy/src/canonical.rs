@@ -171,8 +171,10 @@ fn canonical_policy(mut policy: Policy) -> Policy {
     for rule in &mut policy.rules {
         canonical_rule(rule);
     }
-    // Stable: among rules of one action the place in the object counts.
-    policy.rules.sort_by_key(|r| rank(r.action));
+    if !policy.kind.in_order() {
+        // Stable: among rules of one action the place in the object counts.
+        policy.rules.sort_by_key(|r| rank(r.action));
+    }
     policy
 }
 

@@ -123,13 +123,12 @@ fn lane(cluster: &TrustDomain, policies: &[Policy], direction: Direction, scope:
         }
         for (rule, place) in policy.rules.iter().zip(0_u32..) {
             if rule.direction == direction && rule.scopes.contains(&scope) {
-                entries.push((rule.action, entry(cluster, policy, number, rule, place)));
+                let entry = entry(cluster, policy, number, rule, place);
+                entries.push((turn(policy, rule), entry));
             }
         }
     }
-    entries.sort_by_key(|(action, e): &(Action, Entry)| {
-        (e.tier, e.order, rank(*action), e.policy, e.rule)
-    });
+    entries.sort_by_key(|(turn, e): &(u8, Entry)| (e.tier, e.order, *turn, e.policy, e.rule));
     let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
     let (by_subject, by_peer) = index_rules(policies, &entries);
     let admissions = match (direction, scope) {
@@ -144,6 +143,15 @@ fn lane(cluster: &TrustDomain, policies: &[Policy], direction: Direction, scope:
         admissions,
         isolations,
         isolation_index,
+    }
+}
+
+/// When a rule is asked among those of its tier and order: objects whose rules stand in an order first, one
+/// after the other, then the rules of all others by what they do.
+fn turn(policy: &Policy, rule: &Rule) -> u8 {
+    match policy.kind.in_order() {
+        true => 0,
+        false => 1 + rank(rule.action),
     }
 }
 

@@ -157,6 +157,9 @@ impl Canon {
             PolicyKind::NetworkPolicy => 0,
             PolicyKind::FederationPolicy => 1,
             PolicyKind::ClusterFederationPolicy => 2,
+            PolicyKind::ClusterNetworkPolicy => 3,
+            PolicyKind::AdminNetworkPolicy => 4,
+            PolicyKind::BaselineAdminNetworkPolicy => 5,
         });
         self.list(policy.namespace.as_slice(), |c, n| c.text(n));
         self.text(&policy.name);

@@ -24,6 +24,26 @@ pub enum PolicyKind {
     FederationPolicy,
     /// `landbridge.io/v1alpha1` ClusterFederationPolicy (cluster-wide).
     ClusterFederationPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` AdminNetworkPolicy.
+    AdminNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
+    BaselineAdminNetworkPolicy,
+}
+
+impl PolicyKind {
+    /// Whether the first rule of the object that matches decides, whatever it does. The rules of other kinds
+    /// are asked by their action, those of all objects of one order together.
+    #[must_use]
+    pub fn in_order(self) -> bool {
+        match self {
+            Self::NetworkPolicy | Self::FederationPolicy | Self::ClusterFederationPolicy => false,
+            Self::ClusterNetworkPolicy
+            | Self::AdminNetworkPolicy
+            | Self::BaselineAdminNetworkPolicy => true,
+        }
+    }
 }
 
 /// When a policy is looked at.
@@ -74,7 +94,8 @@ pub struct Policy {
     pub subject: WorkloadSelector,
     /// Directions and scopes in which a selected pod is isolated even where no rule matches.
     pub isolates: Vec<(Direction, Scope)>,
-    /// In the order of the object: the first that matches decides among those of equal action.
+    /// In the order of the object: the first that matches decides, among those of equal action unless
+    /// [`PolicyKind::in_order`].
     pub rules: Vec<Rule>,
 }
 

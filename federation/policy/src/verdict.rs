@@ -118,6 +118,9 @@ impl fmt::Display for PolicyKind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::FederationPolicy => "FederationPolicy",
             Self::ClusterFederationPolicy => "ClusterFederationPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
         })
     }
 }

@@ -14,7 +14,7 @@ use policy::{
     DropReason,
     model::{
         Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch,
-        Policy, PolicySet, PortMatch, PortSpec, Rule, Scope, Tier, WorkloadSelector,
+        Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Rule, Scope, Tier, WorkloadSelector,
     },
 };
 
@@ -216,8 +216,8 @@ impl Question<'_> {
         self.tiers(from + 1, policies, notes)
     }
 
-    /// Lower order first; at equal order logs, then deny, pass, allow; then by object and by place
-    /// in it.
+    /// Lower order first; at equal order objects whose rules stand in an order, then logs, then deny, pass,
+    /// allow of the others; then by object and by place in it.
     fn rules_in_order<'p>(
         &self,
         tier: Tier,
@@ -226,7 +226,14 @@ impl Question<'_> {
         let mut rules = Vec::new();
         for policy in policies.iter().filter(|p| p.tier == tier) {
             for (place, rule) in policy.rules.iter().enumerate() {
+                let ordered = !matches!(
+                    policy.kind,
+                    PolicyKind::NetworkPolicy
+                        | PolicyKind::FederationPolicy
+                        | PolicyKind::ClusterFederationPolicy
+                );
                 let action = match rule.action {
+                    _ if ordered => ' ',
                     Action::Log => 'a',
                     Action::Deny => 'b',
                     Action::Pass => 'c',

@@ -88,6 +88,8 @@ fn policy() -> impl Strategy<Value = Policy> {
         PolicyKind::NetworkPolicy,
         PolicyKind::FederationPolicy,
         PolicyKind::ClusterFederationPolicy,
+        PolicyKind::ClusterNetworkPolicy,
+        PolicyKind::BaselineAdminNetworkPolicy,
     ];
     let tier = prop_oneof![
         1 => Just(Tier::Admin), 3 => Just(Tier::Application), 1 => Just(Tier::Baseline),
@@ -102,8 +104,11 @@ fn policy() -> impl Strategy<Value = Policy> {
         .prop_map(
             |((kind, namespace, tier, order), subject, isolates, rules)| Policy {
                 kind,
-                namespace: (kind != PolicyKind::ClusterFederationPolicy)
-                    .then(|| namespace.to_owned()),
+                namespace: matches!(
+                    kind,
+                    PolicyKind::NetworkPolicy | PolicyKind::FederationPolicy
+                )
+                .then(|| namespace.to_owned()),
                 name: String::new(),
                 tier,
                 order,

@@ -1,5 +1,7 @@
 //! Objects -> values of `identity` and `policy`, checked as an API server would check them.
 
+mod admin_policies;
+mod cluster_network_policy;
 mod common;
 mod federation;
 mod federation_peers;
@@ -9,6 +11,7 @@ mod names;
 mod namespace;
 mod network_policy;
 mod object;
+mod ordered;
 mod peer;
 mod pod;
 mod scope;

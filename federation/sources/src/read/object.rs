@@ -14,6 +14,8 @@ use policy::model::{
 use serde_json::Value;
 
 use super::{
+    admin_policies::{AdminNetworkPolicy, admin_network_policy, baseline_admin_network_policy},
+    cluster_network_policy::{ClusterNetworkPolicy, cluster_network_policy},
     federation_peers::Context,
     federation_policy::{cluster_federation_policy, federation_policy},
     foreign,
@@ -41,18 +43,24 @@ pub(crate) enum Kind {
     NetworkPolicy,
     FederationPolicy,
     ClusterFederationPolicy,
+    ClusterNetworkPolicy,
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
     FederationPeer,
     Federation,
 }
 
 impl Kind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
         Self::NetworkPolicy,
         Self::FederationPolicy,
         Self::ClusterFederationPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
         Self::FederationPeer,
         Self::Federation,
     ];
@@ -65,6 +73,9 @@ impl Kind {
             Self::NetworkPolicy => "NetworkPolicy",
             Self::FederationPolicy => "FederationPolicy",
             Self::ClusterFederationPolicy => "ClusterFederationPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::FederationPeer => "FederationPeer",
             Self::Federation => "Federation",
         }
@@ -74,6 +85,10 @@ impl Kind {
         match self {
             Self::Namespace | Self::ServiceAccount | Self::Pod => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
+            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
+                "policy.networking.k8s.io/v1alpha1"
+            }
             Self::FederationPolicy
             | Self::ClusterFederationPolicy
             | Self::FederationPeer
@@ -86,6 +101,9 @@ impl Kind {
             Self::ServiceAccount | Self::Pod | Self::NetworkPolicy | Self::FederationPolicy => true,
             Self::Namespace
             | Self::ClusterFederationPolicy
+            | Self::ClusterNetworkPolicy
+            | Self::AdminNetworkPolicy
+            | Self::BaselineAdminNetworkPolicy
             | Self::FederationPeer
             | Self::Federation => false,
         }
@@ -97,6 +115,9 @@ impl Kind {
             Self::NetworkPolicy => Some(PolicyKind::NetworkPolicy),
             Self::FederationPolicy => Some(PolicyKind::FederationPolicy),
             Self::ClusterFederationPolicy => Some(PolicyKind::ClusterFederationPolicy),
+            Self::ClusterNetworkPolicy => Some(PolicyKind::ClusterNetworkPolicy),
+            Self::AdminNetworkPolicy => Some(PolicyKind::AdminNetworkPolicy),
+            Self::BaselineAdminNetworkPolicy => Some(PolicyKind::BaselineAdminNetworkPolicy),
             Self::Namespace
             | Self::ServiceAccount
             | Self::Pod
@@ -335,6 +356,21 @@ fn object(
             let read = cluster_federation_policy(&object.spec, name, context, faults);
             (object.metadata.annotations, Object::Policy(read))
         }
+        Kind::ClusterNetworkPolicy => {
+            let object: ClusterNetworkPolicy = decode(tree, faults)?;
+            let read = cluster_network_policy(&object, name, faults);
+            (object.metadata.annotations, Object::Policy(read))
+        }
+        Kind::AdminNetworkPolicy => {
+            let object: AdminNetworkPolicy = decode(tree, faults)?;
+            let read = admin_network_policy(&object, name, faults);
+            (object.metadata.annotations, Object::Policy(read))
+        }
+        Kind::BaselineAdminNetworkPolicy => {
+            let object: AdminNetworkPolicy = decode(tree, faults)?;
+            let read = baseline_admin_network_policy(&object, name, faults);
+            (object.metadata.annotations, Object::Policy(read))
+        }
         Kind::FederationPeer => {
             let object: FederationPeer = decode(tree, faults)?;
             let read = peer(&object.spec, federation, own, faults)?;
@@ -351,9 +387,11 @@ fn object(
 /// know them.
 fn body(kind: Kind, tree: &Value) -> Value {
     let mut body = tree.clone();
-    if kind.api_version() == API_VERSION
-        && let Value::Object(map) = &mut body
-    {
+    let types_read_it = matches!(
+        kind,
+        Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::NetworkPolicy
+    );
+    if !types_read_it && let Value::Object(map) = &mut body {
         map.remove("apiVersion");
         map.remove("kind");
     }
