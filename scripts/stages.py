@@ -1,5 +1,5 @@
 """Where the processor time of some processes goes, by perf: samples of their stacks, each put to one stage."""
-import re, signal, subprocess, sys
+import re, signal, subprocess
 from collections import Counter
 
 from measuring import fail, run
