@@ -11,7 +11,7 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build fuzz fuzz-smoke demo test bench beside floods mutated fmt lint doc deny fences unit sim-long
+.PHONY: help setup build release fuzz fuzz-smoke demo test bench beside floods mutated fmt lint doc deny fences unit sim-long
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,12 +29,14 @@ demo: setup build ## two clusters on this machine: up, check every fact twice, d
 
 test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part needs root)
 
-bench: ## all figures: the parts beside bare cryptography, then `make beside` (root): docs/benchmarks.md
+bench: ## all figures: the parts beside bare cryptography, then `make beside` and `make floods` (root): docs/benchmarks.md
 	scripts/bench
-	@$(MAKE) beside
+	@$(MAKE) beside floods
 
-beside: ## two gateways beside wireguard-go and plain routing (root, Go): docs/benchmarks.md
+release:
 	$(CARGO) build --locked --release -p landbridge-gateway -p landbridge-agent -p landbridge-cli -p landbridge-loadtest
+
+beside: release ## two gateways beside wireguard-go and plain routing (root, Go): docs/benchmarks.md
 	scripts/beside
 
 fuzz-smoke: ## every fuzz target for 10 s (nightly compiler)
@@ -43,7 +45,7 @@ fuzz-smoke: ## every fuzz target for 10 s (nightly compiler)
 fuzz: ## every fuzz target for an hour (nightly compiler)
 	scripts/fuzz 3600
 
-floods: build ## forged handshakes at a gateway and an agent, while others connect (root): docs/benchmarks.md
+floods: release ## forged handshakes at a gateway and an agent, while others connect (root): docs/benchmarks.md
 	scripts/floods
 
 mutated: ## ten million mutated handshakes, none of which may open anything (minutes)

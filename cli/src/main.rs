@@ -9,6 +9,7 @@ mod explain;
 mod oracle;
 mod policy_check;
 mod policy_eval;
+mod policy_matrix;
 mod say;
 mod service;
 mod status;

@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
-use policy::{DropReason, Explanation, KnownKeys, Peer, Query, Table, model::Direction};
+use policy::{
+    Decision, DropReason, Explanation, KnownKeys, Peer, Query, RuleRef, Table, model::Direction,
+};
 use serde::Serialize;
 use sources::{Problem, World};
 
@@ -151,36 +153,68 @@ impl Oracle {
         protocol: u8,
         port: u16,
     ) -> Result<Half> {
-        let name = |end: &End| end.claims.display_name();
-        let is_remote = subject.claims.trust_domain() != peer.claims.trust_domain();
-        let unproven = [peer, subject].into_iter().find(|e| e.workload.unprotected);
-        if let Some(who) = unproven.filter(|_| is_remote) {
-            return Ok(Half::NoIdentity(format!(
-                "dropped ({}) because {} is in an unprotected namespace and proves no identity, and across clusters both ends must",
-                DropReason::NoIdentity,
-                name(who)
-            )));
-        }
-        if let Some(half) = unprotected(subject) {
-            return Ok(half);
-        }
-        if subject.claims.pod_uid == peer.claims.pod_uid {
-            return Ok(Half::Unenforced(
-                "allowed because no policy keeps a pod from itself".into(),
-            ));
-        }
-        let address = peer.workload.address;
-        let peer = match (peer.workload.unprotected, address) {
-            (false, _) => Peer::Identity {
-                claims: &peer.claims,
-                address,
-            },
-            (true, Some(address)) => Peer::Address(address),
-            (true, None) => bail!("{} has no address", name(peer)),
+        Ok(match standing(subject, peer)? {
+            Standing::Settled(half) => half,
+            Standing::Asked(peer) => {
+                Half::Decided(self.explain(direction, subject, peer, protocol, port))
+            }
+        })
+    }
+
+    /// The same without an account of it, for many questions.
+    ///
+    /// # Errors
+    /// As [`Oracle::half`].
+    pub fn verdict(
+        &self,
+        direction: Direction,
+        subject: &End,
+        peer: &End,
+        protocol: u8,
+        port: u16,
+    ) -> Result<Brief> {
+        let peer = match standing(subject, peer)? {
+            Standing::Settled(half) => {
+                let reason = (!half.is_allowed()).then_some(DropReason::NoIdentity);
+                return Ok(Brief { reason, rule: None });
+            }
+            Standing::Asked(peer) => peer,
         };
-        Ok(Half::Decided(
-            self.explain(direction, subject, peer, protocol, port),
-        ))
+        let verdict = self.tables[subject.claims.trust_domain()].decide(&Query {
+            direction,
+            subject: &subject.claims,
+            peer,
+            protocol,
+            port,
+            known: &self.known,
+        });
+        Ok(Brief {
+            reason: match verdict.decision {
+                Decision::Allow => None,
+                Decision::Drop { reason, .. } => Some(reason),
+            },
+            rule: verdict.rule,
+        })
+    }
+
+    /// Every pod of every cluster, by name.
+    ///
+    /// # Errors
+    /// When a pod's identity cannot be made.
+    pub fn ends(&self) -> Result<Vec<(String, End)>> {
+        let mut ends = Vec::new();
+        for world in &self.worlds {
+            for workload in &world.workloads {
+                let name = format!(
+                    "{}/{}/{}",
+                    world.cluster.name, workload.namespace, workload.pod
+                );
+                let claims = workload.claims(&world.cluster.trust_domain)?;
+                let workload = workload.clone();
+                ends.push((name, End { claims, workload }));
+            }
+        }
+        Ok(ends)
     }
 
     /// What is enforced beside `subject` towards an address outside of all clusters.
@@ -245,6 +279,55 @@ impl Oracle {
         let table = self.announced.get(domain);
         table.is_none_or(|table| table.may_admit(&from.claims, protocol, port))
     }
+}
+
+/// A verdict in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Brief {
+    /// Why it is dropped; `None` when it is allowed.
+    pub reason: Option<DropReason>,
+    /// The rule that decided, where one did.
+    pub rule: Option<RuleRef>,
+}
+
+/// Whether policy is asked.
+enum Standing<'a> {
+    /// It is not.
+    Settled(Half),
+    /// It is, about this peer.
+    Asked(Peer<'a>),
+}
+
+fn standing<'a>(subject: &End, peer: &'a End) -> Result<Standing<'a>> {
+    let name = |end: &End| end.claims.display_name();
+    let is_remote = subject.claims.trust_domain() != peer.claims.trust_domain();
+    let unproven = [peer, subject].into_iter().find(|e| e.workload.unprotected);
+    if let Some(who) = unproven.filter(|_| is_remote) {
+        return Ok(Standing::Settled(Half::NoIdentity(format!(
+            "dropped ({}) because {} is in an unprotected namespace and proves no identity, and across clusters both ends must",
+            DropReason::NoIdentity,
+            name(who)
+        ))));
+    }
+    if let Some(half) = unprotected(subject) {
+        return Ok(Standing::Settled(half));
+    }
+    if subject.claims.pod_uid == peer.claims.pod_uid {
+        return Ok(Standing::Settled(Half::Unenforced(
+            "allowed because no policy keeps a pod from itself".into(),
+        )));
+    }
+    let address = peer.workload.address;
+    Ok(Standing::Asked(
+        match (peer.workload.unprotected, address) {
+            (false, _) => Peer::Identity {
+                claims: &peer.claims,
+                address,
+            },
+            (true, Some(address)) => Peer::Address(address),
+            (true, None) => bail!("{} has no address", name(peer)),
+        },
+    ))
 }
 
 /// What a pod of an unprotected namespace enforces.

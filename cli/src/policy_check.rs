@@ -14,6 +14,7 @@ use crate::{
     end_verdict::EndVerdict,
     oracle::{End, Oracle},
     policy_eval,
+    policy_matrix::{self, DiffArgs, TableArgs},
     say::{Output, complain, say},
     service::{Protocol, Service},
 };
@@ -34,6 +35,10 @@ pub enum PolicyCommand {
     /// What is wrong with the manifests of a folder. Exit status: 0 nothing, or warnings only, 1 an
     /// object is refused, 2 the folder cannot be read
     Lint(LintArgs),
+    /// Every pair of pods: who may reach whom, and by which rule
+    Table(TableArgs),
+    /// Which connections change between two folders. Exit status: 0 none, 1 some, 2 it cannot be said
+    Diff(DiffArgs),
     /// Answers lines of JSON: {"objects":[...],"queries":[{"from","to","protocol","port"}]} in,
     /// {"verdicts":[{"allowed","ingress","egress"}]} out
     Eval,
@@ -75,6 +80,10 @@ pub fn run(command: &PolicyCommand) -> ExitCode {
     let answer = match command {
         PolicyCommand::Check(args) => check(args),
         PolicyCommand::Lint(args) => lint(args),
+        PolicyCommand::Table(args) => policy_matrix::table(args).map(|()| YES),
+        PolicyCommand::Diff(args) => {
+            policy_matrix::diff(args).map(|changes| if changes { NO } else { YES })
+        }
         PolicyCommand::Eval => policy_eval::run().map(|()| YES),
     };
     let status = answer.unwrap_or_else(|error| {
@@ -272,7 +281,7 @@ mod tests {
             match command {
                 PolicyCommand::Check(args) => check(&args).unwrap_or(ERROR),
                 PolicyCommand::Lint(args) => lint(&args).unwrap_or(ERROR),
-                PolicyCommand::Eval => panic!("another command"),
+                _ => panic!("another command"),
             }
         };
         let folder = example();

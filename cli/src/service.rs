@@ -42,6 +42,15 @@ impl Protocol {
     }
 }
 
+/// The word for a protocol number.
+pub fn word(protocol: u8) -> &'static str {
+    match protocol {
+        17 => Protocol::Udp.word(),
+        132 => Protocol::Sctp.word(),
+        _ => Protocol::Tcp.word(),
+    }
+}
+
 impl FromStr for Service {
     type Err = String;
 
