@@ -10,6 +10,7 @@ mod oracle;
 mod policy_check;
 mod policy_eval;
 mod policy_matrix;
+mod policy_test;
 mod say;
 mod service;
 mod status;

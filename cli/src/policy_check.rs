@@ -15,6 +15,7 @@ use crate::{
     oracle::{End, Oracle},
     policy_eval,
     policy_matrix::{self, DiffArgs, TableArgs},
+    policy_test::{self, TestArgs},
     say::{Output, complain, say},
     service::{Protocol, Service},
 };
@@ -35,6 +36,9 @@ pub enum PolicyCommand {
     /// What is wrong with the manifests of a folder. Exit status: 0 nothing, or warnings only, 1 an
     /// object is refused, 2 the folder cannot be read
     Lint(LintArgs),
+    /// Whether what is expected of policies is so, as TAP. Exit status: 0 all of it, 1 not all, 2 it cannot
+    /// be said
+    Test(TestArgs),
     /// Every pair of pods: who may reach whom, and by which rule
     Table(TableArgs),
     /// Which connections change between two folders. Exit status: 0 none, 1 some, 2 it cannot be said
@@ -80,6 +84,7 @@ pub fn run(command: &PolicyCommand) -> ExitCode {
     let answer = match command {
         PolicyCommand::Check(args) => check(args),
         PolicyCommand::Lint(args) => lint(args),
+        PolicyCommand::Test(args) => policy_test::run(args).map(|hold| if hold { YES } else { NO }),
         PolicyCommand::Table(args) => policy_matrix::table(args).map(|()| YES),
         PolicyCommand::Diff(args) => {
             policy_matrix::diff(args).map(|changes| if changes { NO } else { YES })

@@ -22,7 +22,7 @@ mod process;
 mod segment;
 pub mod server;
 mod state;
-mod tap;
+pub mod tap;
 mod up;
 mod wait;
 
