@@ -3,7 +3,7 @@
 //! While nobody captures, a batch costs one load of a pointer. One capture runs at a time; it is bounded in packets
 //! per second and in packets that wait, and what goes beyond either is counted, not waited for.
 //!
-//! [`tap`] is what the queue threads see, [`feed`] turns it into lines for the one who asked.
+//! `tap` is what the queue threads see, `feed` turns it into lines for the one who asked.
 
 mod feed;
 mod identity;
