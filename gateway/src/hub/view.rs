@@ -22,7 +22,7 @@ use crate::{
 const MAX_FLOWS: usize = 10_000;
 
 /// The picture.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct View {
     /// The own cluster and the peers.
     pub peering: Option<Status>,
@@ -36,6 +36,20 @@ pub struct View {
     pub problems: Vec<String>,
     /// What the clusters of the federation are called.
     pub clusters: BTreeMap<String, TrustDomain>,
+}
+
+impl Default for View {
+    /// Before the hub looked for the first time: whoever asks must not hear that all is well.
+    fn default() -> Self {
+        Self {
+            peering: None,
+            nodes: Vec::new(),
+            transit: None,
+            unready: vec!["it is starting".into()],
+            problems: Vec::new(),
+            clusters: BTreeMap::new(),
+        }
+    }
 }
 
 /// Answers for one gateway.
@@ -326,4 +340,14 @@ fn flow(flow: &FlowView) -> Value {
         "epoch": flow.epoch,
         "over": flow.over,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_has_not_looked_yet_is_not_ready() {
+        assert_eq!(View::default().unready, ["it is starting"]);
+    }
 }
