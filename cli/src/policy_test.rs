@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -15,7 +16,6 @@ use crate::{
     demo::tap::{self, Verdict},
     end_verdict::EndVerdict,
     oracle::Oracle,
-    say::say,
     service::Service,
 };
 
@@ -74,6 +74,12 @@ impl Names {
 /// # Errors
 /// When a file or folder cannot be read. A test that names no pod of its folder does not hold.
 pub fn run(args: &TestArgs) -> Result<bool> {
+    run_to(args, &mut io::stdout().lock())
+}
+
+/// A reader that has enough ends no test.
+fn run_to(args: &TestArgs, out: &mut impl Write) -> Result<bool> {
+    let mut tell = |text: &str| drop(writeln!(out, "{text}"));
     let files: Vec<(&PathBuf, File)> = (args.files.iter())
         .map(|path| Ok((path, read(path)?)))
         .collect::<Result<_>>()?;
@@ -83,7 +89,7 @@ pub fn run(args: &TestArgs) -> Result<bool> {
         .flat_map(|(_, file)| &file.tests)
         .map(connections)
         .sum();
-    say!("{}", tap::header(total));
+    tell(&tap::header(total));
     let (mut number, mut failed) = (0, 0);
     for (path, file) in &files {
         let beside = path.parent().unwrap_or(Path::new("")).join(&file.config);
@@ -102,11 +108,11 @@ pub fn run(args: &TestArgs) -> Result<bool> {
                     }
                 };
                 let title = title(test, from, to);
-                say!("{}", tap::line(number, &title, &verdict, begin.elapsed()));
+                tell(&tap::line(number, &title, &verdict, begin.elapsed()));
             }
         }
     }
-    say!("# {} of {total} hold", total - failed);
+    tell(&format!("# {} of {total} hold", total - failed));
     Ok(failed == 0)
 }
 
@@ -208,10 +214,11 @@ mod tests {
         let path = folder.path().join("tests.yaml");
         fs::write(&path, text).unwrap();
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/three-tier");
-        run(&TestArgs {
+        let args = TestArgs {
             files: vec![path],
             config: Some(example),
-        })
+        };
+        run_to(&args, &mut io::sink())
     }
 
     fn holds(test: &str) -> bool {
@@ -284,7 +291,14 @@ mod tests {
             files: vec![example.join("tests.yaml")],
             config: None,
         };
-        assert!(run(&args).unwrap());
+        let mut told = Vec::new();
+        assert!(run_to(&args, &mut told).unwrap());
+        let told = String::from_utf8(told).unwrap();
+        assert!(
+            told.starts_with("TAP version 14\n1..9\nok 1 - only the front end"),
+            "{told}"
+        );
+        assert!(told.ends_with("# 9 of 9 hold\n"), "{told}");
     }
 
     #[test]
