@@ -180,14 +180,8 @@ impl Oracle {
             }
             Standing::Asked(peer) => peer,
         };
-        let verdict = self.tables[subject.claims.trust_domain()].decide(&Query {
-            direction,
-            subject: &subject.claims,
-            peer,
-            protocol,
-            port,
-            known: &self.known,
-        });
+        let (table, query) = self.question(direction, subject, peer, protocol, port);
+        let verdict = table.decide(&query);
         Ok(Brief {
             reason: match verdict.decision {
                 Decision::Allow => None,
@@ -242,16 +236,29 @@ impl Oracle {
         protocol: u8,
         port: u16,
     ) -> Explanation {
-        // Every end is of a world, and every world has a table.
-        let table = &self.tables[subject.claims.trust_domain()];
-        table.explain(&Query {
+        let (table, query) = self.question(direction, subject, peer, protocol, port);
+        table.explain(&query)
+    }
+
+    /// What is asked, and the table of the cluster of `subject`, which is asked.
+    fn question<'a>(
+        &'a self,
+        direction: Direction,
+        subject: &'a End,
+        peer: Peer<'a>,
+        protocol: u8,
+        port: u16,
+    ) -> (&'a Table, Query<'a>) {
+        let query = Query {
             direction,
             subject: &subject.claims,
             peer,
             protocol,
             port,
             known: &self.known,
-        })
+        };
+        // Every end is of a world, and every world has a table.
+        (&self.tables[subject.claims.trust_domain()], query)
     }
 
     /// What the cluster of `from` knows of the destination's answer, by what that one announces;

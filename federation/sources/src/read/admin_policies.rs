@@ -12,7 +12,8 @@ use super::{
     names::check_port_name,
     object::Name,
     ordered::{
-        Bounds, Peer, Reader, RuleText, Subject, WITH_PORTS, policy, priority, range, subject,
+        Bounds, Peer, Reader, RuleText, Subject, WITH_PORTS, policy, port_list, priority, range,
+        subject,
     },
     scope::annotated,
 };
@@ -198,21 +199,13 @@ fn ports(
     rule: &FieldPath,
     faults: &mut Faults,
 ) -> Option<Vec<PortMatch>> {
-    let listed = listed.as_ref()?;
-    let path = rule.key("ports");
-    if listed.is_empty() || listed.len() > MAX_PORTS {
-        let expected = format!("from 1 to {MAX_PORTS}, or no such field");
-        faults.add(
-            path.clone(),
-            format!("holds {} ports", listed.len()),
-            expected,
-        );
-    }
-    let mut ports = Vec::new();
-    for (index, port) in listed.iter().enumerate() {
-        ports.extend(one_port(port, &path.index(index), faults));
-    }
-    Some(ports)
+    port_list(
+        listed.as_ref(),
+        MAX_PORTS,
+        (rule, "ports"),
+        faults,
+        one_port,
+    )
 }
 
 fn one_port(port: &Port, path: &FieldPath, faults: &mut Faults) -> Vec<PortMatch> {

@@ -11,7 +11,8 @@ use super::{
     names::check_port_name,
     object::Name,
     ordered::{
-        Bounds, Peer, Reader, RuleText, Subject, WITH_PORTS, policy, priority, range, subject,
+        Bounds, Peer, Reader, RuleText, Subject, WITH_PORTS, policy, port_list, priority, range,
+        subject,
     },
     scope::annotated,
 };
@@ -184,21 +185,13 @@ fn protocols(
     rule: &FieldPath,
     faults: &mut Faults,
 ) -> Option<Vec<PortMatch>> {
-    let listed = listed.as_ref()?;
-    let path = rule.key("protocols");
-    if listed.is_empty() || listed.len() > MAX_PROTOCOLS {
-        let expected = format!("from 1 to {MAX_PROTOCOLS}, or no such field");
-        faults.add(
-            path.clone(),
-            format!("holds {} protocols", listed.len()),
-            expected,
-        );
-    }
-    let mut ports = Vec::new();
-    for (index, protocol) in listed.iter().enumerate() {
-        ports.extend(one_protocol(protocol, &path.index(index), faults));
-    }
-    Some(ports)
+    port_list(
+        listed.as_ref(),
+        MAX_PROTOCOLS,
+        (rule, "protocols"),
+        faults,
+        one_protocol,
+    )
 }
 
 fn one_protocol(protocol: &Protocol, path: &FieldPath, faults: &mut Faults) -> Vec<PortMatch> {

@@ -330,6 +330,28 @@ pub(super) fn range(
     })
 }
 
+/// The ports of a rule: what `one` reads of each item of `listed`, at most `most`. `None` without a list.
+pub(super) fn port_list<T>(
+    listed: Option<&Vec<T>>,
+    most: usize,
+    (rule, field): (&FieldPath, &str),
+    faults: &mut Faults,
+    one: impl Fn(&T, &FieldPath, &mut Faults) -> Vec<PortMatch>,
+) -> Option<Vec<PortMatch>> {
+    let listed = listed?;
+    let path = rule.key(field);
+    if listed.is_empty() || listed.len() > most {
+        let message = format!("holds {} {field}", listed.len());
+        let expected = format!("from 1 to {most}, or no such field");
+        faults.add(path.clone(), message, expected);
+    }
+    let mut ports = Vec::new();
+    for (index, item) in listed.iter().enumerate() {
+        ports.extend(one(item, &path.index(index), faults));
+    }
+    Some(ports)
+}
+
 /// The order of an object.
 pub(super) fn priority(priority: i32, faults: &mut Faults) -> u32 {
     if !(0..=MAX_PRIORITY).contains(&priority) {
