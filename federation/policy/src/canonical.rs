@@ -8,9 +8,10 @@ use ipnet::IpNet;
 
 use identity::{Assurance, TrustDomain};
 
+use crate::labels::{canonical_labels, is_bounded};
 use crate::model::{
-    Action, ClusterMatch, LabelSelector, NamespaceMatch, Operator, PeerMatch, Policy, PolicyKind,
-    PolicySet, PortSpec, Rule, Scope, WorkloadSelector,
+    Action, ClusterMatch, Direction, NamespaceMatch, PeerMatch, Policy, PolicyKind, PolicySet,
+    PortMatch, PortSpec, Rule, Scope, WorkloadSelector,
 };
 
 /// Most policies of one set.
@@ -60,6 +61,12 @@ pub enum Problem {
     /// The last port of a range is below its first.
     #[error("port range {0}-{1} is empty")]
     EmptyRange(u16, u16),
+    /// A selector nests deeper, or holds more requirements, than anybody writes.
+    #[error("a selector of labels is nested too deeply or too long")]
+    Selector,
+    /// Names are learned from what pods ask for, so they say nothing of who connects to a pod.
+    #[error("domain names stand in a rule that is not an Allow or a Log of egress")]
+    Domain,
     /// The protocol has no ports, so a port of it could never match.
     #[error("protocol {0} has no ports")]
     NoPorts(u8),
@@ -91,6 +98,9 @@ pub fn check(policy: &Policy, cluster: &TrustDomain) -> Result<(), CompileError>
     if !selects_own {
         return Err(fault(None, Problem::ForeignSubject));
     }
+    if !is_bounded_workloads(&policy.subject) {
+        return Err(fault(None, Problem::Selector));
+    }
     for rule in &policy.rules {
         check_rule(rule).map_err(|p| fault(Some(rule), p))?;
     }
@@ -102,18 +112,48 @@ fn check_rule(rule: &Rule) -> Result<(), Problem> {
     if rule.scopes.is_empty() {
         return Err(Problem::NoScope);
     }
-    for port in &rule.ports {
-        match port.port {
-            PortSpec::Range(first, last) if first > last => {
-                return Err(Problem::EmptyRange(first, last));
+    for peer in &rule.peers {
+        match peer {
+            PeerMatch::Workload(selector) if !is_bounded_workloads(selector) => {
+                return Err(Problem::Selector);
             }
-            PortSpec::Range(..) | PortSpec::Named(_) if !has_ports(port.protocol) => {
-                return Err(Problem::NoPorts(port.protocol));
+            PeerMatch::Domain(_)
+                if rule.direction != Direction::Egress
+                    || !matches!(rule.action, Action::Allow | Action::Log) =>
+            {
+                return Err(Problem::Domain);
             }
-            _ => {}
+            PeerMatch::Workload(_) | PeerMatch::Net { .. } | PeerMatch::Domain(_) => {}
         }
     }
-    Ok(())
+    rule.ports
+        .iter()
+        .chain(&rule.not_ports)
+        .try_for_each(check_port)
+}
+
+fn check_port(port: &PortMatch) -> Result<(), Problem> {
+    match port.port {
+        PortSpec::Range(first, last) if first > last => Err(Problem::EmptyRange(first, last)),
+        PortSpec::Range(..) if is_icmp(port.protocol) => Ok(()),
+        PortSpec::Range(..) | PortSpec::Named(_) if !has_ports(port.protocol) => {
+            Err(Problem::NoPorts(port.protocol))
+        }
+        PortSpec::Any | PortSpec::Range(..) | PortSpec::Named(_) => Ok(()),
+    }
+}
+
+fn is_bounded_workloads(selector: &WorkloadSelector) -> bool {
+    let namespaces = match &selector.namespaces {
+        NamespaceMatch::Labels(labels) => is_bounded(labels),
+        NamespaceMatch::Any | NamespaceMatch::Names(_) => true,
+    };
+    namespaces && is_bounded(&selector.pods)
+}
+
+/// ICMP and ICMPv6, which have types and codes instead.
+fn is_icmp(protocol: u8) -> bool {
+    matches!(protocol, 1 | 58)
 }
 
 /// TCP, UDP, DCCP, SCTP, UDP-Lite.
@@ -188,10 +228,12 @@ fn canonical_rule(rule: &mut Rule) {
                 except.iter_mut().for_each(|e: &mut IpNet| *e = e.trunc());
                 sort(except);
             }
+            PeerMatch::Domain(_) => {}
         }
     }
     sort(&mut rule.peers);
     sort(&mut rule.ports);
+    sort(&mut rule.not_ports);
     // Fields that mean nothing here must not make two equal rules differ.
     rule.reject &= rule.action == Action::Deny;
     if rule.action != Action::Allow || !rule.scopes.contains(&Scope::Remote) {
@@ -211,16 +253,6 @@ fn canonical_workloads(selector: &mut WorkloadSelector) {
     }
     canonical_labels(&mut selector.pods);
     sort(&mut selector.service_accounts);
-}
-
-fn canonical_labels(selector: &mut LabelSelector) {
-    for requirement in &mut selector.0 {
-        match &mut requirement.operator {
-            Operator::In(values) | Operator::NotIn(values) => sort(values),
-            Operator::Exists | Operator::DoesNotExist => {}
-        }
-    }
-    sort(&mut selector.0);
 }
 
 fn sort<T: Ord>(list: &mut Vec<T>) {

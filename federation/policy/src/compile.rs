@@ -15,9 +15,15 @@ pub struct Table {
     cluster: TrustDomain,
     /// In canonical order.
     policies: Vec<Policy>,
-    /// By direction and scope; see [`Table::lane`].
-    lanes: [Lane; 4],
+    /// What is enforced.
+    lanes: Lanes,
+    /// What would be if staged policies were; `None` when none is staged.
+    staged: Option<Box<Lanes>>,
 }
+
+/// By direction and scope.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lanes([Lane; 4]);
 
 /// What concerns one direction and scope.
 #[derive(Clone, Debug, Default)]
@@ -52,11 +58,17 @@ pub(crate) struct Entry {
 /// When a policy cannot be meant so, or there are too many; see [`CompileError`].
 pub fn compile(set: &PolicySet) -> Result<Table, CompileError> {
     let policies = canonical(set)?;
-    let lanes = LANES.map(|(direction, scope)| lane(&set.cluster, &policies, direction, scope));
+    let lanes = |with_staged| {
+        let lane =
+            |(direction, scope)| lane(&set.cluster, &policies, direction, scope, with_staged);
+        Lanes(LANES.map(lane))
+    };
+    let is_staged = policies.iter().any(|p| p.staged);
     Ok(Table {
         cluster: set.cluster.clone(),
+        lanes: lanes(false),
+        staged: is_staged.then(|| Box::new(lanes(true))),
         policies,
-        lanes,
     })
 }
 
@@ -67,7 +79,8 @@ impl Table {
         Self {
             cluster,
             policies: Vec::new(),
-            lanes: Default::default(),
+            lanes: Lanes::default(),
+            staged: None,
         }
     }
 
@@ -89,14 +102,14 @@ impl Table {
         self.policies.iter().map(|p| p.rules.len()).sum()
     }
 
-    pub(crate) fn lane(&self, direction: Direction, scope: Scope) -> &Lane {
-        let [ingress_local, ingress_remote, egress_local, egress_remote] = &self.lanes;
-        match (direction, scope) {
-            (Direction::Ingress, Scope::Local) => ingress_local,
-            (Direction::Ingress, Scope::Remote) => ingress_remote,
-            (Direction::Egress, Scope::Local) => egress_local,
-            (Direction::Egress, Scope::Remote) => egress_remote,
-        }
+    /// What is enforced.
+    pub(crate) fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// What would be enforced if staged policies were, if any is staged.
+    pub(crate) fn staged(&self) -> Option<&Lanes> {
+        self.staged.as_deref()
     }
 
     /// Policy and rule of an entry. Entries are made from these lists and never outlive them.
@@ -106,7 +119,19 @@ impl Table {
     }
 }
 
-/// In the order of [`Table::lane`].
+impl Lanes {
+    pub(crate) fn of(&self, direction: Direction, scope: Scope) -> &Lane {
+        let [ingress_local, ingress_remote, egress_local, egress_remote] = &self.0;
+        match (direction, scope) {
+            (Direction::Ingress, Scope::Local) => ingress_local,
+            (Direction::Ingress, Scope::Remote) => ingress_remote,
+            (Direction::Egress, Scope::Local) => egress_local,
+            (Direction::Egress, Scope::Remote) => egress_remote,
+        }
+    }
+}
+
+/// In the order of [`Lanes::of`].
 const LANES: [(Direction, Scope); 4] = [
     (Direction::Ingress, Scope::Local),
     (Direction::Ingress, Scope::Remote),
@@ -114,10 +139,19 @@ const LANES: [(Direction, Scope); 4] = [
     (Direction::Egress, Scope::Remote),
 ];
 
-fn lane(cluster: &TrustDomain, policies: &[Policy], direction: Direction, scope: Scope) -> Lane {
+fn lane(
+    cluster: &TrustDomain,
+    policies: &[Policy],
+    direction: Direction,
+    scope: Scope,
+    with_staged: bool,
+) -> Lane {
     let mut entries = Vec::new();
     let mut isolations = Vec::new();
     for (policy, number) in policies.iter().zip(0_u32..) {
+        if policy.staged && !with_staged {
+            continue;
+        }
         if policy.isolates.contains(&(direction, scope)) {
             isolations.push(number);
         }
@@ -225,7 +259,7 @@ fn workloads(rule: &Rule) -> Option<Vec<&WorkloadSelector>> {
     }
     let selectors = rule.peers.iter().map(|peer| match peer {
         PeerMatch::Workload(selector) => Some(selector),
-        PeerMatch::Net { .. } => None,
+        PeerMatch::Net { .. } | PeerMatch::Domain(_) => None,
     });
     selectors.collect()
 }

@@ -6,7 +6,7 @@
 
 use crate::{
     Decision, DropReason, Peer, Query, RuleRef, Table, Verdict,
-    compile::{Entry, Lane},
+    compile::{Entry, Lane, Lanes},
     model::{Action, Policy, Rule, Scope, Tier},
     selector::{self, Context, Fit, Mismatch},
 };
@@ -63,7 +63,15 @@ impl Table {
     /// table and query give the same verdict everywhere.
     #[must_use]
     pub fn decide(&self, query: &Query<'_>) -> Verdict {
-        let lane = self.lane(query.direction, query.scope(self.cluster()));
+        let mut verdict = self.decide_by(self.lanes(), query);
+        if let Some(staged) = self.staged() {
+            verdict.stage(self.decide_by(staged, query));
+        }
+        verdict
+    }
+
+    fn decide_by(&self, lanes: &Lanes, query: &Query<'_>) -> Verdict {
+        let lane = lanes.of(query.direction, query.scope(self.cluster()));
         let mut offered = Vec::with_capacity(FEW);
         lane.by_subject
             .offer(query.subject, query.known, &mut offered);
@@ -74,9 +82,11 @@ impl Table {
                     lane.by_peer.offer_address(address, &mut offered);
                 }
             }
-            Peer::Address(address) => {
+            Peer::Address(_) | Peer::Named { .. } => {
                 lane.by_peer.offer_always(&mut offered);
-                lane.by_peer.offer_address(address, &mut offered);
+                if let Some(address) = query.peer.address() {
+                    lane.by_peer.offer_address(address, &mut offered);
+                }
             }
             Peer::Node => {}
         }
@@ -90,13 +100,14 @@ impl Table {
             isolations.dedup();
             isolations
         };
-        self.walk(query, &offered, &isolations, &mut Silent)
+        self.walk(lane, query, &offered, &isolations, &mut Silent)
     }
 
-    /// Asks the entries `offered` and the places `isolations` of the query's lane, both ascending.
+    /// Asks the entries `offered` and the places `isolations` of the query's `lane`, both ascending.
     /// The places are looked for only when no rule decides.
     pub(crate) fn walk<'w>(
         &'w self,
+        lane: &'w Lane,
         query: &'w Query<'w>,
         offered: &[u32],
         isolations: &'w dyn Fn() -> Vec<u32>,
@@ -105,7 +116,7 @@ impl Table {
         let scope = query.scope(self.cluster());
         let mut walk = Walk {
             table: self,
-            lane: self.lane(query.direction, scope),
+            lane,
             query,
             scope,
             context: Context {
@@ -124,6 +135,7 @@ impl Table {
             decision,
             rule: rule.cloned(),
             logs: walk.logs,
+            staged: None,
         }
     }
 }
@@ -303,7 +315,7 @@ impl<'w, T: Trace> Walk<'w, T> {
 
 /// How a rule fits, its policy's subject apart.
 fn fit<'a>(rule: &'a Rule, query: &'a Query<'a>, scope: Scope, context: Context<'a>) -> Fit<'a> {
-    selector::ports(&rule.ports, query)
+    selector::ports(rule, query)
         .and(|| selector::peers(&rule.peers, query.peer, context))
         .and(|| assurance(rule, query, scope))
 }

@@ -11,14 +11,15 @@ use crate::{
     KnownKeys, Peer, Table,
     decide::too_weak,
     model::{
-        Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch,
-        Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Rule, Scope, Tier, WorkloadSelector,
+        Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, Part, PeerMatch,
+        Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Rule, Scope, Term, Tier,
+        WorkloadSelector,
     },
     selector::{self, Context, Fit},
 };
 
 /// Separates this hash from every other use of SHA-256.
-const DOMAIN: &[u8] = b"landbridge policy digest 1\0";
+const DOMAIN: &[u8] = b"landbridge policy digest 2\0";
 
 impl Table {
     /// The part that can admit, or refuse, identities of other clusters on ingress. For every such
@@ -51,7 +52,7 @@ impl Table {
     /// this pod's address as seen there.
     #[must_use]
     pub fn may_admit(&self, subject: &Claims, protocol: u8, port: u16) -> bool {
-        let lane = self.lane(Direction::Ingress, Scope::Remote);
+        let lane = self.lanes().of(Direction::Ingress, Scope::Remote);
         let known = KnownKeys::all();
         let context = Context {
             own: self.cluster(),
@@ -70,11 +71,13 @@ impl Table {
             let (_, rule) = self.rule(entry);
             let fits = |wanted: &PeerMatch| match wanted {
                 PeerMatch::Net { .. } => true,
+                PeerMatch::Domain(_) => false,
                 PeerMatch::Workload(_) => matches!(selector::peer(wanted, peer, context), Fit::Yes),
             };
             rule.action == Action::Allow
                 && (rule.peers.is_empty() || rule.peers.iter().any(fits))
                 && (rule.ports.is_empty() || rule.ports.iter().any(|p| may_fit(p, protocol, port)))
+                && !rule.not_ports.iter().any(|p| must_fit(p, protocol, port))
                 && !too_weak(rule, peer, Scope::Remote)
         })
     }
@@ -88,8 +91,16 @@ fn may_fit(wanted: &PortMatch, protocol: u8, port: u16) -> bool {
         }
 }
 
+/// The same whatever the destination calls its ports.
+fn must_fit(unwanted: &PortMatch, protocol: u8, port: u16) -> bool {
+    !matches!(unwanted.port, PortSpec::Named(_)) && may_fit(unwanted, protocol, port)
+}
+
 /// What peers may know of `policy`; `None` when it does not concern them.
 fn announced(policy: &Policy, own: &TrustDomain) -> Option<Policy> {
+    if policy.staged {
+        return None;
+    }
     let concern = (Direction::Ingress, Scope::Remote);
     let isolates: Vec<_> = policy
         .isolates
@@ -134,6 +145,7 @@ fn announced_rule(rule: &Rule, own: &TrustDomain) -> Option<Rule> {
 fn may_be_remote(peer: &PeerMatch, own: &TrustDomain) -> bool {
     match peer {
         PeerMatch::Net { .. } => true,
+        PeerMatch::Domain(_) => false,
         PeerMatch::Workload(selector) => match &selector.clusters {
             ClusterMatch::Own => false,
             ClusterMatch::Any | ClusterMatch::Remote => true,
@@ -163,6 +175,7 @@ impl Canon {
         });
         self.list(policy.namespace.as_slice(), |c, n| c.text(n));
         self.text(&policy.name);
+        self.byte(u8::from(policy.staged));
         self.workloads(&policy.subject);
         self.list(&policy.isolates, |c, (direction, scope)| {
             c.direction(*direction);
@@ -184,6 +197,7 @@ impl Canon {
         self.list(&rule.scopes, |c, s| c.scope(*s));
         self.list(&rule.peers, Self::peer);
         self.list(&rule.ports, Self::port);
+        self.list(&rule.not_ports, Self::port);
         self.byte(match rule.assurance {
             Assurance::Gateway => 0,
             Assurance::Agent => 1,
@@ -200,6 +214,11 @@ impl Canon {
                 self.byte(1);
                 self.net(cidr);
                 self.list(except, Self::net);
+            }
+            PeerMatch::Domain(pattern) => {
+                self.byte(2);
+                self.byte(u8::from(pattern.below));
+                self.text(&pattern.name);
             }
         }
     }
@@ -230,7 +249,15 @@ impl Canon {
     }
 
     fn labels(&mut self, selector: &LabelSelector) {
-        self.list(&selector.0, |c, requirement| {
+        self.list(&selector.0, |c, term| {
+            let requirement = match term {
+                Term::Label(requirement) => requirement,
+                Term::AnyOf(choices) => {
+                    c.byte(1);
+                    return c.list(choices, Self::labels);
+                }
+            };
+            c.byte(0);
             c.text(&requirement.key);
             match &requirement.operator {
                 Operator::In(values) => {
@@ -243,8 +270,26 @@ impl Canon {
                 }
                 Operator::Exists => c.byte(2),
                 Operator::DoesNotExist => c.byte(3),
+                Operator::Like(part) => {
+                    c.byte(4);
+                    c.part(part);
+                }
+                Operator::NotLike(part) => {
+                    c.byte(5);
+                    c.part(part);
+                }
             }
         });
+    }
+
+    fn part(&mut self, part: &Part) {
+        let (number, text) = match part {
+            Part::Contains(text) => (0, text),
+            Part::StartsWith(text) => (1, text),
+            Part::EndsWith(text) => (2, text),
+        };
+        self.byte(number);
+        self.text(text);
     }
 
     fn port(&mut self, port: &PortMatch) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Decision, Peer, Query, RuleName, RuleRef, Table, Verdict,
-    compile::Entry,
+    compile::{Entry, Lanes},
     decide::{Asked, Settled, Trace},
     model::{Action, Direction, Policy, Rule, Scope, Tier},
     selector::{self, Context, Fit, Mismatch},
@@ -37,6 +37,9 @@ pub struct Explanation {
     pub verdict: Verdict,
     /// The verdict in a sentence.
     pub because: String,
+    /// The same question with staged policies, where they change the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Box<Explanation>>,
 }
 
 /// One rule, or one policy asked whether it isolates.
@@ -74,8 +77,20 @@ impl Table {
     /// Decides as [`Table::decide`] does, by the same walk, and tells what was asked on the way.
     #[must_use]
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
+        let mut explanation = self.explain_by(self.lanes(), query);
+        if let Some(staged) = self.staged() {
+            let staged = self.explain_by(staged, query);
+            explanation.verdict.stage(staged.verdict.clone());
+            if explanation.verdict.staged.is_some() {
+                explanation.staged = Some(Box::new(staged));
+            }
+        }
+        explanation
+    }
+
+    fn explain_by(&self, lanes: &Lanes, query: &Query<'_>) -> Explanation {
         let scope = query.scope(self.cluster());
-        let lane = self.lane(query.direction, scope);
+        let lane = lanes.of(query.direction, scope);
         let everything = |n: usize| (0_u32..).take(n).collect::<Vec<_>>();
         let mut account = Account {
             query,
@@ -87,6 +102,7 @@ impl Table {
             settled: None,
         };
         let verdict = self.walk(
+            lane,
             query,
             &everything(lane.entries.len()),
             &|| everything(lane.isolations.len()),
@@ -104,6 +120,7 @@ impl Table {
             because: because(&verdict, settled, &steps),
             steps,
             verdict,
+            staged: None,
         }
     }
 }
@@ -191,8 +208,7 @@ impl Account<'_> {
         if let Fit::Unknown(mismatch) = asked.subject {
             out.push(format!("may select {}: {mismatch}", self.subject()));
         }
-        if let Fit::No(mismatch) | Fit::Unknown(mismatch) = selector::ports(&rule.ports, self.query)
-        {
+        if let Fit::No(mismatch) | Fit::Unknown(mismatch) = selector::ports(rule, self.query) {
             out.push(mismatch.to_string());
         }
         match selector::peers(&rule.peers, self.query.peer, self.context) {
@@ -281,6 +297,13 @@ fn peer_name(peer: Peer<'_>) -> String {
     match peer {
         Peer::Identity { claims, .. } => claims.display_name(),
         Peer::Address(address) => address.to_string(),
+        Peer::Named { address, names } => {
+            let names = names.join(", ");
+            match address {
+                Some(address) => format!("{address} ({names})"),
+                None => names,
+            }
+        }
         Peer::Node => "node".into(),
     }
 }
@@ -325,6 +348,9 @@ impl fmt::Display for Explanation {
                 f,
                 "  and {hidden} more of policies that do not select the pod"
             )?;
+        }
+        if let Some(staged) = &self.staged {
+            write!(f, "with staged policies: {staged}")?;
         }
         Ok(())
     }

@@ -14,7 +14,10 @@ use ipnet::IpNet;
 
 use crate::{
     KnownKeys,
-    model::{ClusterMatch, LabelSelector, NamespaceMatch, Operator, PeerMatch, WorkloadSelector},
+    model::{
+        ClusterMatch, LabelSelector, NamespaceMatch, Operator, PeerMatch, Requirement, Term,
+        WorkloadSelector,
+    },
     selector::Whose,
 };
 
@@ -224,17 +227,40 @@ fn peer_choices(peer: &PeerMatch) -> Vec<Choice<'_>> {
     match peer {
         PeerMatch::Workload(selector) => choices(selector),
         PeerMatch::Net { cidr, .. } => vec![vec![Anchor::Net(*cidr)]],
+        PeerMatch::Domain(_) => Vec::new(),
     }
 }
 
 fn push_labels<'a>(out: &mut Vec<Choice<'a>>, whose: Whose, selector: &'a LabelSelector) {
-    for requirement in &selector.0 {
+    for term in &selector.0 {
+        out.extend(term_choice(whose, term));
+    }
+}
+
+/// What one term requires.
+fn term_choice(whose: Whose, term: &Term) -> Option<Choice<'_>> {
+    match term {
         // Nothing hangs on an empty list, yet an unknown key must still be asked for.
-        if let Operator::In(values) = &requirement.operator
-            && !values.is_empty()
-        {
-            let anchor = |v: &'a String| Anchor::Label(whose, &requirement.key, v);
-            out.push(values.iter().map(anchor).collect());
+        Term::Label(Requirement {
+            key,
+            operator: Operator::In(values),
+        }) if !values.is_empty() => Some(
+            values
+                .iter()
+                .map(|v| Anchor::Label(whose, key, v))
+                .collect(),
+        ),
+        Term::Label(_) => None,
+        // Each part must require something, or what fits that part would not be found.
+        Term::AnyOf(parts) => {
+            let parts: Option<Vec<_>> = parts.iter().map(|p| shortest(whose, p)).collect();
+            parts.filter(|p| !p.is_empty()).map(|p| p.concat())
         }
     }
+}
+
+/// The fewest anchors that all labels of `selector` together require.
+fn shortest(whose: Whose, selector: &LabelSelector) -> Option<Choice<'_>> {
+    let choices = selector.0.iter().filter_map(|t| term_choice(whose, t));
+    choices.min_by_key(Vec::len)
 }

@@ -2,6 +2,8 @@
 //!
 //! The types serialise, because a digest carries a part of them between clusters.
 
+use std::fmt;
+
 use identity::{Assurance, TrustDomain};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,9 @@ pub struct Policy {
     pub order: u32,
     /// The pods of this cluster whose traffic it governs.
     pub subject: WorkloadSelector,
+    /// It decides nothing yet: what it would decide is told beside the verdict.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub staged: bool,
     /// Directions and scopes in which a selected pod is isolated even where no rule matches.
     pub isolates: Vec<(Direction, Scope)>,
     /// In the order of the object: the first that matches decides, among those of equal action unless
@@ -129,6 +134,9 @@ pub struct Rule {
     pub peers: Vec<PeerMatch>,
     /// Any of these; empty matches every protocol and port.
     pub ports: Vec<PortMatch>,
+    /// None of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ports: Vec<PortMatch>,
     /// The weakest assurance of a remote peer that an Allow accepts.
     pub assurance: Assurance,
 }
@@ -145,6 +153,8 @@ pub enum PeerMatch {
         /// Prefixes inside that do not.
         except: Vec<IpNet>,
     },
+    /// An address that the selected pod was told by DNS for a name that fits; only for egress.
+    Domain(DomainPattern),
 }
 
 /// Workloads by cluster, namespace, labels and service account; all parts must hold.
@@ -184,9 +194,33 @@ pub enum NamespaceMatch {
     Labels(LabelSelector),
 }
 
-/// Requirements that must all hold; none matches everything.
+/// Terms that must all hold; none matches everything. The text form is in [`crate::expression`].
+///
+/// Negations stand at the labels, never before a choice: `!(a && b)` is `!a || !b`, which is the same even where
+/// a label is unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LabelSelector(pub Vec<Requirement>);
+pub struct LabelSelector(pub Vec<Term>);
+
+/// A part of a selector.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Term {
+    /// One label.
+    Label(Requirement),
+    /// At least one of these must hold; none matches nothing.
+    AnyOf(Vec<LabelSelector>),
+}
+
+impl From<Requirement> for Term {
+    fn from(requirement: Requirement) -> Self {
+        Self::Label(requirement)
+    }
+}
+
+impl FromIterator<Requirement> for LabelSelector {
+    fn from_iter<T: IntoIterator<Item = Requirement>>(requirements: T) -> Self {
+        Self(requirements.into_iter().map(Term::Label).collect())
+    }
+}
 
 /// One requirement on one label.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -197,7 +231,8 @@ pub struct Requirement {
     pub operator: Operator,
 }
 
-/// `metav1.LabelSelectorRequirement`, with `matchLabels` written as `In` of one value.
+/// `metav1.LabelSelectorRequirement`, with `matchLabels` written as `In` of one value, and tests of a part of the
+/// value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Operator {
     /// The label exists with one of these values.
@@ -208,18 +243,33 @@ pub enum Operator {
     Exists,
     /// The label is absent.
     DoesNotExist,
+    /// The label exists, and its value is so.
+    Like(Part),
+    /// The label is absent, or its value is not so.
+    NotLike(Part),
+}
+
+/// What a value holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Part {
+    /// This text anywhere.
+    Contains(String),
+    /// This text at its beginning.
+    StartsWith(String),
+    /// This text at its end.
+    EndsWith(String),
 }
 
 /// A protocol and its ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PortMatch {
-    /// The IP protocol number: 6, 17 or 132.
+    /// The IP protocol number.
     pub protocol: u8,
     /// The ports.
     pub port: PortSpec,
 }
 
-/// Ports, as the destination pod gets them.
+/// Ports, as the destination pod gets them; of ICMP and ICMPv6 the type and code as one number, [`icmp`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PortSpec {
     /// Every port.
@@ -228,4 +278,44 @@ pub enum PortSpec {
     Range(u16, u16),
     /// A port by the name that the destination pod gives it.
     Named(String),
+}
+
+/// The number that stands for an ICMP or ICMPv6 type and code where other protocols have a port.
+#[must_use]
+pub fn icmp(kind: u8, code: u8) -> u16 {
+    u16::from_be_bytes([kind, code])
+}
+
+/// A name of the DNS or everything below one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DomainPattern {
+    /// Every name with at least one label before `name`, and not `name` itself.
+    pub below: bool,
+    /// In lower case, without the dot at the end.
+    pub name: String,
+}
+
+impl DomainPattern {
+    /// Whether `name`, in lower case and without the dot at its end, fits.
+    #[must_use]
+    pub fn fits(&self, name: &str) -> bool {
+        match self.below {
+            false => name == self.name,
+            true => name
+                .strip_suffix(self.name.as_str())
+                .and_then(|rest| rest.strip_suffix('.'))
+                .is_some_and(|rest| !rest.is_empty()),
+        }
+    }
+}
+
+impl fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let star = if self.below { "*." } else { "" };
+        write!(f, "{star}{}", self.name)
+    }
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use identity::{BundleStore, Claims, TrustDomain};
@@ -21,8 +22,8 @@ pub struct Query<'a> {
     pub peer: Peer<'a>,
     /// The IP protocol number.
     pub protocol: u8,
-    /// The destination port as the destination pod gets it, after every translation; 0 for a
-    /// protocol without ports.
+    /// The destination port as the destination pod gets it, after every translation; of ICMP and ICMPv6 type and
+    /// code ([`crate::model::icmp`]); 0 for any other protocol without ports.
     pub port: u16,
     /// Which label keys the clusters carry.
     pub known: &'a KnownKeys,
@@ -41,6 +42,14 @@ pub enum Peer<'a> {
     /// An address outside the identity networks. The caller has refused an address inside them
     /// that proved nothing before it asks.
     Address(IpAddr),
+    /// Such an address, or one that is not known, with the names that the subject was told of it by DNS, in lower
+    /// case and without a dot at the end. Only the names of answers that are still valid.
+    Named {
+        /// The address, where the caller knows it.
+        address: Option<IpAddr>,
+        /// The names.
+        names: &'a [Arc<str>],
+    },
     /// The node that the pod runs on: a local socket, never a source address seen on a wire.
     Node,
 }
@@ -51,7 +60,29 @@ impl Query<'_> {
     pub fn scope(&self, own: &TrustDomain) -> Scope {
         match self.peer {
             Peer::Identity { claims, .. } if claims.trust_domain() != own => Scope::Remote,
-            Peer::Identity { .. } | Peer::Address(_) | Peer::Node => Scope::Local,
+            Peer::Identity { .. } | Peer::Address(_) | Peer::Named { .. } | Peer::Node => {
+                Scope::Local
+            }
+        }
+    }
+}
+
+impl<'a> Peer<'a> {
+    /// Its address, as far as it is known.
+    #[must_use]
+    pub fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Identity { address, .. } | Self::Named { address, .. } => address,
+            Self::Address(address) => Some(address),
+            Self::Node => None,
+        }
+    }
+
+    /// The names that the subject was told of it.
+    pub(crate) fn names(self) -> &'a [Arc<str>] {
+        match self {
+            Self::Named { names, .. } => names,
+            Self::Identity { .. } | Self::Address(_) | Self::Node => &[],
         }
     }
 }

@@ -4,7 +4,7 @@
 //! on it is [`Fit::Unknown`]. The logic is Kleene's: what another part excludes for certain is
 //! [`Fit::No`] whatever the unknown key may hold. Nothing here allocates.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use identity::{Assurance, Claims, TrustDomain};
 use ipnet::IpNet;
@@ -12,8 +12,8 @@ use ipnet::IpNet;
 use crate::{
     KnownKeys, Peer, Query,
     model::{
-        ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch, PortMatch,
-        PortSpec, Requirement, WorkloadSelector,
+        ClusterMatch, Direction, DomainPattern, LabelSelector, NamespaceMatch, Operator, Part,
+        PeerMatch, PortMatch, PortSpec, Requirement, Rule, Term, WorkloadSelector,
     },
 };
 
@@ -65,6 +65,14 @@ impl<'a> Fit<'a> {
         best
     }
 
+    /// The same with another reason for a no.
+    fn with_no(self, mismatch: Mismatch<'a>) -> Self {
+        match self {
+            Fit::No(_) => Fit::No(mismatch),
+            Fit::Yes | Fit::Unknown(_) => self,
+        }
+    }
+
     fn of(fits: bool, mismatch: Mismatch<'a>) -> Self {
         if fits { Fit::Yes } else { Fit::No(mismatch) }
     }
@@ -91,6 +99,11 @@ pub(crate) enum Mismatch<'a> {
         found: Option<&'a str>,
         wanted: &'a Operator,
     },
+    /// No part of a choice holds.
+    NoChoice {
+        whose: Whose,
+        wanted: &'a Term,
+    },
     NotCarried {
         whose: Whose,
         domain: &'a TrustDomain,
@@ -108,12 +121,23 @@ pub(crate) enum Mismatch<'a> {
         address: IpAddr,
         except: IpNet,
     },
+    /// No name that the subject was told of the address fits.
+    Domain {
+        names: &'a [Arc<str>],
+        wanted: &'a DomainPattern,
+    },
     Ports {
         protocol: u8,
         port: u16,
         wanted: &'a [PortMatch],
         /// The pod whose names count.
         destination: Option<&'a Claims>,
+    },
+    /// One of those that the rule leaves out.
+    NotPorts {
+        protocol: u8,
+        port: u16,
+        unwanted: &'a PortMatch,
     },
     Assurance {
         found: Assurance,
@@ -160,13 +184,20 @@ pub(crate) fn peer<'a>(wanted: &'a PeerMatch, peer: Peer<'a>, context: Context<'
         (PeerMatch::Workload(selector), Peer::Identity { claims, .. }) => {
             workload(selector, claims, context)
         }
-        (PeerMatch::Workload(_), Peer::Address(_) | Peer::Node) => Fit::No(Mismatch::NotAWorkload),
-        (PeerMatch::Net { cidr, except }, Peer::Address(address)) => net(*cidr, except, address),
-        (PeerMatch::Net { cidr, except }, Peer::Identity { address, .. }) => match address {
+        (PeerMatch::Workload(_), Peer::Address(_) | Peer::Named { .. } | Peer::Node) => {
+            Fit::No(Mismatch::NotAWorkload)
+        }
+        (PeerMatch::Net { cidr, except }, peer) => match peer.address() {
             Some(address) => net(*cidr, except, address),
             None => Fit::No(Mismatch::NoAddress),
         },
-        (PeerMatch::Net { .. }, Peer::Node) => Fit::No(Mismatch::NoAddress),
+        (PeerMatch::Domain(wanted), peer) => {
+            let names = peer.names();
+            Fit::of(
+                names.iter().any(|name| wanted.fits(name)),
+                Mismatch::Domain { names, wanted },
+            )
+        }
     }
 }
 
@@ -181,16 +212,16 @@ pub(crate) fn peers<'a>(wanted: &'a [PeerMatch], other: Peer<'a>, context: Conte
     )
 }
 
-/// Does the destination port fit any of `wanted`? A name means what the destination pod means by
+/// Does the destination port fit what the rule says of ports? A name means what the destination pod means by
 /// it: the subject on ingress, the peer on egress; a plain address has no names.
-pub(crate) fn ports<'a>(wanted: &'a [PortMatch], query: &Query<'a>) -> Fit<'a> {
+pub(crate) fn ports<'a>(rule: &'a Rule, query: &Query<'a>) -> Fit<'a> {
     let destination = match (query.direction, query.peer) {
         (Direction::Ingress, _) => Some(query.subject),
         (Direction::Egress, Peer::Identity { claims, .. }) => Some(claims),
-        (Direction::Egress, Peer::Address(_) | Peer::Node) => None,
+        (Direction::Egress, Peer::Address(_) | Peer::Named { .. } | Peer::Node) => None,
     };
-    let (protocol, port) = (query.protocol, query.port);
-    let fits = |wanted: &PortMatch| {
+    let (protocol, port, wanted) = (query.protocol, query.port, &rule.ports);
+    let fits = |wanted: &&PortMatch| {
         wanted.protocol == protocol
             && match &wanted.port {
                 PortSpec::Any => true,
@@ -202,8 +233,15 @@ pub(crate) fn ports<'a>(wanted: &'a [PortMatch], query: &Query<'a>) -> Fit<'a> {
                 }),
             }
     };
+    if let Some(unwanted) = rule.not_ports.iter().find(fits) {
+        return Fit::No(Mismatch::NotPorts {
+            protocol,
+            port,
+            unwanted,
+        });
+    }
     Fit::of(
-        wanted.is_empty() || wanted.iter().any(fits),
+        wanted.is_empty() || wanted.iter().any(|w| fits(&w)),
         Mismatch::Ports {
             protocol,
             port,
@@ -243,8 +281,22 @@ fn labels<'a>(
     claims: &'a Claims,
     context: Context<'a>,
 ) -> Fit<'a> {
-    let requirements = selector.0.iter();
-    Fit::all(requirements.map(|r| requirement(r, whose, claims, context)))
+    Fit::all(selector.0.iter().map(|term| {
+        match term {
+            Term::Label(wanted) => requirement(wanted, whose, claims, context),
+            Term::AnyOf(choices) => Fit::any(
+                choices.iter().map(|c| labels(c, whose, claims, context)),
+                Fit::No(Mismatch::NoChoice {
+                    whose,
+                    wanted: term,
+                }),
+            )
+            .with_no(Mismatch::NoChoice {
+                whose,
+                wanted: term,
+            }),
+        }
+    }))
 }
 
 fn requirement<'a>(
@@ -267,6 +319,8 @@ fn requirement<'a>(
         Operator::NotIn(values) => found.is_none_or(|value| !contains(values, value)),
         Operator::Exists => found.is_some(),
         Operator::DoesNotExist => found.is_none(),
+        Operator::Like(part) => found.is_some_and(|value| holds(value, part)),
+        Operator::NotLike(part) => found.is_none_or(|value| !holds(value, part)),
     };
     Fit::of(
         fits,
@@ -277,6 +331,14 @@ fn requirement<'a>(
             wanted: operator,
         },
     )
+}
+
+fn holds(value: &str, part: &Part) -> bool {
+    match part {
+        Part::Contains(text) => value.contains(text.as_str()),
+        Part::StartsWith(text) => value.starts_with(text.as_str()),
+        Part::EndsWith(text) => value.ends_with(text.as_str()),
+    }
 }
 
 fn net<'a>(cidr: IpNet, except: &[IpNet], address: IpAddr) -> Fit<'a> {

@@ -16,6 +16,18 @@ pub struct Verdict {
     pub rule: Option<RuleRef>,
     /// The Log rules that matched before it, in the order they were asked.
     pub logs: Vec<RuleRef>,
+    /// What would be decided if staged policies were enforced, where that is anything else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Box<Staged>>,
+}
+
+/// What would be decided if staged policies were enforced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    /// Allow or drop.
+    pub decision: Decision,
+    /// The rule that would decide; `None` when isolation or the default would.
+    pub rule: Option<RuleRef>,
 }
 
 impl Verdict {
@@ -23,6 +35,14 @@ impl Verdict {
     #[must_use]
     pub fn is_allowed(&self) -> bool {
         self.decision == Decision::Allow
+    }
+
+    /// Notes what `staged`, the verdict with staged policies, decides otherwise.
+    pub(crate) fn stage(&mut self, staged: Self) {
+        let Self { decision, rule, .. } = staged;
+        if (decision, &rule) != (self.decision, &self.rule) {
+            self.staged = Some(Box::new(Staged { decision, rule }));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use identity::{Assurance, Claims};
 
 use crate::{
-    model::{ClusterMatch, Operator, PortMatch, PortSpec},
+    model::{ClusterMatch, Operator, PortMatch, PortSpec, Term},
     selector::{Mismatch, Whose},
 };
 
@@ -37,7 +37,16 @@ impl fmt::Display for Mismatch<'_> {
                     Operator::NotIn(values) => write!(f, ", wanted none of {}", List(values)),
                     Operator::Exists => f.write_str(", wanted any value"),
                     Operator::DoesNotExist => f.write_str(", wanted absent"),
+                    Operator::Like(part) => write!(f, ", wanted one that {part}"),
+                    Operator::NotLike(part) => write!(f, ", wanted none that {part}"),
                 }
+            }
+            Self::NoChoice {
+                wanted: Term::AnyOf(choices),
+                ..
+            } if choices.is_empty() => f.write_str("the selector fits nothing"),
+            Self::NoChoice { whose, wanted } => {
+                write!(f, "{whose} labels fit no part of {wanted}")
             }
             Self::NotCarried { whose, domain, key } => {
                 write!(
@@ -57,6 +66,23 @@ impl fmt::Display for Mismatch<'_> {
                 wanted,
                 destination,
             } => ports(f, *protocol, *port, wanted, *destination),
+            Self::NotPorts {
+                protocol,
+                port,
+                unwanted,
+            } => {
+                let port = protocol_name(*protocol, *port);
+                write!(f, "port is {port}, wanted not {}", Port(unwanted))
+            }
+            Self::Domain { names: [], wanted } => {
+                write!(
+                    f,
+                    "DNS told the pod no name of the address, wanted {wanted}"
+                )
+            }
+            Self::Domain { names, wanted } => {
+                write!(f, "DNS told the pod {}, wanted {wanted}", names.join(", "))
+            }
             Self::Assurance { found, wanted } => {
                 let name = |a: &Assurance| match a {
                     Assurance::Gateway => "gateway",
@@ -80,28 +106,46 @@ fn ports(
         if place > 0 {
             f.write_str(" or ")?;
         }
-        let name = Protocol(one.protocol);
-        match &one.port {
-            PortSpec::Any => write!(f, "any {name} port")?,
-            PortSpec::Range(first, last) if first == last => write!(f, "{name}/{first}")?,
-            PortSpec::Range(first, last) => write!(f, "{name}/{first}-{last}")?,
-            PortSpec::Named(port) => {
-                write!(f, "{name} port {port:?}")?;
-                let is = |p: &&identity::NamedPort| p.protocol == one.protocol && p.name == *port;
-                match destination.and_then(|pod| pod.named_ports.iter().find(is)) {
-                    Some(found) => write!(f, " (here {})", found.port)?,
-                    None => f.write_str(" (which the destination does not name)")?,
-                }
+        write!(f, "{}", Port(one))?;
+        if let PortSpec::Named(name) = &one.port {
+            let is = |p: &&identity::NamedPort| p.protocol == one.protocol && p.name == *name;
+            match destination.and_then(|pod| pod.named_ports.iter().find(is)) {
+                Some(found) => write!(f, " (here {})", found.port)?,
+                None => f.write_str(" (which the destination does not name)")?,
             }
         }
     }
     Ok(())
 }
 
-/// `tcp/8080`, or `icmp` for a protocol without ports.
+/// A protocol and its ports, as a rule has them.
+struct Port<'a>(&'a PortMatch);
+
+impl fmt::Display for Port<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Protocol(self.0.protocol);
+        match (&self.0.port, self.0.protocol) {
+            (PortSpec::Any, 6 | 17 | 33 | 132 | 136) => write!(f, "any {name} port"),
+            (PortSpec::Any, _) => write!(f, "{name}"),
+            (PortSpec::Range(first, last), 1 | 58) => {
+                let ([kind, code], [_, last]) = (first.to_be_bytes(), last.to_be_bytes());
+                match last == code {
+                    true => write!(f, "{name} type {kind} code {code}"),
+                    false => write!(f, "{name} type {kind}"),
+                }
+            }
+            (PortSpec::Range(first, last), _) if first == last => write!(f, "{name}/{first}"),
+            (PortSpec::Range(first, last), _) => write!(f, "{name}/{first}-{last}"),
+            (PortSpec::Named(port), _) => write!(f, "{name} port {port:?}"),
+        }
+    }
+}
+
+/// `tcp/8080`, `icmp type 8 code 0`, or the name alone of a protocol without either.
 pub(crate) fn protocol_name(protocol: u8, port: u16) -> String {
-    match protocol {
-        1 | 58 => Protocol(protocol).to_string(),
+    match (protocol, port.to_be_bytes()) {
+        (1 | 58, [kind, code]) => format!("{} type {kind} code {code}", Protocol(protocol)),
+        _ if port == 0 => Protocol(protocol).to_string(),
         _ => format!("{}/{port}", Protocol(protocol)),
     }
 }

@@ -10,12 +10,14 @@ mod common;
 #[allow(dead_code)]
 mod naive;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use common::{generate::*, td};
 use identity::Claims;
 use naive::{Oracle, Other};
-use policy::{Decision, KnownKeys, Peer, Query, RuleRef, Table, Verdict, compile, model::*};
+use policy::{
+    Decision, DropReason, KnownKeys, Peer, Query, RuleRef, Table, Verdict, compile, model::*,
+};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
 /// One question to a table of `west`.
@@ -32,6 +34,7 @@ struct Ask {
 enum End {
     Pod(Box<Claims>, Option<IpAddr>),
     Address(IpAddr),
+    Named(Option<IpAddr>, Vec<Arc<str>>),
     Node,
 }
 
@@ -40,6 +43,7 @@ fn end() -> impl Strategy<Value = End> {
     prop_oneof![
         8 => (any, option::of(address())).prop_map(|(c, a)| End::Pod(Box::new(c), a)),
         2 => address().prop_map(End::Address),
+        2 => (option::of(address()), names()).prop_map(|(a, names)| End::Named(a, names)),
         1 => Just(End::Node),
     ]
 }
@@ -68,6 +72,10 @@ impl Ask {
                     address: *address,
                 },
                 End::Address(address) => Peer::Address(*address),
+                End::Named(address, names) => Peer::Named {
+                    address: *address,
+                    names,
+                },
                 End::Node => Peer::Node,
             },
             protocol: self.protocol,
@@ -80,6 +88,7 @@ impl Ask {
         match &self.peer {
             End::Pod(claims, address) => Other::Pod(claims, *address),
             End::Address(address) => Other::Address(*address),
+            End::Named(address, names) => Other::Named(*address, names),
             End::Node => Other::Node,
         }
     }
@@ -93,12 +102,16 @@ fn name(rule: &RuleRef) -> String {
     }
 }
 
+fn dropped(decision: Decision) -> Option<(DropReason, bool)> {
+    match decision {
+        Decision::Allow => None,
+        Decision::Drop { reason, reject } => Some((reason, reject)),
+    }
+}
+
 fn judgement(verdict: &Verdict) -> naive::Judgement {
     naive::Judgement {
-        dropped: match verdict.decision {
-            Decision::Allow => None,
-            Decision::Drop { reason, reject } => Some((reason, reject)),
-        },
+        dropped: dropped(verdict.decision),
         rule: verdict.rule.as_ref().map(name),
         logs: verdict.logs.iter().map(name).collect(),
     }
@@ -141,7 +154,13 @@ proptest! {
         for ask in &asks {
             let query = ask.query(&known);
             let verdict = table.decide(&query);
-            let expected = oracle.judge(ask.direction, &ask.subject, ask.other(), ask.protocol, ask.port);
+            let judge = |staged| {
+                oracle.judge_as_if(staged, ask.direction, &ask.subject, ask.other(), ask.protocol, ask.port)
+            };
+            let (expected, preview) = (judge(false), judge(true));
+            let told = verdict.staged.as_ref().map(|s| (dropped(s.decision), s.rule.as_ref().map(name)));
+            let differs = (&preview.dropped, &preview.rule) != (&expected.dropped, &expected.rule);
+            prop_assert_eq!(told, differs.then_some((preview.dropped, preview.rule)));
             prop_assert_eq!(judgement(&verdict), expected);
             let explanation = table.explain(&query);
             prop_assert_eq!(&explanation.verdict, &verdict);

@@ -4,7 +4,7 @@
 use landbridge_sources::load_once;
 use policy::model::{
     ClusterMatch, Direction, NamespaceMatch, Operator, PeerMatch, Policy, PortMatch, PortSpec,
-    Requirement, Scope, Tier, WorkloadSelector,
+    Requirement, Scope, Term, Tier, WorkloadSelector,
 };
 
 mod common;
@@ -103,7 +103,7 @@ fn a_network_policy_selects_peers_as_kubernetes_says() {
         key: "app".into(),
         operator: Operator::In(vec!["web".into()]),
     };
-    assert_eq!(both.pods.0, [web]);
+    assert_eq!(both.pods.0, [web.into()]);
     let net = PeerMatch::Net {
         cidr: "10.9.0.0/16".parse().unwrap(),
         except: vec!["10.9.1.0/24".parse().unwrap()],
@@ -161,7 +161,11 @@ fn expressions_of_all_operators() {
         "p",
         "{podSelector: {matchExpressions: [{key: a, operator: In, values: [x, y]}, {key: a.b/c, operator: NotIn, values: [on, 'yes', y]}, {key: d, operator: Exists}, {key: e, operator: DoesNotExist}]}}",
     ));
-    let operators: Vec<&Operator> = policy.subject.pods.0.iter().map(|r| &r.operator).collect();
+    let terms = policy.subject.pods.0.iter().map(|term| match term {
+        Term::Label(requirement) => &requirement.operator,
+        Term::AnyOf(_) => panic!("a choice"),
+    });
+    let operators: Vec<&Operator> = terms.collect();
     let values = |values: &[&str]| values.iter().map(|v| (*v).to_owned()).collect();
     let expected = [
         &Operator::In(values(&["x", "y"])),

@@ -7,14 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use identity::{Claims, TrustDomain};
 use policy::{
     DropReason,
     model::{
-        Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch,
-        Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Rule, Scope, Tier, WorkloadSelector,
+        Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, Part, PeerMatch,
+        Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Rule, Scope, Term, Tier,
+        WorkloadSelector,
     },
 };
 
@@ -34,6 +36,8 @@ pub enum Other<'a> {
     Pod(&'a Claims, Option<IpAddr>),
     /// An address outside the identity networks.
     Address(IpAddr),
+    /// The same, known or not, with the names that DNS told the pod of it.
+    Named(Option<IpAddr>, &'a [Arc<str>]),
     /// The pod's own node.
     Node,
 }
@@ -61,6 +65,8 @@ impl Judgement {
 struct Question<'a> {
     own: &'a TrustDomain,
     carried: &'a BTreeMap<TrustDomain, BTreeSet<String>>,
+    /// As if staged policies were enforced.
+    staged: bool,
     direction: Direction,
     subject: &'a Claims,
     other: Other<'a>,
@@ -115,9 +121,24 @@ impl Oracle {
         protocol: u8,
         port: u16,
     ) -> Judgement {
+        self.judge_as_if(false, direction, subject, other, protocol, port)
+    }
+
+    /// The same with or without staged policies.
+    #[must_use]
+    pub fn judge_as_if(
+        &self,
+        staged: bool,
+        direction: Direction,
+        subject: &Claims,
+        other: Other<'_>,
+        protocol: u8,
+        port: u16,
+    ) -> Judgement {
         let question = Question {
             own: subject.trust_domain(),
             carried: &self.carried,
+            staged,
             direction,
             subject,
             other,
@@ -199,7 +220,7 @@ impl Question<'_> {
         }
         // An Admin policy never isolates: what it does not match goes on.
         if tier != Tier::Admin {
-            let isolating = policies.iter().filter(|p| p.tier == tier);
+            let isolating = policies.iter().filter(|p| self.counts(p, tier));
             let isolating =
                 isolating.filter(|p| p.isolates.contains(&(self.direction, self.scope())));
             let selects: Vec<_> = isolating
@@ -224,7 +245,7 @@ impl Question<'_> {
         policies: &'p [Policy],
     ) -> Vec<(&'p Policy, &'p Rule)> {
         let mut rules = Vec::new();
-        for policy in policies.iter().filter(|p| p.tier == tier) {
+        for policy in policies.iter().filter(|p| self.counts(p, tier)) {
             for (place, rule) in policy.rules.iter().enumerate() {
                 let ordered = !matches!(
                     policy.kind,
@@ -247,6 +268,10 @@ impl Question<'_> {
         rules.into_iter().map(|(_, rule)| rule).collect()
     }
 
+    fn counts(&self, policy: &Policy, tier: Tier) -> bool {
+        policy.tier == tier && (self.staged || !policy.staged)
+    }
+
     fn scope(&self) -> Scope {
         match self.other {
             Other::Pod(claims, _) if claims.trust_domain() != self.own => Scope::Remote,
@@ -265,7 +290,8 @@ impl Question<'_> {
         } else {
             or(peers)
         };
-        let port = rule.ports.is_empty() || rule.ports.iter().any(|p| self.port_fits(p));
+        let port = (rule.ports.is_empty() || rule.ports.iter().any(|p| self.port_fits(p)))
+            && !rule.not_ports.iter().any(|p| self.port_fits(p));
         and(vec![
             self.selects(&policy.subject, self.subject),
             peer,
@@ -280,6 +306,15 @@ impl Question<'_> {
             }
             (PeerMatch::Net { cidr, except }, Other::Address(a) | Other::Pod(_, Some(a))) => {
                 Some(cidr.contains(&a) && !except.iter().any(|e| e.contains(&a)))
+            }
+            (PeerMatch::Net { cidr, except }, Other::Named(Some(a), _)) => {
+                Some(cidr.contains(&a) && !except.iter().any(|e| e.contains(&a)))
+            }
+            (PeerMatch::Domain(wanted), Other::Named(_, names)) => {
+                Some(names.iter().any(|name| match wanted.below {
+                    true => name.ends_with(&format!(".{}", wanted.name)),
+                    false => **name == *wanted.name,
+                }))
             }
             _ => Some(false),
         }
@@ -324,10 +359,10 @@ impl Question<'_> {
             NamespaceMatch::Any => Some(true),
             NamespaceMatch::Names(names) => Some(names.iter().any(|n| n == claims.namespace())),
             NamespaceMatch::Labels(labels) => {
-                self.labels_fit(labels, cluster, |key| claims.namespace_labels.value(key))
+                self.labels_fit(labels, cluster, &|key| claims.namespace_labels.value(key))
             }
         };
-        let labelled = self.labels_fit(&selector.pods, cluster, |key| claims.labels.value(key));
+        let labelled = self.labels_fit(&selector.pods, cluster, &|key| claims.labels.value(key));
         let accounts = &selector.service_accounts;
         let account = accounts.is_empty() || accounts.iter().any(|a| a == claims.service_account());
         and(vec![
@@ -342,22 +377,41 @@ impl Question<'_> {
         &self,
         selector: &LabelSelector,
         cluster: &TrustDomain,
-        value: impl Fn(&str) -> Option<&'c str>,
+        value: &dyn Fn(&str) -> Option<&'c str>,
     ) -> Option<bool> {
-        let fits = selector.0.iter().map(|wanted| {
-            let carried = self.carried.get(cluster);
-            if carried.is_some_and(|keys| !keys.contains(&wanted.key)) {
-                return None;
+        let fits = selector.0.iter().map(|term| match term {
+            Term::AnyOf(choices) => {
+                let choices = choices.iter();
+                or(choices
+                    .map(|c| self.labels_fit(c, cluster, value))
+                    .collect())
             }
-            let found = value(&wanted.key);
-            Some(match &wanted.operator {
-                Operator::In(values) => values.iter().any(|v| found == Some(v)),
-                Operator::NotIn(values) => values.iter().all(|v| found != Some(v)),
-                Operator::Exists => found.is_some(),
-                Operator::DoesNotExist => found.is_none(),
-            })
+            Term::Label(wanted) => {
+                let carried = self.carried.get(cluster);
+                if carried.is_some_and(|keys| !keys.contains(&wanted.key)) {
+                    return None;
+                }
+                Some(label_fits(value(&wanted.key), &wanted.operator))
+            }
         });
         and(fits.collect())
+    }
+}
+
+fn label_fits(found: Option<&str>, wanted: &Operator) -> bool {
+    let like = |part: &Part| match (part, found) {
+        (_, None) => false,
+        (Part::Contains(text), Some(found)) => found.contains(text),
+        (Part::StartsWith(text), Some(found)) => found.starts_with(text),
+        (Part::EndsWith(text), Some(found)) => found.ends_with(text),
+    };
+    match wanted {
+        Operator::In(values) => values.iter().any(|v| found == Some(v)),
+        Operator::NotIn(values) => values.iter().all(|v| found != Some(v)),
+        Operator::Exists => found.is_some(),
+        Operator::DoesNotExist => found.is_none(),
+        Operator::Like(part) => like(part),
+        Operator::NotLike(part) => !like(part),
     }
 }
 

@@ -266,6 +266,7 @@ pub fn everybody(action: Action) -> Policy {
         scopes: scopes.clone(),
         peers: vec![PeerMatch::Workload(all(ClusterMatch::Any))],
         ports: Vec::new(),
+        not_ports: Vec::new(),
         assurance: Assurance::Agent,
     };
     Policy {
@@ -275,6 +276,7 @@ pub fn everybody(action: Action) -> Policy {
         tier: Tier::Application,
         order: 1,
         subject: all(ClusterMatch::Own),
+        staged: false,
         isolates: Vec::new(),
         rules: vec![rule(Direction::Ingress), rule(Direction::Egress)],
     }
@@ -303,6 +305,7 @@ fn open_remote(direction: Direction, dice: &mut Dice) -> Policy {
         scopes: vec![Scope::Remote],
         peers: vec![PeerMatch::Workload(peer)],
         ports: Vec::new(),
+        not_ports: Vec::new(),
         assurance: Assurance::Agent,
     };
     Policy {
@@ -312,6 +315,7 @@ fn open_remote(direction: Direction, dice: &mut Dice) -> Policy {
         tier: Tier::Application,
         order: 3000,
         subject: all(ClusterMatch::Own),
+        staged: false,
         isolates: Vec::new(),
         rules: vec![rule],
     }
@@ -338,6 +342,7 @@ fn random_policy(number: usize, dice: &mut Dice) -> Policy {
     };
     let rules = (0..dice.below(3))
         .map(|rule| Rule {
+            not_ports: Vec::new(),
             name: format!("r{rule}"),
             direction,
             action: match (federation, dice.below(5)) {
@@ -378,6 +383,7 @@ fn random_policy(number: usize, dice: &mut Dice) -> Policy {
             pods: random_labels(dice),
             service_accounts: Vec::new(),
         },
+        staged: false,
         isolates: scopes.iter().map(|scope| (direction, *scope)).collect(),
         rules,
     }
@@ -399,10 +405,13 @@ fn random_peers(federation: bool, namespace: &str, dice: &mut Dice) -> Vec<PeerM
                 namespaces: match dice.below(3) {
                     0 => NamespaceMatch::Any,
                     1 => NamespaceMatch::Names(vec![namespace.into()]),
-                    _ => NamespaceMatch::Labels(LabelSelector(vec![Requirement {
-                        key: "kubernetes.io/metadata.name".into(),
-                        operator: Operator::In(vec![(*dice.pick::<&str>(&NAMESPACES)).into()]),
-                    }])),
+                    _ => NamespaceMatch::Labels(LabelSelector(vec![
+                        Requirement {
+                            key: "kubernetes.io/metadata.name".into(),
+                            operator: Operator::In(vec![(*dice.pick::<&str>(&NAMESPACES)).into()]),
+                        }
+                        .into(),
+                    ])),
                 },
                 pods: random_labels(dice),
                 service_accounts: Vec::new(),
@@ -418,8 +427,11 @@ fn random_labels(dice: &mut Dice) -> LabelSelector {
         1 => Operator::NotIn(vec![value]),
         _ => Operator::In(vec![value]),
     };
-    LabelSelector(vec![Requirement {
-        key: "app".into(),
-        operator,
-    }])
+    LabelSelector(vec![
+        Requirement {
+            key: "app".into(),
+            operator,
+        }
+        .into(),
+    ])
 }

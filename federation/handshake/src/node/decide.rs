@@ -39,6 +39,7 @@ pub(super) fn decide(
         decision,
         rule,
         logs,
+        staged: _,
     } = snapshot.policy.decide(&Query {
         direction,
         subject,

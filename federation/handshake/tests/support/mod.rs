@@ -126,17 +126,17 @@ pub fn policies(cluster: &str, reject: bool) -> PolicySet {
     let select = |clusters, app: Option<&str>| WorkloadSelector {
         clusters,
         namespaces: NamespaceMatch::Any,
-        pods: LabelSelector(
-            app.map(|app| Requirement {
+        pods: app
+            .map(|app| Requirement {
                 key: "app".into(),
                 operator: Operator::In(vec![app.into()]),
             })
             .into_iter()
             .collect(),
-        ),
         service_accounts: Vec::new(),
     };
     let rule = |name: &str, direction, action, app| Rule {
+        not_ports: Vec::new(),
         name: name.into(),
         direction,
         action,
@@ -180,6 +180,7 @@ pub fn policies(cluster: &str, reject: bool) -> PolicySet {
             tier: Tier::Application,
             order: 100,
             subject: select(ClusterMatch::Own, None),
+            staged: false,
             isolates: vec![
                 (Direction::Ingress, Scope::Remote),
                 (Direction::Egress, Scope::Remote),

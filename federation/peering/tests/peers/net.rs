@@ -58,6 +58,7 @@ pub fn policy(cluster: &str, name: &str) -> PolicySet {
                 pods: policy::model::LabelSelector::default(),
                 service_accounts: vec![],
             },
+            staged: false,
             isolates: vec![],
             rules: vec![],
         }],

@@ -1,6 +1,6 @@
 //! Random policies and identities from a vocabulary so small that most of them meet.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use identity::{Assurance, Claims};
 use ipnet::IpNet;
@@ -15,6 +15,7 @@ const KEYS: [&str; 3] = ["app", "env", "tier"];
 const VALUES: [&str; 3] = ["a", "b", "c"];
 const ACCOUNTS: [&str; 2] = ["default", "robot"];
 const PORTS: [u16; 3] = [80, 443, 8080];
+const DOMAINS: [&str; 3] = ["example.com", "api.example.com", "ample.com"];
 
 fn pick<T: Clone + std::fmt::Debug + 'static>(list: &[T]) -> sample::Select<T> {
     sample::select(list.to_vec())
@@ -54,6 +55,11 @@ pub fn address() -> impl Strategy<Value = IpAddr> {
         "2001:db8::1",
     ];
     pick(&text).prop_map(|a| a.parse().unwrap())
+}
+
+/// What DNS may have told of an address.
+pub fn names() -> impl Strategy<Value = Vec<Arc<str>>> {
+    vec(pick(&DOMAINS), 0..3).prop_map(|names| names.into_iter().map(Into::into).collect())
 }
 
 pub fn protocol() -> impl Strategy<Value = u8> {
@@ -100,9 +106,10 @@ fn policy() -> impl Strategy<Value = Policy> {
         subject(),
         vec(isolation, 0..3),
         vec(rule(), 0..5),
+        option::weighted(0.1, Just(())),
     )
         .prop_map(
-            |((kind, namespace, tier, order), subject, isolates, rules)| Policy {
+            |((kind, namespace, tier, order), subject, isolates, rules, staged)| Policy {
                 kind,
                 namespace: matches!(
                     kind,
@@ -113,6 +120,7 @@ fn policy() -> impl Strategy<Value = Policy> {
                 tier,
                 order,
                 subject,
+                staged: staged.is_some(),
                 isolates,
                 rules,
             },
@@ -134,18 +142,24 @@ fn rule() -> impl Strategy<Value = Rule> {
         (direction(), actions, any::<bool>()),
         (pick(&scopes), pick(&assurance)),
         vec(peer(), 0..3),
-        vec(port_match(), 0..3),
+        (vec(port_match(), 0..3), vec(port_match(), 0..2)),
     )
         .prop_map(
-            |((direction, action, reject), (scopes, assurance), peers, ports)| Rule {
-                name: String::new(),
-                direction,
-                action,
-                reject,
-                scopes,
-                peers,
-                ports,
-                assurance,
+            |((direction, action, reject), (scopes, assurance), peers, (ports, not_ports))| {
+                let names =
+                    direction == Direction::Egress && matches!(action, Action::Allow | Action::Log);
+                let fits = |p: &PeerMatch| names || !matches!(p, PeerMatch::Domain(_));
+                Rule {
+                    name: String::new(),
+                    direction,
+                    action,
+                    reject,
+                    scopes,
+                    peers: peers.into_iter().filter(fits).collect(),
+                    ports,
+                    not_ports,
+                    assurance,
+                }
             },
         )
 }
@@ -160,6 +174,9 @@ fn peer() -> impl Strategy<Value = PeerMatch> {
     prop_oneof![
         4 => workloads().prop_map(PeerMatch::Workload),
         1 => (net(), vec(net(), 0..2)).prop_map(|(cidr, except)| PeerMatch::Net { cidr, except }),
+        1 => (any::<bool>(), pick(&DOMAINS)).prop_map(|(below, name)| {
+            PeerMatch::Domain(DomainPattern { below, name: name.to_owned() })
+        }),
     ]
 }
 
@@ -197,20 +214,29 @@ fn workloads() -> impl Strategy<Value = WorkloadSelector> {
     )
 }
 
-fn label_selector() -> impl Strategy<Value = LabelSelector> {
+pub fn label_selector() -> impl Strategy<Value = LabelSelector> {
     let values = || {
         let values = vec(pick(&VALUES), 0..3);
         values.prop_map(|v| v.into_iter().map(str::to_owned).collect::<Vec<_>>())
     };
+    let part = (0..3, pick(&["", "a", "b"])).prop_map(|(how, text)| match how {
+        0 => Part::Contains(text.to_owned()),
+        1 => Part::StartsWith(text.to_owned()),
+        _ => Part::EndsWith(text.to_owned()),
+    });
     let operator = prop_oneof![
-        3 => values().prop_map(Operator::In), 1 => values().prop_map(Operator::NotIn),
+        4 => values().prop_map(Operator::In), 2 => values().prop_map(Operator::NotIn),
         1 => Just(Operator::Exists), 1 => Just(Operator::DoesNotExist),
+        1 => part.clone().prop_map(Operator::Like), 1 => part.prop_map(Operator::NotLike),
     ];
     let requirement = (pick(&KEYS), operator).prop_map(|(key, operator)| Requirement {
         key: key.to_owned(),
         operator,
     });
-    vec(requirement, 0..3).prop_map(LabelSelector)
+    let flat = vec(requirement.prop_map(Term::Label), 0..3).prop_map(LabelSelector);
+    flat.prop_recursive(2, 8, 3, |inner| {
+        vec(vec(inner, 0..3).prop_map(Term::AnyOf), 0..3).prop_map(LabelSelector)
+    })
 }
 
 fn port_match() -> impl Strategy<Value = PortMatch> {

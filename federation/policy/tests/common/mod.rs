@@ -94,7 +94,7 @@ pub fn selector(text: &str) -> LabelSelector {
             operator,
         }
     };
-    LabelSelector(text.split_whitespace().map(requirement).collect())
+    text.split_whitespace().map(requirement).collect()
 }
 
 pub fn any_workload() -> WorkloadSelector {
@@ -132,6 +132,7 @@ pub fn rule(name: &str, direction: Direction, action: Action) -> Rule {
         scopes: vec![Scope::Local],
         peers: Vec::new(),
         ports: Vec::new(),
+        not_ports: Vec::new(),
         assurance: Assurance::Agent,
     }
 }
@@ -145,6 +146,7 @@ pub fn federation_policy(namespace: &str, name: &str, order: u32, rules: Vec<Rul
         tier: Tier::Application,
         order,
         subject: own(namespace, ""),
+        staged: false,
         isolates: Vec::new(),
         rules,
     }
@@ -161,5 +163,14 @@ pub fn set(cluster: &str, policies: Vec<Policy>) -> PolicySet {
     PolicySet {
         cluster: td(cluster),
         policies,
+    }
+}
+
+/// A policy that isolates `subject` in its cluster and allows nothing.
+pub fn policy_of(subject: WorkloadSelector) -> Policy {
+    Policy {
+        subject,
+        isolates: vec![(Direction::Ingress, Scope::Local)],
+        ..federation_policy("shop", "p", 1000, Vec::new())
     }
 }

@@ -123,6 +123,7 @@ impl Body<'_> {
         }
         check_rule_names(self, &path, faults);
         Policy {
+            staged: false,
             kind: self.kind,
             namespace: namespace.cloned(),
             name: name.to_owned(),
@@ -250,6 +251,7 @@ impl Reader<'_> {
             faults.add(path.key(other_field), message, format!("`{own_field}`"));
         }
         let template = Rule {
+            not_ports: Vec::new(),
             name: rule
                 .name
                 .clone()

@@ -55,6 +55,7 @@ pub(super) fn network_policy(object: &NetworkPolicy, name: &Name, faults: &mut F
         .iter()
         .flat_map(|d| scopes.iter().map(move |s| (*d, *s)));
     Policy {
+        staged: false,
         kind: PolicyKind::NetworkPolicy,
         namespace: Some(name.namespace.clone()),
         name: name.name.clone(),
@@ -168,6 +169,7 @@ impl Reader<'_> {
             Direction::Egress => "egress",
         };
         Rule {
+            not_ports: Vec::new(),
             name: format!("{place}[{index}]"),
             direction,
             action: Action::Allow,

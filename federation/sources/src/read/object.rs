@@ -408,6 +408,7 @@ pub(crate) fn closed(key: &ObjectKey) -> Option<Object> {
     let kind = key.kind.policy()?;
     let namespace = (!key.namespace.is_empty()).then(|| key.namespace.clone());
     let deny = |direction| Rule {
+        not_ports: Vec::new(),
         name: "unreadable".into(),
         direction,
         action: Action::Deny,
@@ -418,6 +419,7 @@ pub(crate) fn closed(key: &ObjectKey) -> Option<Object> {
         assurance: Assurance::default(),
     };
     Some(Object::ClosedPolicy(Policy {
+        staged: false,
         kind,
         name: key.name.clone(),
         tier: Tier::Admin,

@@ -155,6 +155,7 @@ impl Reader<'_> {
             peers.push(PeerMatch::Workload(nobody()));
         }
         Rule {
+            not_ports: Vec::new(),
             name: match rule.name {
                 "" => format!("{place}[{index}]"),
                 name => name.to_owned(),
@@ -375,6 +376,7 @@ pub(super) fn policy(
     rules: Vec<Rule>,
 ) -> Policy {
     Policy {
+        staged: false,
         kind,
         namespace: None,
         name: name.name.clone(),

@@ -27,7 +27,7 @@ pub(super) fn selector(
     for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
         requirements.extend(requirement(expression, &path.index(index), faults));
     }
-    LabelSelector(requirements)
+    requirements.into_iter().collect()
 }
 
 fn requirement(

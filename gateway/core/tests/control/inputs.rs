@@ -24,6 +24,7 @@ fn policies(cluster: &str, name: &str) -> PolicySet {
             pods: policy::model::LabelSelector::default(),
             service_accounts: Vec::new(),
         },
+        staged: false,
         isolates: Vec::new(),
         rules: Vec::new(),
     });
@@ -127,6 +128,7 @@ fn policies_reach_the_peer_and_broken_ones_leave_the_last_in_force() {
 /// A rule whose port range ends before it begins.
 fn unmeant() -> policy::model::Rule {
     policy::model::Rule {
+        not_ports: Vec::new(),
         name: "r".into(),
         direction: policy::model::Direction::Ingress,
         action: policy::model::Action::Allow,

@@ -40,10 +40,13 @@ fn app(clusters: ClusterMatch, operator: Operator) -> WorkloadSelector {
     WorkloadSelector {
         clusters,
         namespaces: NamespaceMatch::Any,
-        pods: LabelSelector(vec![Requirement {
-            key: "app".to_owned(),
-            operator,
-        }]),
+        pods: LabelSelector(vec![
+            Requirement {
+                key: "app".to_owned(),
+                operator,
+            }
+            .into(),
+        ]),
         service_accounts: Vec::new(),
     }
 }
@@ -61,11 +64,13 @@ fn web_only(name: &str, tier: Tier, order: u32, action: Action) -> Policy {
         tier,
         order,
         subject: app(ClusterMatch::Own, is("api")),
+        staged: false,
         isolates: vec![
             (Direction::Ingress, Scope::Local),
             (Direction::Ingress, Scope::Remote),
         ],
         rules: vec![Rule {
+            not_ports: Vec::new(),
             name: "web".to_owned(),
             direction: Direction::Ingress,
             action,

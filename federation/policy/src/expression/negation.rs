@@ -1,0 +1,35 @@
+//! The opposite of a selector, with negations at the labels only.
+
+use super::nothing;
+use crate::model::{LabelSelector, Operator, Requirement, Term};
+
+/// What `selector` does not select; what it cannot say of, neither can this.
+pub(super) fn not(selector: LabelSelector) -> LabelSelector {
+    let mut parts: Vec<LabelSelector> = selector.0.into_iter().map(not_term).collect();
+    match parts.pop() {
+        // The opposite of everything.
+        None => nothing(),
+        Some(only) if parts.is_empty() => only,
+        Some(last) => {
+            parts.push(last);
+            LabelSelector(vec![Term::AnyOf(parts)])
+        }
+    }
+}
+
+fn not_term(term: Term) -> LabelSelector {
+    match term {
+        Term::Label(Requirement { key, operator }) => {
+            let operator = match operator {
+                Operator::In(values) => Operator::NotIn(values),
+                Operator::NotIn(values) => Operator::In(values),
+                Operator::Exists => Operator::DoesNotExist,
+                Operator::DoesNotExist => Operator::Exists,
+                Operator::Like(part) => Operator::NotLike(part),
+                Operator::NotLike(part) => Operator::Like(part),
+            };
+            LabelSelector(vec![Requirement { key, operator }.into()])
+        }
+        Term::AnyOf(choices) => LabelSelector(choices.into_iter().flat_map(|c| not(c).0).collect()),
+    }
+}
