@@ -1,12 +1,17 @@
 //! Accepted objects -> a world: what only shows when all objects are seen together.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use identity::Workload;
-use policy::model::PolicySet;
+use policy::model::{Policy, PolicySet};
 
 use crate::{
     ClusterConfig, Effect, FederationConfig, Place, PodSpec, Problem, Request, World, allotment,
+    decode::one_of,
+    draft::{Lack, Meanings, Named, Open},
     read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_uid},
     store::{Accepted, Store},
 };
@@ -37,13 +42,9 @@ pub(crate) fn world(
     let config = config.clone();
     let (workloads, pods) = workloads(&config, &pods, store, &mut problems, places);
     store.addresses = pods.iter().map(|p| (p.address, pod_key(p))).collect();
-    let policies = store.objects().values().filter_map(|a| match &a.object {
-        Object::Policy(policy) | Object::ClosedPolicy(policy) => Some(policy.clone()),
-        _ => None,
-    });
     let policies = PolicySet {
         cluster: config.trust_domain.clone(),
-        policies: policies.collect(),
+        policies: policies(store, &mut problems),
     };
     let peers = peers(store, &mut problems);
     problems.sort();
@@ -57,6 +58,84 @@ pub(crate) fn world(
         peers,
         problems,
     })
+}
+
+/// All policies, with what they name of other objects.
+fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Policy> {
+    let meanings = meanings(store);
+    let mut policies = Vec::new();
+    for (key, accepted) in store.objects() {
+        match &accepted.object {
+            Object::Policy(draft) => {
+                let closed = |open: &Open, lack| {
+                    let named = &open.named;
+                    let (what, expected) = match lack {
+                        Lack::Definition => {
+                            (format!("there is no {named}"), known(named, &meanings))
+                        }
+                        Lack::Use => (
+                            format!(
+                                "{named} holds names, which only rules of egress that allow or log can use"
+                            ),
+                            "a set of addresses".to_owned(),
+                        ),
+                    };
+                    let message = format!(
+                        "{what}, so an allowing rule matches nothing by it, and one that denies or passes denies everything"
+                    );
+                    let effect = Effect::Warning;
+                    problems.push(problem(
+                        key, accepted, &open.path, message, &expected, effect,
+                    ));
+                };
+                policies.extend(draft.resolve(&meanings, closed));
+            }
+            Object::ClosedPolicy(policy) => policies.push(policy.clone()),
+            _ => {}
+        }
+    }
+    policies
+}
+
+/// What objects define for the policies of others.
+fn meanings(store: &Store) -> Meanings {
+    let mut meanings = Meanings::new();
+    for (key, accepted) in store.objects() {
+        let (
+            ObjectKey {
+                kind,
+                namespace,
+                name,
+            },
+            Object::NetworkSet(peers),
+        ) = (key, &accepted.object)
+        else {
+            continue;
+        };
+        let named = match kind {
+            Kind::ClusterNetworkSet => Named::ClusterNetworkSet(name.clone()),
+            _ => Named::NetworkSet {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            },
+        };
+        meanings.insert(named, peers.clone());
+    }
+    meanings
+}
+
+/// What of the same kind there is, for a message.
+fn known(wanted: &Named, meanings: &Meanings) -> String {
+    let is_alike = |named: &&Named| mem::discriminant(*named) == mem::discriminant(wanted);
+    let known: Vec<String> = meanings
+        .keys()
+        .filter(is_alike)
+        .map(ToString::to_string)
+        .collect();
+    match known.as_slice() {
+        [] => format!("an object that defines {wanted}"),
+        known => one_of(&known.iter().map(String::as_str).collect::<Vec<_>>()),
+    }
 }
 
 type PlacedPod = (ObjectKey, PodObject, Accepted);

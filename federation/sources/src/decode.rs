@@ -15,7 +15,7 @@ use serde::{
 use serde_json::Value;
 
 use crate::fault::{Fault, Faults, FieldPath};
-use crate::suggest::nearest;
+use crate::{elsewhere, suggest::nearest};
 
 /// So many fields are listed beside a hint.
 const MAX_LISTED: usize = 8;
@@ -81,6 +81,16 @@ impl<'a> Node<'a> {
         };
         for key in map.keys().filter(|k| !fields.contains(&k.as_str())) {
             let near = nearest(key, fields);
+            if let Some(reason) = elsewhere::reason(key) {
+                self.unknown.borrow_mut().push(Fault {
+                    path: self.path.key(key),
+                    in_key: true,
+                    message: format!("{key} {reason}"),
+                    expected: String::new(),
+                    warning: false,
+                });
+                continue;
+            }
             let hint = near.map_or_else(String::new, |near| format!(", did you mean {near}?"));
             let expected = match near {
                 // A long list would only hide the hint.

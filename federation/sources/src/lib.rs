@@ -10,6 +10,8 @@ mod assemble;
 pub mod crd;
 mod decode;
 mod documents;
+mod draft;
+mod elsewhere;
 mod fault;
 mod federation;
 mod files;

@@ -152,11 +152,7 @@ fn protocols_narrow_a_rule() {
 /// rule as a Deny all rule."
 #[test]
 fn what_is_not_enforced_fails_closed_by_itself() {
-    for peer in [
-        json!({}),
-        json!({"nodes": {}}),
-        json!({"domainNames": ["kubernetes.io"]}),
-    ] {
+    for peer in [json!({}), json!({"nodes": {}})] {
         for (action, allowed) in [("Accept", true), ("Deny", false), ("Pass", false)] {
             let rules = json!({"egress": [{"action": action, "to": [peer], "protocols": [{"tcp": {"destinationPort": {"number": 1}}}]}]});
             let (world, table) = world(&[cnp("Admin", 0, "p", pods("api"), rules)]);
@@ -177,6 +173,47 @@ fn what_is_not_enforced_fails_closed_by_itself() {
     let (world, table) = world(&[cnp("Admin", 0, "p", pods("api"), rules)]);
     let to = |peer| decide(&world, &table, Direction::Egress, "api", peer, 6, 80);
     assert_eq!([to("web"), to("tool")], [None, BY_RULE]);
+}
+
+/// "*.kubernetes.io matches [...] latest.blog.kubernetes.io, but not kubernetes.io"; "domainNames may only be used
+/// with an Accept action".
+#[test]
+fn domain_names_are_accepted() {
+    let rules = |action: &str| {
+        json!({"egress": [
+            {"action": action, "to": [{"domainNames": ["*.kubernetes.io", "example.com."]}]},
+            {"action": "Deny", "to": [{"networks": ["0.0.0.0/0"]}]},
+        ]})
+    };
+    let (world, table) = world(&[cnp("Admin", 0, "p", pods("api"), rules("Accept"))]);
+    assert_eq!(world.problems, []);
+    let mut closed = closed_by_network_policy("api");
+    closed["spec"]["policyTypes"] = json!(["Egress"]);
+    let policies = [cnp("Admin", 0, "p", pods("api"), rules("Accept")), closed];
+    let to = |peer| ask(&policies, Direction::Egress, "api", peer, 6, 443);
+    assert_eq!(to("latest.blog.kubernetes.io"), None);
+    assert_eq!(
+        [to("kubernetes.io"), to("www.example.com")],
+        [BY_DEFAULT; 2]
+    );
+    assert_eq!(to("example.com"), None);
+    assert_eq!(to("192.0.2.1"), BY_RULE);
+    assert_eq!(
+        decide(
+            &world,
+            &table,
+            Direction::Egress,
+            "api",
+            "192.0.2.1",
+            6,
+            443
+        ),
+        BY_RULE
+    );
+    let (world, _) = verdicts::world(&[cnp("Admin", 0, "p", pods("api"), rules("Deny"))]);
+    let problem = &world.problems[0];
+    assert_eq!(problem.field_path, "spec.egress[0].to[0].domainNames");
+    assert!(!problem.is_warning(), "{problem}");
 }
 
 fn admin(kind: &str, name: &str, spec: Value) -> Value {

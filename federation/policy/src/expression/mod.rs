@@ -18,7 +18,6 @@ mod negation;
 mod write;
 
 use lexer::{Token, tokens};
-use negation::not;
 
 use crate::model::{LabelSelector, Operator, Part, Requirement, Term};
 
@@ -114,7 +113,7 @@ impl<'a> Parser<'a> {
 
     fn one(&mut self) -> Result<LabelSelector, ExpressionError> {
         if self.takes("!") {
-            return Ok(not(self.factor()?));
+            return Ok(!self.factor()?);
         }
         if self.takes("(") {
             let inside = self.expression()?;

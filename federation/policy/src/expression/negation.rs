@@ -1,18 +1,24 @@
 //! The opposite of a selector, with negations at the labels only.
 
+use std::ops::Not;
+
 use super::nothing;
 use crate::model::{LabelSelector, Operator, Requirement, Term};
 
-/// What `selector` does not select; what it cannot say of, neither can this.
-pub(super) fn not(selector: LabelSelector) -> LabelSelector {
-    let mut parts: Vec<LabelSelector> = selector.0.into_iter().map(not_term).collect();
-    match parts.pop() {
-        // The opposite of everything.
-        None => nothing(),
-        Some(only) if parts.is_empty() => only,
-        Some(last) => {
-            parts.push(last);
-            LabelSelector(vec![Term::AnyOf(parts)])
+impl Not for LabelSelector {
+    type Output = Self;
+
+    /// What `self` does not select; what it cannot say of, neither can this.
+    fn not(self) -> Self {
+        let mut parts: Vec<Self> = self.0.into_iter().map(not_term).collect();
+        match parts.pop() {
+            // The opposite of everything.
+            None => nothing(),
+            Some(only) if parts.is_empty() => only,
+            Some(last) => {
+                parts.push(last);
+                Self(vec![Term::AnyOf(parts)])
+            }
         }
     }
 }
@@ -30,6 +36,6 @@ fn not_term(term: Term) -> LabelSelector {
             };
             LabelSelector(vec![Requirement { key, operator }.into()])
         }
-        Term::AnyOf(choices) => LabelSelector(choices.into_iter().flat_map(|c| not(c).0).collect()),
+        Term::AnyOf(choices) => LabelSelector(choices.into_iter().flat_map(|c| (!c).0).collect()),
     }
 }

@@ -2,16 +2,18 @@
 //! descriptions of the published CRDs; translation into the internal model is elsewhere.
 
 mod federation;
+mod network_set;
 mod peer;
 mod policy;
 mod schema;
 
 pub use federation::{ClusterSpec, Federation, FederationSpec, GatewaySpec, PodRangeSpec};
+pub use network_set::{ClusterNetworkSet, ClusterNetworkSetSpec, NetworkSet, NetworkSetSpec};
 pub use peer::{FederationPeer, FederationPeerSpec};
 pub use policy::{
     ClusterFederationPolicy, ClusterFederationPolicySpec, ClusterSubject, FederationPolicy,
-    FederationPolicySpec, PolicyPeer, PolicyRule, RequiredAssurance, RuleAction, ScopeWord,
-    Subject, TierWord,
+    FederationPolicySpec, PolicyPeer, PolicyPort, PolicyRule, RequiredAssurance, RuleAction,
+    ScopeWord, Subject, TierWord,
 };
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -28,8 +30,10 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
             "clusterfederationpolicies.yaml",
             ClusterFederationPolicy::crd(),
         ),
+        ("clusternetworksets.yaml", ClusterNetworkSet::crd()),
         ("federationpeers.yaml", FederationPeer::crd()),
         ("federationpolicies.yaml", FederationPolicy::crd()),
         ("federations.yaml", Federation::crd()),
+        ("networksets.yaml", NetworkSet::crd()),
     ]
 }

@@ -1,8 +1,8 @@
 //! FederationPolicy and ClusterFederationPolicy: ordered rules on identities of all clusters.
 
 use k8s_openapi::{
-    api::networking::v1::{IPBlock, NetworkPolicyPort},
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+    api::networking::v1::IPBlock,
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -28,6 +28,10 @@ pub struct FederationPolicySpec {
     /// and Pass before Allow. By default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<u32>,
+    /// True: nothing is enforced by it; what it would decide is told beside each verdict, in `explain`, in flow logs
+    /// and by the tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<bool>,
     /// The pods that it governs. By default all of the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<Subject>,
@@ -61,6 +65,10 @@ pub struct ClusterFederationPolicySpec {
     /// Lower is asked first within the tier; a NetworkPolicy counts as 1000. By default 1000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<u32>,
+    /// True: nothing is enforced by it; what it would decide is told beside each verdict, in `explain`, in flow logs
+    /// and by the tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<bool>,
     /// The pods that it governs. By default all of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<ClusterSubject>,
@@ -84,6 +92,12 @@ pub struct Subject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub pod_selector: Option<LabelSelector>,
+    /// By the labels of the pods, as text: `app == "api" && !has(legacy)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The same for pods that it does not mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_selector: Option<String>,
     /// Any of these service accounts. Empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_accounts: Vec<String>,
@@ -100,10 +114,19 @@ pub struct ClusterSubject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
+    /// By the labels of the namespaces, as text. Together with nothing else that chooses namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_expression: Option<String>,
     /// By the labels of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub pod_selector: Option<LabelSelector>,
+    /// By the labels of the pods, as text: `app == "api" && !has(legacy)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The same for pods that it does not mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_selector: Option<String>,
     /// Any of these service accounts. Empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_accounts: Vec<String>,
@@ -131,8 +154,14 @@ pub struct PolicyRule {
     pub to: Option<Vec<PolicyPeer>>,
     /// Ports of the destination pod, any of these. Absent means every protocol and port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::ports")]
-    pub ports: Option<Vec<NetworkPolicyPort>>,
+    pub ports: Option<Vec<PolicyPort>>,
+    /// Ports of the destination pod that the rule does not match.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ports: Vec<PolicyPort>,
+    /// Protocols that the rule does not match: names such as TCP, or numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::int_or_strings")]
+    pub not_protocols: Vec<IntOrString>,
     /// Only for Allow: the weakest assurance of an identity of another cluster that it accepts. By
     /// default Agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,10 +188,19 @@ pub struct PolicyPeer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub namespace_selector: Option<LabelSelector>,
+    /// By the labels of the namespaces, as text. Together with nothing else that chooses namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_expression: Option<String>,
     /// By the proven labels of the pods; `{}` means all pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::label_selector")]
     pub pod_selector: Option<LabelSelector>,
+    /// By the labels of the pods, as text: `app == "api" && !has(legacy)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+    /// The same for pods that it does not mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_selector: Option<String>,
     /// Any of these service accounts. Empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service_accounts: Vec<String>,
@@ -171,6 +209,48 @@ pub struct PolicyPeer {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::ip_block")]
     pub ip_block: Option<IPBlock>,
+    /// Every address outside of all these prefixes. Together only with `scope`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_nets: Vec<String>,
+    /// Addresses and names of NetworkSets of the policy's namespace. Together only with `scope`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub network_sets: Vec<String>,
+    /// Addresses and names of ClusterNetworkSets. Together only with `scope`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cluster_network_sets: Vec<String>,
+    /// Only in egress, in rules that allow or log: addresses that DNS told the pod for one of these names; `*.`
+    /// before a name means all names below it. Stands alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+    /// The members of these zones, in all clusters. Stands alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub zones: Vec<String>,
+}
+
+/// A protocol and its ports.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyPort {
+    /// TCP, UDP, SCTP, ICMP, ICMPv6, UDPLite, DCCP, or a number from 0 to 255. By default TCP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::int_or_string")]
+    pub protocol: Option<IntOrString>,
+    /// A number, or a name that the destination pod gives. Absent means all of the protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::int_or_string")]
+    pub port: Option<IntOrString>,
+    /// The last port of a range that begins with `port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub end_port: Option<i32>,
+    /// Only for ICMP and ICMPv6: the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 255))]
+    pub icmp_type: Option<i32>,
+    /// Only with `icmpType`: the code. Absent means all codes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 255))]
+    pub icmp_code: Option<i32>,
 }
 
 /// What a rule does.

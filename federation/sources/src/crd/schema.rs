@@ -49,26 +49,12 @@ pub fn ip_block(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A list of `networking/v1` NetworkPolicyPort.
-pub fn ports(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array",
-        "items": {
-            "type": "object",
-            "properties": {
-                "protocol": {"type": "string", "enum": ["TCP", "UDP", "SCTP"]},
-                "port": {
-                    "description": "A number, or a name that the destination pod gives.",
-                    "x-kubernetes-int-or-string": true,
-                },
-                "endPort": {
-                    "type": "integer",
-                    "format": "int32",
-                    "minimum": 1,
-                    "maximum": 65535,
-                    "description": "The last port of a range that begins with `port`.",
-                },
-            },
-        },
-    })
+/// A number or a name.
+pub fn int_or_string(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"x-kubernetes-int-or-string": true})
+}
+
+/// Numbers or names.
+pub fn int_or_strings(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "array", "items": {"x-kubernetes-int-or-string": true}})
 }

@@ -26,7 +26,21 @@ pub(super) fn ports(
 fn port(port: &NetworkPolicyPort, path: &FieldPath, faults: &mut Faults) -> Option<PortMatch> {
     let protocol = protocol(port.protocol.as_deref(), path.key("protocol"), faults);
     let end = port.end_port.map(|end| (end, path.key("endPort")));
-    let spec = match (&port.port, end) {
+    let spec = port_spec(port.port.as_ref(), end, path, faults);
+    Some(PortMatch {
+        protocol: protocol?,
+        port: spec?,
+    })
+}
+
+/// One port, a range, or all of a protocol.
+pub(super) fn port_spec(
+    port: Option<&IntOrString>,
+    end: Option<(i32, FieldPath)>,
+    path: &FieldPath,
+    faults: &mut Faults,
+) -> Option<PortSpec> {
+    match (port, end) {
         (None, None) => Some(PortSpec::Any),
         (None, Some((_, at))) => {
             faults.add(
@@ -76,11 +90,7 @@ fn port(port: &NetworkPolicyPort, path: &FieldPath, faults: &mut Faults) -> Opti
             }
             Some(PortSpec::Named(name.clone()))
         }
-    };
-    Some(PortMatch {
-        protocol: protocol?,
-        port: spec?,
-    })
+    }
 }
 
 /// The protocol number of `word`; TCP when it is absent.

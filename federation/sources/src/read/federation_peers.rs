@@ -1,18 +1,24 @@
 //! The other end of a FederationPolicy's rule -> the model.
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use policy::model::{ClusterMatch, NamespaceMatch, PeerMatch, Scope, WorkloadSelector};
+use policy::{
+    expression::Labels,
+    model::{ClusterMatch, NamespaceMatch, PeerMatch, Scope, WorkloadSelector},
+};
 
 use super::{
-    common::ip_block,
+    common::{cidr, ip_block},
     names::{check_label_name, check_names, check_subdomain},
+    network_set::domains,
     scope::{clusters, scopes},
-    selector::selector,
+    selector::{chosen_pods, expression, selector},
 };
 use crate::{
     FederationConfig,
     crd::{PolicyPeer, ScopeWord},
     decode::one_of,
+    draft::Named,
     fault::{Faults, FieldPath},
     suggest::nearest,
 };
@@ -32,14 +38,24 @@ pub(super) struct PeerReader<'a> {
     pub context: Context<'a>,
 }
 
+/// What a peer says, and the scopes in which it can match.
+pub(super) struct PeerPart {
+    /// It speaks of addresses, which do not say whose they are, so its scopes are the rule's.
+    pub is_net: bool,
+    pub scopes: Vec<Scope>,
+    pub peers: Vec<PeerMatch>,
+    /// Peers that another object defines, each with its place.
+    pub named: Vec<(Named, FieldPath)>,
+}
+
 impl PeerReader<'_> {
-    /// A peer and the scopes in which it can match.
+    /// A peer.
     pub(super) fn peer(
         &self,
         peer: &PolicyPeer,
         path: &FieldPath,
         faults: &mut Faults,
-    ) -> Option<(Vec<Scope>, PeerMatch)> {
+    ) -> Option<PeerPart> {
         if *peer == PolicyPeer::default() {
             let expected = "a selector, names or an ipBlock";
             faults.add(path.clone(), "the peer is empty", expected);
@@ -53,24 +69,107 @@ impl PeerReader<'_> {
             );
         }
         let scope = peer.scope.unwrap_or(ScopeWord::Local);
-        if let Some(block) = &peer.ip_block {
-            let alone = PolicyPeer {
-                scope: peer.scope,
-                ip_block: peer.ip_block.clone(),
-                ..PolicyPeer::default()
-            };
-            if *peer != alone {
-                let message = "stands together with a choice of workloads";
-                faults.add(path.key("ipBlock"), message, "two peers, one with each");
-            }
-            let net = ip_block(block, &path.key("ipBlock"), faults)?;
-            return Some((scopes(scope), net));
+        if let Some(part) = self.addresses(peer, scope, path, faults) {
+            return part;
         }
+        Some(self.workloads(peer, scope, path, faults))
+    }
+
+    /// What speaks of addresses or of names that others define; `None` for a choice of workloads.
+    fn addresses(
+        &self,
+        peer: &PolicyPeer,
+        scope: ScopeWord,
+        path: &FieldPath,
+        faults: &mut Faults,
+    ) -> Option<Option<PeerPart>> {
+        let fields = [
+            ("ipBlock", peer.ip_block.is_some()),
+            ("notNets", !peer.not_nets.is_empty()),
+            ("networkSets", !peer.network_sets.is_empty()),
+            ("clusterNetworkSets", !peer.cluster_network_sets.is_empty()),
+            ("domains", !peer.domains.is_empty()),
+            ("zones", !peer.zones.is_empty()),
+        ];
+        let (field, _) = fields.into_iter().find(|(_, is_set)| *is_set)?;
+        let takes_scope = !matches!(field, "domains" | "zones");
+        let mut alone = PolicyPeer {
+            scope: peer.scope.filter(|_| takes_scope),
+            ..PolicyPeer::default()
+        };
+        match field {
+            "ipBlock" => alone.ip_block.clone_from(&peer.ip_block),
+            "notNets" => alone.not_nets.clone_from(&peer.not_nets),
+            "networkSets" => alone.network_sets.clone_from(&peer.network_sets),
+            "clusterNetworkSets" => alone
+                .cluster_network_sets
+                .clone_from(&peer.cluster_network_sets),
+            "domains" => alone.domains.clone_from(&peer.domains),
+            _ => alone.zones.clone_from(&peer.zones),
+        }
+        if *peer != alone {
+            let message = match takes_scope {
+                true => "stands together with another choice than `scope`",
+                false => "stands together with another choice",
+            };
+            faults.add(path.key(field), message, "two peers, one with each");
+        }
+        let path = path.key(field);
+        let mut part = PeerPart {
+            is_net: true,
+            scopes: scopes(scope),
+            peers: Vec::new(),
+            named: Vec::new(),
+        };
+        let named = |names: &[String], make: &dyn Fn(&String) -> Named| {
+            let names = names.iter().enumerate();
+            names.map(|(i, name)| (make(name), path.index(i))).collect()
+        };
+        match field {
+            "ipBlock" => match ip_block(peer.ip_block.as_ref()?, &path, faults) {
+                Some(net) => part.peers.push(net),
+                None => return Some(None),
+            },
+            "notNets" => part.peers = outside(&peer.not_nets, &path, faults),
+            "networkSets" => match self.namespace {
+                Some(namespace) => {
+                    part.named = named(&peer.network_sets, &|name| Named::NetworkSet {
+                        namespace: namespace.clone(),
+                        name: name.clone(),
+                    });
+                }
+                None => {
+                    let message = "stands in a policy that belongs to no namespace";
+                    faults.add(path.clone(), message, "`clusterNetworkSets`");
+                }
+            },
+            "clusterNetworkSets" => {
+                let make = |name: &String| Named::ClusterNetworkSet(name.clone());
+                part.named = named(&peer.cluster_network_sets, &make);
+            }
+            "domains" => part.peers = domains(&peer.domains, &path, faults),
+            _ => {
+                part.is_net = false;
+                part.scopes = scopes(ScopeWord::All);
+                part.named = named(&peer.zones, &|name| Named::Zone(name.clone()));
+            }
+        }
+        Some(Some(part))
+    }
+
+    fn workloads(
+        &self,
+        peer: &PolicyPeer,
+        scope: ScopeWord,
+        path: &FieldPath,
+        faults: &mut Faults,
+    ) -> PeerPart {
         let clusters = self.clusters(peer, scope, path, faults);
         let (scopes, is_own) = self.scopes_of(&clusters);
         let chosen = namespaces(
             &peer.namespaces,
             peer.namespace_selector.as_ref(),
+            peer.namespace_expression.as_deref(),
             path,
             faults,
         );
@@ -80,14 +179,15 @@ impl PeerReader<'_> {
             (None, Some(own)) => {
                 if !is_own {
                     let message = "a peer of other clusters does not say in which namespaces";
-                    let expected = "`namespaces`, or `namespaceSelector` ({} for all)";
+                    let expected =
+                        "`namespaces`, `namespaceExpression`, or `namespaceSelector` ({} for all)";
                     faults.add(path.clone(), message, expected);
                 }
                 NamespaceMatch::Names(vec![own.clone()])
             }
         };
-        let pods = peer.pod_selector.as_ref();
-        let pods = pods.map(|s| selector(s, &path.key("podSelector"), faults));
+        let texts = (peer.selector.as_deref(), peer.not_selector.as_deref());
+        let pods = chosen_pods(peer.pod_selector.as_ref(), texts, path, faults);
         let path_of_accounts = path.key("serviceAccounts");
         check_names(
             &peer.service_accounts,
@@ -98,10 +198,15 @@ impl PeerReader<'_> {
         let selector = WorkloadSelector {
             clusters,
             namespaces,
-            pods: pods.unwrap_or_default(),
+            pods,
             service_accounts: peer.service_accounts.clone(),
         };
-        Some((scopes, PeerMatch::Workload(selector)))
+        PeerPart {
+            is_net: false,
+            scopes,
+            peers: vec![PeerMatch::Workload(selector)],
+            named: Vec::new(),
+        }
     }
 
     fn clusters(
@@ -168,23 +273,45 @@ impl PeerReader<'_> {
     }
 }
 
+/// Every address outside of `nets`.
+fn outside(nets: &[String], path: &FieldPath, faults: &mut Faults) -> Vec<PeerMatch> {
+    let nets = nets.iter().enumerate();
+    let nets: Vec<IpNet> = nets
+        .filter_map(|(i, n)| cidr(n, path.index(i), faults))
+        .collect();
+    let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
+    let rest = everything.map(|cidr| PeerMatch::Net {
+        cidr,
+        except: nets.iter().filter(|n| cidr.contains(*n)).copied().collect(),
+    });
+    rest.into()
+}
+
 /// The chosen namespaces; `None` when none are chosen.
 pub(super) fn namespaces(
     names: &[String],
     labels: Option<&LabelSelector>,
+    text: Option<&str>,
     path: &FieldPath,
     faults: &mut Faults,
 ) -> Option<NamespaceMatch> {
     check_names(names, &path.key("namespaces"), check_label_name, faults);
     let labels = labels.map(|s| selector(s, &path.key("namespaceSelector"), faults));
-    match (names.is_empty(), labels) {
-        (true, None) => None,
-        (false, None) => Some(NamespaceMatch::Names(names.to_vec())),
-        (true, Some(labels)) => Some(NamespaceMatch::Labels(labels)),
-        (false, Some(labels)) => {
-            let message = "stands together with namespaces";
-            faults.add(path.key("namespaceSelector"), message, "only one of them");
-            Some(NamespaceMatch::Labels(labels))
-        }
+    let field = path.key("namespaceExpression");
+    let text = text.map(|t| expression(t, Labels::OfNamespaces, field, faults));
+    let names = (!names.is_empty()).then(|| NamespaceMatch::Names(names.to_vec()));
+    let choices = [
+        ("namespaces", names),
+        ("namespaceSelector", labels.map(NamespaceMatch::Labels)),
+        ("namespaceExpression", text.map(NamespaceMatch::Labels)),
+    ];
+    let mut chosen = choices
+        .into_iter()
+        .filter_map(|(field, c)| Some((field, c?)));
+    let (first, choice) = chosen.next()?;
+    if let Some((second, _)) = chosen.next() {
+        let message = format!("stands together with {first}");
+        faults.add(path.key(second), message, "only one of them");
     }
+    Some(choice)
 }

@@ -7,19 +7,20 @@ use policy::model::{
 };
 
 use super::{
-    common::ports,
-    federation_peers::{Context, PeerReader, namespaces},
+    federation_peers::{Context, PeerPart, PeerReader, namespaces},
     names::{check_names, check_subdomain},
     network_policy::NETWORK_POLICY_ORDER,
     object::Name,
+    policy_ports::{ports, protocols},
     scope::scopes,
-    selector::selector,
+    selector::chosen_pods,
 };
 use crate::{
     crd::{
         ClusterFederationPolicySpec, ClusterSubject, FederationPolicySpec, PolicyPeer, PolicyRule,
         RequiredAssurance, RuleAction, ScopeWord, TierWord,
     },
+    draft::{Draft, Named, Open, nobody, takes_names},
     fault::{Faults, FieldPath},
 };
 
@@ -32,20 +33,23 @@ pub(super) fn federation_policy(
     name: &Name,
     context: Context<'_>,
     faults: &mut Faults,
-) -> Policy {
+) -> Draft {
     let subject = spec.subject.clone().unwrap_or_default();
     let body = Body {
         kind: PolicyKind::FederationPolicy,
         tier: Tier::Application,
         order: spec.order,
+        staged: spec.staged.unwrap_or(false),
         isolates: spec.isolates,
         ingress: spec.ingress.as_deref(),
         egress: spec.egress.as_deref(),
         subject: ClusterSubject {
             namespaces: vec![name.namespace.clone()],
-            namespace_selector: None,
             pod_selector: subject.pod_selector,
+            selector: subject.selector,
+            not_selector: subject.not_selector,
             service_accounts: subject.service_accounts,
+            ..ClusterSubject::default()
         },
     };
     body.policy(Some(&name.namespace), &name.name, context, faults)
@@ -57,7 +61,7 @@ pub(super) fn cluster_federation_policy(
     name: &Name,
     context: Context<'_>,
     faults: &mut Faults,
-) -> Policy {
+) -> Draft {
     let body = Body {
         kind: PolicyKind::ClusterFederationPolicy,
         tier: match spec.tier {
@@ -66,6 +70,7 @@ pub(super) fn cluster_federation_policy(
             Some(TierWord::Baseline) => Tier::Baseline,
         },
         order: spec.order,
+        staged: spec.staged.unwrap_or(false),
         isolates: spec.isolates,
         ingress: spec.ingress.as_deref(),
         egress: spec.egress.as_deref(),
@@ -79,6 +84,7 @@ struct Body<'a> {
     kind: PolicyKind,
     tier: Tier,
     order: Option<u32>,
+    staged: bool,
     isolates: Option<ScopeWord>,
     ingress: Option<&'a [PolicyRule]>,
     egress: Option<&'a [PolicyRule]>,
@@ -92,12 +98,13 @@ impl Body<'_> {
         name: &str,
         context: Context<'_>,
         faults: &mut Faults,
-    ) -> Policy {
+    ) -> Draft {
         let path = FieldPath::of(&["spec"]);
         let reader = Reader {
             peers: PeerReader { namespace, context },
         };
         let mut rules = Vec::new();
+        let mut open = Vec::new();
         let mut isolates = Vec::new();
         let directions = [
             (Direction::Ingress, "ingress", self.ingress),
@@ -108,7 +115,15 @@ impl Body<'_> {
             let read = reader.rules(list, direction, &path.key(field), faults);
             let scopes = self.isolated_scopes(list, &read, &path.key(field), faults);
             isolates.extend(scopes.into_iter().map(|s| (direction, s)));
-            rules.extend(read);
+            for (rule, named) in read {
+                open.extend(named.into_iter().map(|(named, path)| Open {
+                    policy: 0,
+                    rule: rules.len(),
+                    named,
+                    path: path.to_string(),
+                }));
+                rules.push(rule);
+            }
         }
         if self.ingress.is_none() && self.egress.is_none() {
             faults.add(
@@ -122,8 +137,8 @@ impl Body<'_> {
             faults.add(path.key("isolates"), message, "a rule with action Deny");
         }
         check_rule_names(self, &path, faults);
-        Policy {
-            staged: false,
+        let policy = Policy {
+            staged: self.staged,
             kind: self.kind,
             namespace: namespace.cloned(),
             name: name.to_owned(),
@@ -132,6 +147,10 @@ impl Body<'_> {
             subject: self.subject(&path.key("subject"), faults),
             isolates,
             rules,
+        };
+        Draft {
+            policies: vec![policy],
+            open,
         }
     }
 
@@ -140,11 +159,12 @@ impl Body<'_> {
         let namespaces = namespaces(
             &subject.namespaces,
             subject.namespace_selector.as_ref(),
+            subject.namespace_expression.as_deref(),
             path,
             faults,
         );
-        let pods = subject.pod_selector.as_ref();
-        let pods = pods.map(|s| selector(s, &path.key("podSelector"), faults));
+        let texts = (subject.selector.as_deref(), subject.not_selector.as_deref());
+        let pods = chosen_pods(subject.pod_selector.as_ref(), texts, path, faults);
         let path_of_accounts = path.key("serviceAccounts");
         check_names(
             &subject.service_accounts,
@@ -155,7 +175,7 @@ impl Body<'_> {
         WorkloadSelector {
             clusters: ClusterMatch::Own,
             namespaces: namespaces.unwrap_or(NamespaceMatch::Any),
-            pods: pods.unwrap_or_default(),
+            pods,
             service_accounts: subject.service_accounts.clone(),
         }
     }
@@ -164,7 +184,7 @@ impl Body<'_> {
     fn isolated_scopes(
         &self,
         list: &[PolicyRule],
-        rules: &[Rule],
+        rules: &[NamedRule],
         path: &FieldPath,
         faults: &mut Faults,
     ) -> Vec<Scope> {
@@ -182,7 +202,8 @@ impl Body<'_> {
                 expected,
             );
         }
-        let counted = rules.iter().filter(|r| r.action != Action::Log);
+        let counted = rules.iter().map(|(rule, _)| rule);
+        let counted = counted.filter(|r| r.action != Action::Log);
         let mut found: Vec<Scope> = counted.flat_map(|r| r.scopes.iter().copied()).collect();
         found.sort();
         found.dedup();
@@ -213,6 +234,9 @@ fn check_rule_names(body: &Body<'_>, path: &FieldPath, faults: &mut Faults) {
     }
 }
 
+/// A rule and the peers of it that other objects define.
+type NamedRule = (Rule, Vec<(Named, FieldPath)>);
+
 /// Reads rules.
 struct Reader<'a> {
     peers: PeerReader<'a>,
@@ -225,7 +249,7 @@ impl Reader<'_> {
         direction: Direction,
         path: &FieldPath,
         faults: &mut Faults,
-    ) -> Vec<Rule> {
+    ) -> Vec<NamedRule> {
         let mut rules = Vec::new();
         for (index, rule) in list.iter().enumerate() {
             rules.extend(self.rule(rule, index, direction, &path.index(index), faults));
@@ -241,7 +265,7 @@ impl Reader<'_> {
         direction: Direction,
         path: &FieldPath,
         faults: &mut Faults,
-    ) -> Vec<Rule> {
+    ) -> Vec<NamedRule> {
         let (place, own, own_field, other, other_field) = match direction {
             Direction::Ingress => ("ingress", &rule.from, "from", &rule.to, "to"),
             Direction::Egress => ("egress", &rule.to, "to", &rule.from, "from"),
@@ -250,8 +274,12 @@ impl Reader<'_> {
             let message = format!("stands in a rule of {place}");
             faults.add(path.key(other_field), message, format!("`{own_field}`"));
         }
+        let mut not_ports = ports(&rule.not_ports, &path.key("notPorts"), faults);
+        let path_of_protocols = path.key("notProtocols");
+        not_ports.extend(protocols(&rule.not_protocols, &path_of_protocols, faults));
+        let listed_ports = rule.ports.as_deref().unwrap_or_default();
         let template = Rule {
-            not_ports: Vec::new(),
+            not_ports,
             name: rule
                 .name
                 .clone()
@@ -261,7 +289,7 @@ impl Reader<'_> {
             reject: reject(rule, path, faults),
             scopes: scopes(ScopeWord::All),
             peers: Vec::new(),
-            ports: ports(rule.ports.as_ref(), &path.key("ports"), faults),
+            ports: ports(listed_ports, &path.key("ports"), faults),
             assurance: assurance(rule, path, faults),
         };
         let listed = own.as_deref().unwrap_or_default();
@@ -270,7 +298,7 @@ impl Reader<'_> {
             faults.add(path.key(own_field), "the list is empty", expected);
         }
         if listed.is_empty() {
-            return vec![template];
+            return vec![(template, Vec::new())];
         }
         self.split(listed, &template, &path.key(own_field), faults)
     }
@@ -283,30 +311,45 @@ impl Reader<'_> {
         template: &Rule,
         path: &FieldPath,
         faults: &mut Faults,
-    ) -> Vec<Rule> {
-        let mut parts: Vec<(bool, Vec<Scope>, Vec<PeerMatch>)> = Vec::new();
+    ) -> Vec<NamedRule> {
+        let mut parts: Vec<PeerPart> = Vec::new();
         for (index, peer) in listed.iter().enumerate() {
-            let Some((scopes, peer)) = self.peers.peer(peer, &path.index(index), faults) else {
+            let Some(part) = self.peers.peer(peer, &path.index(index), faults) else {
                 continue;
             };
-            let is_net = matches!(peer, PeerMatch::Net { .. });
-            let fits = |(net, s, _): &&mut (bool, Vec<Scope>, _)| {
-                *net == is_net && (!is_net || *s == scopes)
+            let has_names = part.peers.iter().any(|p| matches!(p, PeerMatch::Domain(_)));
+            if has_names && !takes_names(template.direction, template.action) {
+                let message = "names are learned from what pods ask for, so they say nothing of who connects, \
+                     and another address of a name that is denied would pass";
+                let expected = "egress with action Allow or Log";
+                faults.add(path.index(index).key("domains"), message, expected);
+                continue;
+            }
+            let fits = |known: &&mut PeerPart| {
+                known.is_net == part.is_net && (!part.is_net || known.scopes == part.scopes)
             };
             match parts.iter_mut().find(fits) {
-                Some((_, known, peers)) => {
-                    known.extend(scopes);
-                    known.sort();
-                    known.dedup();
-                    peers.push(peer);
+                Some(known) => {
+                    known.scopes.extend(part.scopes);
+                    known.scopes.sort();
+                    known.scopes.dedup();
+                    known.peers.extend(part.peers);
+                    known.named.extend(part.named);
                 }
-                None => parts.push((is_net, scopes, vec![peer])),
+                None => parts.push(part),
             }
         }
-        let rule = |(_, scopes, peers)| Rule {
-            scopes,
-            peers,
-            ..template.clone()
+        let rule = |mut part: PeerPart| {
+            if part.peers.is_empty() {
+                // What is named may turn out to be nothing, which is not everything.
+                part.peers.push(nobody());
+            }
+            let rule = Rule {
+                scopes: part.scopes,
+                peers: part.peers,
+                ..template.clone()
+            };
+            (rule, part.named)
         };
         parts.into_iter().map(rule).collect()
     }

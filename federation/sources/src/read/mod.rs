@@ -10,10 +10,12 @@ mod foreign;
 mod names;
 mod namespace;
 mod network_policy;
+mod network_set;
 mod object;
 mod ordered;
 mod peer;
 mod pod;
+mod policy_ports;
 mod scope;
 mod selector;
 

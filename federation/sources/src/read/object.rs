@@ -8,8 +8,8 @@ use k8s_openapi::api::{
     networking::v1::NetworkPolicy,
 };
 use policy::model::{
-    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Policy, PolicyKind, Rule,
-    Scope, Tier, WorkloadSelector,
+    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, PeerMatch, Policy, PolicyKind,
+    Rule, Scope, Tier, WorkloadSelector,
 };
 use serde_json::Value;
 
@@ -22,14 +22,19 @@ use super::{
     names::{LABEL, SUBDOMAIN, is_dns_label, is_dns_subdomain},
     namespace::{NamespaceObject, namespace},
     network_policy::network_policy,
+    network_set::network_set,
     peer::peer,
     pod::{PodObject, pod},
-    scope::check_annotations,
+    scope::{check_annotations, staged},
 };
 use crate::{
     FederationConfig, FederationPeerConfig,
-    crd::{API_VERSION, ClusterFederationPolicy, Federation, FederationPeer, FederationPolicy},
+    crd::{
+        API_VERSION, ClusterFederationPolicy, ClusterNetworkSet, Federation, FederationPeer,
+        FederationPolicy, NetworkSet,
+    },
     decode::{decode, one_of},
+    draft::Draft,
     fault::{Faults, FieldPath},
     suggest::nearest,
 };
@@ -46,12 +51,14 @@ pub(crate) enum Kind {
     ClusterNetworkPolicy,
     AdminNetworkPolicy,
     BaselineAdminNetworkPolicy,
+    NetworkSet,
+    ClusterNetworkSet,
     FederationPeer,
     Federation,
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
@@ -61,6 +68,8 @@ impl Kind {
         Self::ClusterNetworkPolicy,
         Self::AdminNetworkPolicy,
         Self::BaselineAdminNetworkPolicy,
+        Self::NetworkSet,
+        Self::ClusterNetworkSet,
         Self::FederationPeer,
         Self::Federation,
     ];
@@ -76,6 +85,8 @@ impl Kind {
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::NetworkSet => "NetworkSet",
+            Self::ClusterNetworkSet => "ClusterNetworkSet",
             Self::FederationPeer => "FederationPeer",
             Self::Federation => "Federation",
         }
@@ -91,6 +102,8 @@ impl Kind {
             }
             Self::FederationPolicy
             | Self::ClusterFederationPolicy
+            | Self::NetworkSet
+            | Self::ClusterNetworkSet
             | Self::FederationPeer
             | Self::Federation => API_VERSION,
         }
@@ -98,12 +111,17 @@ impl Kind {
 
     fn is_namespaced(self) -> bool {
         match self {
-            Self::ServiceAccount | Self::Pod | Self::NetworkPolicy | Self::FederationPolicy => true,
+            Self::ServiceAccount
+            | Self::Pod
+            | Self::NetworkPolicy
+            | Self::FederationPolicy
+            | Self::NetworkSet => true,
             Self::Namespace
             | Self::ClusterFederationPolicy
             | Self::ClusterNetworkPolicy
             | Self::AdminNetworkPolicy
             | Self::BaselineAdminNetworkPolicy
+            | Self::ClusterNetworkSet
             | Self::FederationPeer
             | Self::Federation => false,
         }
@@ -121,6 +139,8 @@ impl Kind {
             Self::Namespace
             | Self::ServiceAccount
             | Self::Pod
+            | Self::NetworkSet
+            | Self::ClusterNetworkSet
             | Self::FederationPeer
             | Self::Federation => None,
         }
@@ -160,7 +180,9 @@ pub(crate) enum Object {
     Namespace(NamespaceObject),
     ServiceAccount,
     Pod(Box<PodObject>),
-    Policy(Policy),
+    Policy(Draft),
+    /// The peers that a NetworkSet or ClusterNetworkSet stands for.
+    NetworkSet(Vec<PeerMatch>),
     Peer(FederationPeerConfig),
     Federation(FederationConfig),
     /// A policy that could not be read at start; see [`closed`].
@@ -190,10 +212,11 @@ pub(crate) fn read(tree: &Value, federation: Option<&FederationConfig>, own: &st
     let head = head(tree, &mut faults);
     let object = head.as_ref().and_then(|(kind, name)| {
         let object = object(*kind, name, tree, federation, own, &mut faults)?;
-        if let Object::Policy(policy) = &object
+        if let Object::Policy(draft) = &object
             && let Some(cluster) = federation.and_then(|f| f.cluster(own))
             && !faults.refused()
-            && let Err(error) = policy::check(policy, &cluster.trust_domain)
+            && let Some(error) =
+                (draft.policies.iter()).find_map(|p| policy::check(p, &cluster.trust_domain).err())
         {
             faults.add(FieldPath::default(), error.to_string(), "");
         }
@@ -343,7 +366,7 @@ fn object(
         }
         Kind::NetworkPolicy => {
             let object: NetworkPolicy = decode(tree, faults)?;
-            let read = Object::Policy(network_policy(&object, name, faults));
+            let read = Object::Policy(network_policy(&object, name, faults).into());
             (object.metadata.annotations, read)
         }
         Kind::FederationPolicy => {
@@ -359,17 +382,27 @@ fn object(
         Kind::ClusterNetworkPolicy => {
             let object: ClusterNetworkPolicy = decode(tree, faults)?;
             let read = cluster_network_policy(&object, name, faults);
-            (object.metadata.annotations, Object::Policy(read))
+            (object.metadata.annotations, Object::Policy(read.into()))
         }
         Kind::AdminNetworkPolicy => {
             let object: AdminNetworkPolicy = decode(tree, faults)?;
             let read = admin_network_policy(&object, name, faults);
-            (object.metadata.annotations, Object::Policy(read))
+            (object.metadata.annotations, Object::Policy(read.into()))
         }
         Kind::BaselineAdminNetworkPolicy => {
             let object: AdminNetworkPolicy = decode(tree, faults)?;
             let read = baseline_admin_network_policy(&object, name, faults);
-            (object.metadata.annotations, Object::Policy(read))
+            (object.metadata.annotations, Object::Policy(read.into()))
+        }
+        Kind::NetworkSet => {
+            let object: NetworkSet = decode(tree, faults)?;
+            let read = network_set(&object.spec.nets, &object.spec.domains, faults);
+            (object.metadata.annotations, Object::NetworkSet(read))
+        }
+        Kind::ClusterNetworkSet => {
+            let object: ClusterNetworkSet = decode(tree, faults)?;
+            let read = network_set(&object.spec.nets, &object.spec.domains, faults);
+            (object.metadata.annotations, Object::NetworkSet(read))
         }
         Kind::FederationPeer => {
             let object: FederationPeer = decode(tree, faults)?;
@@ -378,8 +411,14 @@ fn object(
         }
         Kind::Federation => return None,
     };
-    let (annotations, object) = annotations;
-    check_annotations(&annotations.unwrap_or_default(), own, faults);
+    let (annotations, mut object) = annotations;
+    let annotations = annotations.unwrap_or_default();
+    check_annotations(&annotations, own, faults);
+    if let Object::Policy(draft) = &mut object
+        && staged(&annotations, faults)
+    {
+        draft.policies.iter_mut().for_each(|p| p.staged = true);
+    }
     Some(object)
 }
 

@@ -12,12 +12,14 @@ use serde::Deserialize;
 
 use super::{
     common::{cidr, number},
+    network_set::domains,
     object::Name,
     scope::{clusters, scopes},
     selector::selector,
 };
 use crate::{
     crd::ScopeWord,
+    draft::{no_workload, nobody, takes_names},
     fault::{Faults, FieldPath},
 };
 
@@ -135,16 +137,16 @@ impl Reader<'_> {
                 expected,
             );
         }
+        // Where the action is not known, the object is refused.
+        let mut action = rule.action.unwrap_or(Action::Deny);
         let mut peers = Vec::new();
         let mut closed = false;
         for (index, peer) in rule.peers.iter().enumerate() {
-            match self.peer(peer, direction, &path.index(index), faults) {
+            match self.peer(peer, (direction, action), &path.index(index), faults) {
                 Meaning::Any(more) => peers.extend(more),
                 Meaning::Closed => closed = true,
             }
         }
-        // Where the action is not known, the object is refused.
-        let mut action = rule.action.unwrap_or(Action::Deny);
         let mut ports = rule.ports.clone().unwrap_or_default();
         if closed && action != Action::Allow {
             action = Action::Deny;
@@ -152,7 +154,7 @@ impl Reader<'_> {
             ports.clear();
         } else if peers.is_empty() {
             // An empty list would be everybody.
-            peers.push(PeerMatch::Workload(nobody()));
+            peers.push(nobody());
         }
         Rule {
             not_ports: Vec::new(),
@@ -173,7 +175,7 @@ impl Reader<'_> {
     fn peer(
         &self,
         peer: &Peer,
-        direction: Direction,
+        (direction, action): (Direction, Action),
         path: &FieldPath,
         faults: &mut Faults,
     ) -> Meaning {
@@ -208,23 +210,46 @@ impl Reader<'_> {
         {
             faults.add(path.key(field), "stands in an ingress rule", known);
         }
-        for (field, is_set) in [
-            ("nodes", peer.nodes.is_some()),
-            ("domainNames", peer.domain_names.is_some()),
-        ] {
-            if is_set {
-                let message = format!(
-                    "{field} are not enforced yet, so an accepting rule matches nothing by them, and any other denies everything"
-                );
-                faults.warn(path.key(field), message, "namespaces, pods or networks");
-                return Meaning::Closed;
-            }
+        if peer.nodes.is_some() {
+            let message = "nodes are not enforced yet, so an accepting rule matches nothing by them, and any other denies everything";
+            faults.warn(path.key("nodes"), message, "namespaces, pods or networks");
+            return Meaning::Closed;
+        }
+        if let Some(names) = &peer.domain_names {
+            return self.names(
+                names,
+                takes_names(direction, action),
+                &path.key("domainNames"),
+                faults,
+            );
         }
         if let Some(networks) = &peer.networks {
             return Meaning::Any(self.networks(networks, &path.key("networks"), faults));
         }
         let selected = workloads((&peer.namespaces, &peer.pods), self.scope, path, faults);
         Meaning::Any(selected.map(PeerMatch::Workload).into_iter().collect())
+    }
+
+    fn names(
+        &self,
+        names: &[String],
+        is_accept: bool,
+        path: &FieldPath,
+        faults: &mut Faults,
+    ) -> Meaning {
+        let most = self.bounds.networks;
+        if names.is_empty() || names.len() > most {
+            let message = format!("holds {} names", names.len());
+            faults.add(path.clone(), message, format!("from 1 to {most}"));
+        }
+        if !is_accept {
+            faults.add(
+                path.clone(),
+                "stand in a rule that does not accept",
+                "a rule that accepts",
+            );
+        }
+        Meaning::Any(domains(names, path, faults))
     }
 
     fn networks(
@@ -263,7 +288,7 @@ pub(super) fn subject(
         let message = "names not exactly one kind of subject";
         faults.add(path.clone(), message, "namespaces or pods");
     }
-    workloads(fields, ScopeWord::Local, path, faults).unwrap_or_else(nobody)
+    workloads(fields, ScopeWord::Local, path, faults).unwrap_or_else(no_workload)
 }
 
 fn workloads(
@@ -298,16 +323,6 @@ fn workloads(
         pods: pods.unwrap_or_default(),
         service_accounts: Vec::new(),
     })
-}
-
-/// Chooses nothing.
-fn nobody() -> WorkloadSelector {
-    WorkloadSelector {
-        clusters: policy::model::ClusterMatch::Own,
-        namespaces: NamespaceMatch::Names(Vec::new()),
-        pods: Default::default(),
-        service_accounts: Vec::new(),
-    }
 }
 
 /// Ports from `first` to `last` of a protocol.

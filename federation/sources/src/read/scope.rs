@@ -14,12 +14,19 @@ use crate::{
 
 /// The annotation that lets a NetworkPolicy speak of peers of the federation.
 pub(super) const SCOPE_ANNOTATION: &str = "landbridge.io/scope";
+/// The annotation that lets a policy be told of and not enforced.
+const STAGED_ANNOTATION: &str = "landbridge.io/staged";
 /// The annotation that says what the demo runs in a pod.
 pub(super) const COMMAND_ANNOTATION: &str = "landbridge.io/command";
 /// The annotation that says which cluster an object belongs to, where no folder says it.
 pub(crate) const CLUSTER_ANNOTATION: &str = "landbridge.io/cluster";
 /// Ours; another one in `landbridge.io/` is a slip.
-const ANNOTATIONS: [&str; 3] = [SCOPE_ANNOTATION, COMMAND_ANNOTATION, CLUSTER_ANNOTATION];
+const ANNOTATIONS: [&str; 4] = [
+    SCOPE_ANNOTATION,
+    STAGED_ANNOTATION,
+    COMMAND_ANNOTATION,
+    CLUSTER_ANNOTATION,
+];
 
 /// The scope that the annotations of a NetworkPolicy give it.
 pub(super) fn annotated(annotations: &BTreeMap<String, String>, faults: &mut Faults) -> ScopeWord {
@@ -35,6 +42,20 @@ pub(super) fn annotated(annotations: &BTreeMap<String, String>, faults: &mut Fau
                 "one of local, remote, all",
             );
             ScopeWord::Local
+        }
+    }
+}
+
+/// Whether the annotations of a policy say that it is staged.
+pub(super) fn staged(annotations: &BTreeMap<String, String>, faults: &mut Faults) -> bool {
+    match annotations.get(STAGED_ANNOTATION).map(String::as_str) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let path = FieldPath::of(&["metadata", "annotations", STAGED_ANNOTATION]);
+            let message = format!("{other:?} does not say whether it is staged");
+            faults.add(path, message, "\"true\" or \"false\"");
+            false
         }
     }
 }

@@ -2,7 +2,10 @@
 //! does.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1 as meta;
-use policy::model::{LabelSelector, Operator, Requirement};
+use policy::{
+    expression::{Labels, parse},
+    model::{LabelSelector, Operator, Requirement},
+};
 
 use super::names::{check_label_key, check_label_value};
 use crate::fault::{Faults, FieldPath};
@@ -28,6 +31,51 @@ pub(super) fn selector(
         requirements.extend(requirement(expression, &path.index(index), faults));
     }
     requirements.into_iter().collect()
+}
+
+/// What all three choices of pods select together.
+pub(super) fn chosen_pods(
+    labels: Option<&meta::LabelSelector>,
+    (text, not): (Option<&str>, Option<&str>),
+    path: &FieldPath,
+    faults: &mut Faults,
+) -> LabelSelector {
+    let mut chosen = labels.map_or_else(LabelSelector::default, |labels| {
+        selector(labels, &path.key("podSelector"), faults)
+    });
+    if let Some(text) = text {
+        chosen
+            .0
+            .extend(expression(text, Labels::OfWorkloads, path.key("selector"), faults).0);
+    }
+    if let Some(text) = not {
+        let unwanted = expression(text, Labels::OfWorkloads, path.key("notSelector"), faults);
+        chosen.0.extend((!unwanted).0);
+    }
+    chosen
+}
+
+/// The selector that `text` describes.
+pub(super) fn expression(
+    text: &str,
+    labels: Labels,
+    path: FieldPath,
+    faults: &mut Faults,
+) -> LabelSelector {
+    match parse(text, labels) {
+        Ok(selector) => {
+            if labels == Labels::OfNamespaces && text.contains("global()") {
+                let message = "every identity has a namespace, so global() fits nothing";
+                faults.warn(path, message, "all(), or labels of namespaces");
+            }
+            selector
+        }
+        Err(error) => {
+            let expected = "such as app == \"api\" && !has(legacy)";
+            faults.add(path, error.to_string(), expected);
+            LabelSelector::default()
+        }
+    }
 }
 
 fn requirement(

@@ -73,12 +73,18 @@ pub fn decide(
     };
     let (subject, _) = claims(subject).unwrap();
     let known = claims(peer);
-    let peer = match &known {
-        Some((claims, address)) => Peer::Identity {
+    let names = [peer.into()];
+    let peer = match (&known, peer.parse()) {
+        (Some((claims, address)), _) => Peer::Identity {
             claims,
             address: *address,
         },
-        None => Peer::Address(peer.parse().unwrap()),
+        (None, Ok(address)) => Peer::Address(address),
+        // What DNS told the pod of an address that nobody knows here.
+        (None, Err(_)) => Peer::Named {
+            address: None,
+            names: &names,
+        },
     };
     let query = Query {
         direction,

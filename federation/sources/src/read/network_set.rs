@@ -1,0 +1,89 @@
+//! NetworkSet and ClusterNetworkSet -> the peers that they stand for.
+
+use policy::model::{DomainPattern, PeerMatch};
+
+use super::{common::cidr, names::is_dns_subdomain};
+use crate::fault::{Faults, FieldPath};
+
+/// Most prefixes of one set.
+const MAX_NETS: usize = 10_000;
+/// Most names of one set.
+const MAX_DOMAINS: usize = 1000;
+
+/// The addresses and names of a set.
+pub(super) fn network_set(
+    nets: &[String],
+    domains: &[String],
+    faults: &mut Faults,
+) -> Vec<PeerMatch> {
+    let spec = FieldPath::of(&["spec"]);
+    for (field, found, most) in [
+        ("nets", nets.len(), MAX_NETS),
+        ("domains", domains.len(), MAX_DOMAINS),
+    ] {
+        if found > most {
+            faults.add(
+                spec.key(field),
+                format!("holds {found}"),
+                format!("at most {most}"),
+            );
+        }
+    }
+    let mut peers = self::nets(nets, &spec.key("nets"), faults);
+    peers.extend(self::domains(domains, &spec.key("domains"), faults));
+    peers
+}
+
+fn nets(nets: &[String], path: &FieldPath, faults: &mut Faults) -> Vec<PeerMatch> {
+    let nets = nets.iter().enumerate();
+    let read = nets.filter_map(|(index, net)| {
+        let path = path.index(index);
+        let cidr = cidr(net, path.clone(), faults)?;
+        if cidr != cidr.trunc() {
+            let message = format!("{cidr} has bits set after its prefix, which count for nothing");
+            faults.warn(path, message, cidr.trunc().to_string());
+        }
+        Some(PeerMatch::Net {
+            cidr: cidr.trunc(),
+            except: Vec::new(),
+        })
+    });
+    read.collect()
+}
+
+/// Names of the DNS, as peers.
+pub(super) fn domains(domains: &[String], path: &FieldPath, faults: &mut Faults) -> Vec<PeerMatch> {
+    let domains = domains.iter().enumerate();
+    let read = domains.filter_map(|(index, text)| {
+        let pattern = domain(text);
+        if pattern.is_none() {
+            let message = format!("{text:?} is no name of the DNS");
+            faults.add(
+                path.index(index),
+                message,
+                "such as api.example.com or *.example.com",
+            );
+        }
+        pattern.map(PeerMatch::Domain)
+    });
+    read.collect()
+}
+
+/// A name with at least one dot; `*.` before it means all names below.
+pub(super) fn domain(text: &str) -> Option<DomainPattern> {
+    let lower = text.to_ascii_lowercase();
+    let name = lower.strip_suffix('.').unwrap_or(&lower);
+    let (below, name) = match name.strip_prefix("*.") {
+        Some(name) => (true, name),
+        None => (false, name),
+    };
+    // Names of services may begin with a line (RFC 2782).
+    let plain: String = name
+        .chars()
+        .map(|c| if c == '_' { 'x' } else { c })
+        .collect();
+    (is_dns_subdomain(&plain) && name.contains('.')).then(|| DomainPattern {
+        below,
+        name: name.to_owned(),
+    })
+}
