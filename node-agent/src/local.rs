@@ -55,6 +55,17 @@ impl LocalPods {
                 Attachment::Routed(link) if link == *uplink => found.problems.push(format!(
                     "{name}: {address} is routed to the uplink {uplink}, not to a pod"
                 )),
+                Attachment::Routed(link)
+                    if workload
+                        .interface
+                        .as_deref()
+                        .is_some_and(|i| i != link.as_str()) =>
+                {
+                    let wanted = workload.interface.as_deref().unwrap_or_default();
+                    found.problems.push(format!(
+                        "{name}: {address} is routed to {link}, not to {wanted} as declared, so it is cut off"
+                    ));
+                }
                 Attachment::Routed(link) => {
                     let port = PodPort::Routed { link };
                     found.served.insert(

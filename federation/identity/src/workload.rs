@@ -29,6 +29,9 @@ pub struct Workload {
     pub node: String,
     /// Its address, once it has one.
     pub address: Option<IpAddr>,
+    /// The interface of the node that must lead to it, where that is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
     /// Its namespace is explicitly `unprotected`: no identity is asked for or given.
     pub unprotected: bool,
 }

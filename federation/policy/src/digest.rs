@@ -172,6 +172,9 @@ impl Canon {
             PolicyKind::ClusterNetworkPolicy => 3,
             PolicyKind::AdminNetworkPolicy => 4,
             PolicyKind::BaselineAdminNetworkPolicy => 5,
+            PolicyKind::Zones => 6,
+            PolicyKind::Team => 7,
+            PolicyKind::PlatformAllowList => 8,
         });
         self.list(policy.namespace.as_slice(), |c, n| c.text(n));
         self.text(&policy.name);

@@ -32,6 +32,12 @@ pub enum PolicyKind {
     AdminNetworkPolicy,
     /// `policy.networking.k8s.io/v1alpha1` BaselineAdminNetworkPolicy.
     BaselineAdminNetworkPolicy,
+    /// `landbridge.io/v1alpha1` Zones.
+    Zones,
+    /// `landbridge.io/v1alpha1` Team.
+    Team,
+    /// `landbridge.io/v1alpha1` PlatformAllowList.
+    PlatformAllowList,
 }
 
 impl PolicyKind {
@@ -40,10 +46,15 @@ impl PolicyKind {
     #[must_use]
     pub fn in_order(self) -> bool {
         match self {
-            Self::NetworkPolicy | Self::FederationPolicy | Self::ClusterFederationPolicy => false,
+            Self::NetworkPolicy
+            | Self::FederationPolicy
+            | Self::ClusterFederationPolicy
+            | Self::Team
+            | Self::PlatformAllowList => false,
             Self::ClusterNetworkPolicy
             | Self::AdminNetworkPolicy
-            | Self::BaselineAdminNetworkPolicy => true,
+            | Self::BaselineAdminNetworkPolicy
+            | Self::Zones => true,
         }
     }
 }

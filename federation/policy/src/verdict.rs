@@ -141,6 +141,9 @@ impl fmt::Display for PolicyKind {
             Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
             Self::AdminNetworkPolicy => "AdminNetworkPolicy",
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+            Self::Zones => "Zones",
+            Self::Team => "Team",
+            Self::PlatformAllowList => "PlatformAllowList",
         })
     }
 }

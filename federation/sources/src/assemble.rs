@@ -6,7 +6,7 @@ use std::{
 };
 
 use identity::Workload;
-use policy::model::{Policy, PolicySet};
+use policy::model::{PeerMatch, Policy, PolicySet};
 
 use crate::{
     ClusterConfig, Effect, FederationConfig, Place, PodSpec, Problem, Request, World, allotment,
@@ -41,7 +41,10 @@ pub(crate) fn world(
     fill_nodes(config, &pods);
     let config = config.clone();
     let (workloads, pods) = workloads(&config, &pods, store, &mut problems, places);
-    store.addresses = pods.iter().map(|p| (p.address, pod_key(p))).collect();
+    store.addresses = pods
+        .iter()
+        .map(|p| (p.address, (p.namespace.clone(), p.name.clone())))
+        .collect();
     let policies = PolicySet {
         cluster: config.trust_domain.clone(),
         policies: policies(store, &mut problems),
@@ -62,66 +65,95 @@ pub(crate) fn world(
 
 /// All policies, with what they name of other objects.
 fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Policy> {
-    let meanings = meanings(store);
+    let meanings = meanings(store, problems);
     let mut policies = Vec::new();
     for (key, accepted) in store.objects() {
-        match &accepted.object {
-            Object::Policy(draft) => {
-                let closed = |open: &Open, lack| {
-                    let named = &open.named;
-                    let (what, expected) = match lack {
-                        Lack::Definition => {
-                            (format!("there is no {named}"), known(named, &meanings))
-                        }
-                        Lack::Use => (
-                            format!(
-                                "{named} holds names, which only rules of egress that allow or log can use"
-                            ),
-                            "a set of addresses".to_owned(),
-                        ),
-                    };
-                    let message = format!(
-                        "{what}, so an allowing rule matches nothing by it, and one that denies or passes denies everything"
-                    );
-                    let effect = Effect::Warning;
-                    problems.push(problem(
-                        key, accepted, &open.path, message, &expected, effect,
-                    ));
-                };
-                policies.extend(draft.resolve(&meanings, closed));
+        let draft = match &accepted.object {
+            Object::Policy(draft) => draft,
+            Object::Team(team) => &team.draft,
+            Object::Zones(zones) => {
+                policies.extend(zones.policies.iter().cloned());
+                continue;
             }
-            Object::ClosedPolicy(policy) => policies.push(policy.clone()),
-            _ => {}
-        }
+            Object::ClosedPolicy(policy) => {
+                policies.push(policy.clone());
+                continue;
+            }
+            _ => continue,
+        };
+        policies.extend(draft.resolve(&meanings, |open: &Open, lack| {
+            let named = &open.named;
+            let (what, expected) = match lack {
+                Lack::Definition => (format!("there is no {named}"), known(named, &meanings)),
+                Lack::Use => (
+                    format!("{named} holds names, which only rules of egress that allow or log can use"),
+                    "a set of addresses".to_owned(),
+                ),
+            };
+            let message = format!(
+                "{what}, so an allowing rule matches nothing by it, and one that denies or passes denies everything"
+            );
+            let effect = Effect::Warning;
+            problems.push(problem(key, accepted, &open.path, message, &expected, effect));
+        }));
     }
     policies
 }
 
 /// What objects define for the policies of others.
-fn meanings(store: &Store) -> Meanings {
+fn meanings(store: &Store, problems: &mut Vec<Problem>) -> Meanings {
     let mut meanings = Meanings::new();
     for (key, accepted) in store.objects() {
-        let (
-            ObjectKey {
-                kind,
-                namespace,
-                name,
-            },
-            Object::NetworkSet(peers),
-        ) = (key, &accepted.object)
-        else {
-            continue;
-        };
-        let named = match kind {
-            Kind::ClusterNetworkSet => Named::ClusterNetworkSet(name.clone()),
-            _ => Named::NetworkSet {
-                namespace: namespace.clone(),
-                name: name.clone(),
-            },
-        };
-        meanings.insert(named, peers.clone());
+        for (named, peers) in defined(key, &accepted.object) {
+            let message = format!("{named} is defined by another object, too");
+            if meanings.contains_key(&named) {
+                let (expected, effect) = ("each once; the first counts", Effect::Warning);
+                problems.push(problem(key, accepted, "spec", message, expected, effect));
+                continue;
+            }
+            meanings.insert(named, peers);
+        }
     }
     meanings
+}
+
+/// What one object defines.
+fn defined(key: &ObjectKey, object: &Object) -> Vec<(Named, Vec<PeerMatch>)> {
+    let ObjectKey {
+        kind,
+        namespace,
+        name,
+    } = key;
+    match object {
+        Object::NetworkSet(peers) if *kind == Kind::ClusterNetworkSet => {
+            vec![(Named::ClusterNetworkSet(name.clone()), peers.clone())]
+        }
+        Object::NetworkSet(peers) => {
+            let named = Named::NetworkSet {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            };
+            vec![(named, peers.clone())]
+        }
+        Object::Zones(zones) => {
+            let zones = zones.zones.iter();
+            zones
+                .map(|(zone, members)| (Named::Zone(zone.clone()), members.clone()))
+                .collect()
+        }
+        Object::Team(team) => {
+            let services = team.services.iter();
+            let named = services.map(|(service, workloads)| {
+                let named = Named::Service {
+                    team: name.clone(),
+                    service: service.clone(),
+                };
+                (named, vec![PeerMatch::Workload(workloads.clone())])
+            });
+            named.collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// What of the same kind there is, for a message.
@@ -155,6 +187,21 @@ fn placed_pods(store: &Store, problems: &mut Vec<Problem>) -> Vec<PlacedPod> {
             continue;
         };
         let namespace = objects.get(&key(Kind::Namespace, "", &pod.namespace));
+        if pod_key.kind == Kind::Workload
+            && objects.contains_key(&key(Kind::Pod, &pod.namespace, &pod.name))
+        {
+            let message = format!("Pod {}/{} has the name already", pod.namespace, pod.name);
+            let (expected, effect) = ("a name of its own", Effect::NotInForce);
+            problems.push(problem(
+                pod_key,
+                accepted,
+                "metadata.name",
+                message,
+                expected,
+                effect,
+            ));
+            continue;
+        }
         if pod.without_identity || namespace.is_some_and(|n| n.object == Object::ClosedNamespace) {
             continue;
         }
@@ -168,7 +215,10 @@ fn placed_pods(store: &Store, problems: &mut Vec<Problem>) -> Vec<PlacedPod> {
             problems.push(problem(
                 pod_key,
                 accepted,
-                "spec.serviceAccountName",
+                match pod_key.kind {
+                    Kind::Workload => "spec.serviceAccount",
+                    _ => "spec.serviceAccountName",
+                },
                 message,
                 expected,
                 Effect::Warning,
@@ -176,7 +226,9 @@ fn placed_pods(store: &Store, problems: &mut Vec<Problem>) -> Vec<PlacedPod> {
         }
         if let Some(address) = pod.address {
             // Whoever had the address keeps it; else the first by name.
-            let incumbent = store.addresses.get(&address) == Some(pod_key);
+            let holder = store.addresses.get(&address);
+            let incumbent =
+                holder.is_some_and(|(ns, name)| *ns == pod.namespace && *name == pod.name);
             let holder = holders.entry(address).or_insert_with(|| pod_key.clone());
             if incumbent {
                 *holder = pod_key.clone();
@@ -267,6 +319,7 @@ fn workloads(
             named_ports: pod.named_ports(),
             node: place.node.clone(),
             address: place.address,
+            interface: pod.interface.clone(),
             unprotected: namespace.unprotected,
         });
         specs.extend(place.address.map(|address| PodSpec {
@@ -324,14 +377,6 @@ fn peers(store: &Store, problems: &mut Vec<Problem>) -> Vec<crate::FederationPee
         }
     }
     peers.into_values().map(|(_, peer)| peer).collect()
-}
-
-fn pod_key(pod: &PodSpec) -> ObjectKey {
-    ObjectKey {
-        kind: Kind::Pod,
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
-    }
 }
 
 fn ranges(config: &ClusterConfig) -> String {

@@ -35,6 +35,8 @@ pub(crate) enum Named {
     ClusterNetworkSet(String),
     /// A zone of a Zones object.
     Zone(String),
+    /// A service of a team.
+    Service { team: String, service: String },
 }
 
 /// What the names mean.
@@ -127,6 +129,7 @@ impl fmt::Display for Named {
             Self::NetworkSet { namespace, name } => write!(f, "NetworkSet {namespace}/{name}"),
             Self::ClusterNetworkSet(name) => write!(f, "ClusterNetworkSet {name}"),
             Self::Zone(name) => write!(f, "zone {name}"),
+            Self::Service { team, service } => write!(f, "service {team}/{service}"),
         }
     }
 }

@@ -125,6 +125,16 @@ impl Faults {
         }
     }
 
+    /// Takes the first step `key` from every path that begins with it.
+    pub fn strip(&mut self, key: &str) {
+        let first = Segment::Key(key.to_owned());
+        for fault in &mut self.list {
+            if fault.path.0.first() == Some(&first) {
+                fault.path.0.remove(0);
+            }
+        }
+    }
+
     /// Whether the object cannot be taken.
     pub fn refused(&self) -> bool {
         self.refused

@@ -23,8 +23,8 @@ pub(crate) struct Store {
     /// The text of each file and what it says, so that saving one file parses one file.
     parsed: BTreeMap<String, (String, Vec<Parsed>)>,
     parsed_for: Option<FederationConfig>,
-    /// Who has which address: a pod that is added does not take it away.
-    pub(crate) addresses: BTreeMap<IpAddr, ObjectKey>,
+    /// Who has which address, by namespace and name: a pod that is added does not take it away.
+    pub(crate) addresses: BTreeMap<IpAddr, (String, String)>,
     is_first: bool,
 }
 

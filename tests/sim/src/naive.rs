@@ -252,6 +252,8 @@ impl Question<'_> {
                     PolicyKind::NetworkPolicy
                         | PolicyKind::FederationPolicy
                         | PolicyKind::ClusterFederationPolicy
+                        | PolicyKind::Team
+                        | PolicyKind::PlatformAllowList
                 );
                 let action = match rule.action {
                     _ if ordered => ' ',

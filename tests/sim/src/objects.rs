@@ -225,6 +225,7 @@ impl Pod {
             named_ports: Vec::new(),
             node: node_name(self.node),
             address: Some(address),
+            interface: None,
             unprotected: false,
         }
     }

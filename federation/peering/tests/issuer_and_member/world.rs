@@ -38,6 +38,7 @@ pub fn pod(node: &str, uid: &str, app: &str, address: &str) -> Workload {
         named_ports: Vec::new(),
         node: node.into(),
         address: Some(address.parse().unwrap()),
+        interface: None,
         unprotected: false,
     }
 }

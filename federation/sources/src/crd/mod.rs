@@ -6,6 +6,9 @@ mod network_set;
 mod peer;
 mod policy;
 mod schema;
+mod team;
+mod workload;
+mod zones;
 
 pub use federation::{ClusterSpec, Federation, FederationSpec, GatewaySpec, PodRangeSpec};
 pub use network_set::{ClusterNetworkSet, ClusterNetworkSetSpec, NetworkSet, NetworkSetSpec};
@@ -15,6 +18,13 @@ pub use policy::{
     FederationPolicySpec, PolicyPeer, PolicyPort, PolicyRule, RequiredAssurance, RuleAction,
     ScopeWord, Subject, TierWord,
 };
+
+pub use team::{
+    IngressMode, IngressPrivate, PlatformAllowList, PlatformAllowListSpec, PublicDestination, Team,
+    TeamService, TeamSpec,
+};
+pub use workload::{Workload, WorkloadPort, WorkloadSpec};
+pub use zones::{Zone, ZoneDefault, ZoneMember, ZoneRow, Zones, ZonesSpec};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
@@ -35,5 +45,9 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("federationpolicies.yaml", FederationPolicy::crd()),
         ("federations.yaml", Federation::crd()),
         ("networksets.yaml", NetworkSet::crd()),
+        ("platformallowlists.yaml", PlatformAllowList::crd()),
+        ("teams.yaml", Team::crd()),
+        ("workloads.yaml", Workload::crd()),
+        ("zones.yaml", Zones::crd()),
     ]
 }

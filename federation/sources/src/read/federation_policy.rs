@@ -355,7 +355,7 @@ impl Reader<'_> {
     }
 }
 
-fn action(action: RuleAction) -> Action {
+pub(super) fn action(action: RuleAction) -> Action {
     match action {
         RuleAction::Allow => Action::Allow,
         RuleAction::Deny => Action::Deny,
@@ -365,12 +365,21 @@ fn action(action: RuleAction) -> Action {
 }
 
 fn reject(rule: &PolicyRule, path: &FieldPath, faults: &mut Faults) -> bool {
-    let reject = rule.reject.unwrap_or(false);
-    if reject && rule.action != RuleAction::Deny {
-        let message = format!("stands with action {:?}", rule.action);
+    reject_only_denials(rule.reject, rule.action, path, faults);
+    rule.reject.unwrap_or(false)
+}
+
+/// Only a denied connection can be answered.
+pub(super) fn reject_only_denials(
+    reject: Option<bool>,
+    action: RuleAction,
+    path: &FieldPath,
+    faults: &mut Faults,
+) {
+    if reject == Some(true) && action != RuleAction::Deny {
+        let message = format!("stands with action {action:?}");
         faults.add(path.key("reject"), message, "action Deny");
     }
-    reject
 }
 
 fn assurance(rule: &PolicyRule, path: &FieldPath, faults: &mut Faults) -> Assurance {

@@ -1,6 +1,19 @@
 //! Kinds of Kubernetes that say nothing about identity or policy. A folder that was made for a cluster
 //! holds them beside those that do, and they are no slip of the pen.
 
+/// Why an object of another system's kind is refused, as the end of a sentence.
+pub(super) fn refusal(api_version: Option<&str>, kind: &str) -> Option<&'static str> {
+    let (group, _) = api_version?.rsplit_once('/').unwrap_or_default();
+    match (group, kind) {
+        ("projectcalico.org" | "crd.projectcalico.org", "HostEndpoint") => Some(
+            "is about the traffic of a host itself. Here policy is decided between workloads that prove who they are: a host's \
+             own processes are the node of its pods, which may always reach them, and a plain address for everything else \
+             (`ipBlock`). What runs on or behind a host and has an identity is a Workload of landbridge.io/v1alpha1",
+        ),
+        _ => None,
+    }
+}
+
 /// What an object of another kind means here, as the end of a sentence; `None` when nobody knows, so
 /// that a policy of a kind that is not read is refused and not passed over.
 pub(super) fn meaning(api_version: Option<&str>, kind: &str) -> Option<&'static str> {

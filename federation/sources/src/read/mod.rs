@@ -18,6 +18,9 @@ mod pod;
 mod policy_ports;
 mod scope;
 mod selector;
+mod team;
+mod workload;
+mod zones;
 
 pub(crate) use federation::federation;
 pub(crate) use namespace::NamespaceObject;

@@ -16,21 +16,30 @@ pub(super) fn network_set(
     domains: &[String],
     faults: &mut Faults,
 ) -> Vec<PeerMatch> {
-    let spec = FieldPath::of(&["spec"]);
+    network_set_at(nets, domains, &FieldPath::of(&["spec"]), faults)
+}
+
+/// The same of the fields `nets` and `domains` at `path`.
+pub(super) fn network_set_at(
+    nets: &[String],
+    domains: &[String],
+    path: &FieldPath,
+    faults: &mut Faults,
+) -> Vec<PeerMatch> {
     for (field, found, most) in [
         ("nets", nets.len(), MAX_NETS),
         ("domains", domains.len(), MAX_DOMAINS),
     ] {
         if found > most {
             faults.add(
-                spec.key(field),
+                path.key(field),
                 format!("holds {found}"),
                 format!("at most {most}"),
             );
         }
     }
-    let mut peers = self::nets(nets, &spec.key("nets"), faults);
-    peers.extend(self::domains(domains, &spec.key("domains"), faults));
+    let mut peers = self::nets(nets, &path.key("nets"), faults);
+    peers.extend(self::domains(domains, &path.key("domains"), faults));
     peers
 }
 

@@ -26,12 +26,15 @@ use super::{
     peer::peer,
     pod::{PodObject, pod},
     scope::{check_annotations, staged},
+    team::{TeamObject, from_plain, platform, team},
+    workload::workload,
+    zones::{ZonesObject, zones},
 };
 use crate::{
     FederationConfig, FederationPeerConfig,
     crd::{
         API_VERSION, ClusterFederationPolicy, ClusterNetworkSet, Federation, FederationPeer,
-        FederationPolicy, NetworkSet,
+        FederationPolicy, NetworkSet, PlatformAllowList, Team, Workload, Zones,
     },
     decode::{decode, one_of},
     draft::Draft,
@@ -53,12 +56,16 @@ pub(crate) enum Kind {
     BaselineAdminNetworkPolicy,
     NetworkSet,
     ClusterNetworkSet,
+    Zones,
+    Team,
+    PlatformAllowList,
+    Workload,
     FederationPeer,
     Federation,
 }
 
 impl Kind {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 17] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
@@ -70,6 +77,10 @@ impl Kind {
         Self::BaselineAdminNetworkPolicy,
         Self::NetworkSet,
         Self::ClusterNetworkSet,
+        Self::Zones,
+        Self::Team,
+        Self::PlatformAllowList,
+        Self::Workload,
         Self::FederationPeer,
         Self::Federation,
     ];
@@ -87,6 +98,10 @@ impl Kind {
             Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
             Self::NetworkSet => "NetworkSet",
             Self::ClusterNetworkSet => "ClusterNetworkSet",
+            Self::Zones => "Zones",
+            Self::Team => "Team",
+            Self::PlatformAllowList => "PlatformAllowList",
+            Self::Workload => "Workload",
             Self::FederationPeer => "FederationPeer",
             Self::Federation => "Federation",
         }
@@ -104,6 +119,10 @@ impl Kind {
             | Self::ClusterFederationPolicy
             | Self::NetworkSet
             | Self::ClusterNetworkSet
+            | Self::Zones
+            | Self::Team
+            | Self::PlatformAllowList
+            | Self::Workload
             | Self::FederationPeer
             | Self::Federation => API_VERSION,
         }
@@ -115,13 +134,17 @@ impl Kind {
             | Self::Pod
             | Self::NetworkPolicy
             | Self::FederationPolicy
-            | Self::NetworkSet => true,
+            | Self::NetworkSet
+            | Self::Workload => true,
             Self::Namespace
             | Self::ClusterFederationPolicy
             | Self::ClusterNetworkPolicy
             | Self::AdminNetworkPolicy
             | Self::BaselineAdminNetworkPolicy
             | Self::ClusterNetworkSet
+            | Self::Zones
+            | Self::Team
+            | Self::PlatformAllowList
             | Self::FederationPeer
             | Self::Federation => false,
         }
@@ -136,11 +159,15 @@ impl Kind {
             Self::ClusterNetworkPolicy => Some(PolicyKind::ClusterNetworkPolicy),
             Self::AdminNetworkPolicy => Some(PolicyKind::AdminNetworkPolicy),
             Self::BaselineAdminNetworkPolicy => Some(PolicyKind::BaselineAdminNetworkPolicy),
+            Self::Zones => Some(PolicyKind::Zones),
+            Self::Team => Some(PolicyKind::Team),
+            Self::PlatformAllowList => Some(PolicyKind::PlatformAllowList),
             Self::Namespace
             | Self::ServiceAccount
             | Self::Pod
             | Self::NetworkSet
             | Self::ClusterNetworkSet
+            | Self::Workload
             | Self::FederationPeer
             | Self::Federation => None,
         }
@@ -183,6 +210,8 @@ pub(crate) enum Object {
     Policy(Draft),
     /// The peers that a NetworkSet or ClusterNetworkSet stands for.
     NetworkSet(Vec<PeerMatch>),
+    Zones(ZonesObject),
+    Team(TeamObject),
     Peer(FederationPeerConfig),
     Federation(FederationConfig),
     /// A policy that could not be read at start; see [`closed`].
@@ -192,6 +221,16 @@ pub(crate) enum Object {
 }
 
 impl Object {
+    /// Its policies, as far as it says them itself.
+    fn policies(&self) -> &[Policy] {
+        match self {
+            Self::Policy(draft) => &draft.policies,
+            Self::Zones(zones) => &zones.policies,
+            Self::Team(team) => &team.draft.policies,
+            _ => &[],
+        }
+    }
+
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::ClosedPolicy(_) | Self::ClosedNamespace)
     }
@@ -208,15 +247,23 @@ pub(crate) struct Reading {
 
 /// Reads `tree` as an object of the cluster `own`. Without a federation only a Federation is read.
 pub(crate) fn read(tree: &Value, federation: Option<&FederationConfig>, own: &str) -> Reading {
+    let plain = from_plain(tree);
+    let mut reading = read_object(plain.as_ref().unwrap_or(tree), federation, own);
+    if plain.is_some() {
+        reading.faults.strip("spec");
+    }
+    reading
+}
+
+fn read_object(tree: &Value, federation: Option<&FederationConfig>, own: &str) -> Reading {
     let mut faults = Faults::default();
     let head = head(tree, &mut faults);
     let object = head.as_ref().and_then(|(kind, name)| {
         let object = object(*kind, name, tree, federation, own, &mut faults)?;
-        if let Object::Policy(draft) = &object
-            && let Some(cluster) = federation.and_then(|f| f.cluster(own))
+        if let Some(cluster) = federation.and_then(|f| f.cluster(own))
             && !faults.refused()
-            && let Some(error) =
-                (draft.policies.iter()).find_map(|p| policy::check(p, &cluster.trust_domain).err())
+            && let Some(error) = (object.policies().iter())
+                .find_map(|p| policy::check(p, &cluster.trust_domain).err())
         {
             faults.add(FieldPath::default(), error.to_string(), "");
         }
@@ -302,6 +349,10 @@ fn kind(tree: &Value, faults: &mut Faults) -> Option<Kind> {
         let kind = root.key("kind");
         if let Some(meaning) = foreign::meaning(text("apiVersion"), word) {
             faults.warn(kind, format!("{word} {meaning}"), "");
+            return None;
+        }
+        if let Some(reason) = foreign::refusal(text("apiVersion"), word) {
+            faults.add(kind, format!("{word} {reason}"), "");
             return None;
         }
         let hint = nearest(word, &words);
@@ -404,6 +455,26 @@ fn object(
             let read = network_set(&object.spec.nets, &object.spec.domains, faults);
             (object.metadata.annotations, Object::NetworkSet(read))
         }
+        Kind::Zones => {
+            let object: Zones = decode(tree, faults)?;
+            let read = zones(&object.spec, name, context, faults);
+            (object.metadata.annotations, Object::Zones(read))
+        }
+        Kind::Team => {
+            let object: Team = decode(tree, faults)?;
+            let read = team(&object.spec, name, faults);
+            (object.metadata.annotations, Object::Team(read))
+        }
+        Kind::PlatformAllowList => {
+            let object: PlatformAllowList = decode(tree, faults)?;
+            let read = platform(&object.spec, name, faults);
+            (object.metadata.annotations, Object::Policy(read))
+        }
+        Kind::Workload => {
+            let object: Workload = decode(tree, faults)?;
+            let read = workload(&object, name, federation.cluster(own)?, faults);
+            (object.metadata.annotations, Object::Pod(Box::new(read)))
+        }
         Kind::FederationPeer => {
             let object: FederationPeer = decode(tree, faults)?;
             let read = peer(&object.spec, federation, own, faults)?;
@@ -414,10 +485,14 @@ fn object(
     let (annotations, mut object) = annotations;
     let annotations = annotations.unwrap_or_default();
     check_annotations(&annotations, own, faults);
-    if let Object::Policy(draft) = &mut object
-        && staged(&annotations, faults)
-    {
-        draft.policies.iter_mut().for_each(|p| p.staged = true);
+    if staged(&annotations, faults) {
+        let policies = match &mut object {
+            Object::Policy(draft) => &mut draft.policies[..],
+            Object::Zones(zones) => &mut zones.policies[..],
+            Object::Team(team) => &mut team.draft.policies[..],
+            _ => &mut [],
+        };
+        policies.iter_mut().for_each(|p| p.staged = true);
     }
     Some(object)
 }

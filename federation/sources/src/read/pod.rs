@@ -21,7 +21,7 @@ use crate::{
 /// Longest UID in bytes: that of a UUID.
 const MAX_UID: usize = 36;
 /// The label in which Kubernetes puts the zone of the pod's node.
-const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+pub(super) const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
 /// A pod as its manifest describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub(crate) struct PodObject {
     pub zone: Option<String>,
     pub node: Option<String>,
     pub address: Option<IpAddr>,
+    /// The interface that must lead to it.
+    pub interface: Option<String>,
     pub ports: Vec<ContainerPort>,
     pub command: Option<String>,
     /// It speaks with its node's address, or has ended: it has no identity.
@@ -117,6 +119,7 @@ pub(super) fn pod(
         zone,
         node: node(spec, cluster, &path, faults),
         address: address(object, cluster, faults),
+        interface: None,
         ports: container_ports(spec, &path, faults),
         command: command(object, faults),
         without_identity: spec.host_network == Some(true) || has_ended(object),
@@ -143,13 +146,23 @@ fn node(
     path: &FieldPath,
     faults: &mut Faults,
 ) -> Option<String> {
-    let node = spec.node_name.clone().filter(|n| !n.is_empty())?;
-    check_subdomain(&node, path.key("nodeName"), faults);
-    if !cluster.nodes.is_empty() && !cluster.nodes.contains(&node) {
+    let node = spec.node_name.as_deref().filter(|n| !n.is_empty())?;
+    declared_node(node, cluster, path.key("nodeName"), faults)
+}
+
+/// A node of the cluster.
+pub(super) fn declared_node(
+    node: &str,
+    cluster: &ClusterConfig,
+    path: FieldPath,
+    faults: &mut Faults,
+) -> Option<String> {
+    check_subdomain(node, path.clone(), faults);
+    if !cluster.nodes.is_empty() && !cluster.nodes.iter().any(|n| n == node) {
         let message = format!("cluster {} has no node {node:?}", cluster.name);
-        faults.add(path.key("nodeName"), message, one_of(&cluster.nodes));
+        faults.add(path, message, one_of(&cluster.nodes));
     }
-    Some(node)
+    Some(node.to_owned())
 }
 
 fn address(object: &Pod, cluster: &ClusterConfig, faults: &mut Faults) -> Option<IpAddr> {
@@ -161,27 +174,38 @@ fn address(object: &Pod, cluster: &ClusterConfig, faults: &mut Faults) -> Option
         .pod_ip
         .clone()
         .filter(|a| !a.is_empty())?;
-    let Ok(address) = text.parse::<IpAddr>() else {
-        faults.add(
-            path,
-            format!("{text:?} is no address"),
-            "an IPv4 or IPv6 address",
-        );
-        return None;
-    };
-    let inside = cluster.pod_ranges.iter().any(|r| r.cidr.contains(&address));
-    if !inside && !on_host {
+    match on_host {
+        true => parsed_address(&text, path, faults),
+        false => own_address(&text, cluster, path, faults),
+    }
+}
+
+fn parsed_address(text: &str, path: FieldPath, faults: &mut Faults) -> Option<IpAddr> {
+    let address = text.parse().ok();
+    if address.is_none() {
+        let expected = "an IPv4 or IPv6 address";
+        faults.add(path, format!("{text:?} is no address"), expected);
+    }
+    address
+}
+
+/// An address of the cluster's ranges.
+pub(super) fn own_address(
+    text: &str,
+    cluster: &ClusterConfig,
+    path: FieldPath,
+    faults: &mut Faults,
+) -> Option<IpAddr> {
+    let address = parsed_address(text, path.clone(), faults)?;
+    if !cluster.pod_ranges.iter().any(|r| r.cidr.contains(&address)) {
         let ranges: Vec<String> = cluster
             .pod_ranges
             .iter()
             .map(|r| r.cidr.to_string())
             .collect();
         let message = format!("{address} is in no pod range of cluster {}", cluster.name);
-        faults.add(
-            path,
-            message,
-            format!("an address of {}", ranges.join(" or ")),
-        );
+        let expected = format!("an address of {}", ranges.join(" or "));
+        faults.add(path, message, expected);
     }
     Some(address)
 }

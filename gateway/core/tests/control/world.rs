@@ -127,6 +127,7 @@ pub fn pod(uid: &str, app: &str) -> Workload {
         named_ports: Vec::new(),
         node: "node1".into(),
         address: Some([10, 1, 1, 10].into()),
+        interface: None,
         unprotected: false,
     }
 }
