@@ -33,8 +33,9 @@ pub enum PolicyCommand {
     /// Whether a connection is allowed, and by which rule at each end. Exit status: 0 allowed, 1
     /// denied, 2 it cannot be said
     Check(CheckArgs),
-    /// What is wrong with the manifests of a folder. Exit status: 0 nothing, or warnings only, 1 an
-    /// object is refused, 2 the folder cannot be read
+    /// What is wrong with the manifests of a folder, and what is probably not meant: rules that can never
+    /// decide, selectors that match nothing, names that nobody defines. Exit status: 0 nothing, or warnings
+    /// only, 1 an object is refused, 2 the folder cannot be read
     Lint(LintArgs),
     /// Whether what is expected of policies is so, as TAP. Exit status: 0 all of it, 1 not all, 2 it cannot
     /// be said
@@ -74,6 +75,9 @@ pub struct LintArgs {
     /// The configuration folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// Warnings too give exit status 1
+    #[arg(long)]
+    strict: bool,
     /// For people or for programs
     #[arg(long, short, value_enum, default_value = "text")]
     output: Output,
@@ -155,21 +159,20 @@ impl Report {
 }
 
 fn lint(args: &LintArgs) -> Result<u8> {
-    let mut problems = match sources::load_once(&args.folder) {
-        Ok(worlds) => worlds.into_iter().flat_map(|w| w.problems).collect(),
+    let problems = match sources::lint(&args.folder) {
+        Ok(problems) => problems,
         Err(LoadError::Refused(problems)) if args.folder.is_dir() => problems,
         Err(error) => {
             return Err(error).with_context(|| args.folder.display().to_string());
         }
     };
-    problems.sort();
-    problems.dedup();
     let refused = problems.iter().filter(|p| !p.is_warning()).count();
     match args.output {
         Output::Json => say!("{}", serde_json::to_string_pretty(&problems)?),
         Output::Text => tell(&problems, refused),
     }
-    Ok(if refused == 0 { YES } else { NO })
+    let is_wrong = refused > 0 || args.strict && !problems.is_empty();
+    Ok(if is_wrong { NO } else { YES })
 }
 
 fn tell(problems: &[Problem], refused: usize) {
@@ -292,6 +295,7 @@ mod tests {
         let folder = example();
         let folder = folder.to_str().unwrap();
         assert_eq!(status(&["policy", "lint", folder]), YES);
+        assert_eq!(status(&["policy", "lint", folder, "--strict"]), YES);
         let nobody = [
             "policy",
             "check",
@@ -306,6 +310,20 @@ mod tests {
             status(&["policy", "lint", "/nonexistent", "-o", "json"]),
             ERROR
         );
+        let doubtful = tempfile::tempdir().unwrap();
+        fs::copy(
+            Path::new(folder).join("federation.yaml"),
+            doubtful.path().join("federation.yaml"),
+        )
+        .unwrap();
+        fs::create_dir(doubtful.path().join("west")).unwrap();
+        fs::create_dir(doubtful.path().join("east")).unwrap();
+        let twice = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: open}\n\
+                     spec: {podSelector: {}, ingress: [{}, {}]}\n";
+        fs::write(doubtful.path().join("west/open.yaml"), twice).unwrap();
+        let doubtful = doubtful.path().to_str().unwrap();
+        assert_eq!(status(&["policy", "lint", doubtful]), YES);
+        assert_eq!(status(&["policy", "lint", doubtful, "--strict"]), NO);
         let broken = tempfile::tempdir().unwrap();
         fs::write(broken.path().join("federation.yaml"), "kind: [").unwrap();
         assert_eq!(

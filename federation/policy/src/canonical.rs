@@ -241,7 +241,7 @@ fn canonical_rule(rule: &mut Rule) {
     }
 }
 
-fn canonical_workloads(selector: &mut WorkloadSelector) {
+pub(crate) fn canonical_workloads(selector: &mut WorkloadSelector) {
     match &mut selector.clusters {
         ClusterMatch::Listed(listed) => sort(listed),
         ClusterMatch::Own | ClusterMatch::Any | ClusterMatch::Remote => {}

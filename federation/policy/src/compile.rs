@@ -182,7 +182,7 @@ fn lane(
 
 /// When a rule is asked among those of its tier and order: objects whose rules stand in an order first, one
 /// after the other, then the rules of all others by what they do.
-fn turn(policy: &Policy, rule: &Rule) -> u8 {
+pub(crate) fn turn(policy: &Policy, rule: &Rule) -> u8 {
     match policy.kind.in_order() {
         true => 0,
         false => 1 + rank(rule.action),

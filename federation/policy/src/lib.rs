@@ -7,6 +7,7 @@
 
 mod canonical;
 mod compile;
+mod cover;
 mod decide;
 mod digest;
 mod explain;
@@ -17,6 +18,7 @@ pub mod model;
 mod query;
 mod reason;
 mod selector;
+mod shadow;
 mod verdict;
 mod words;
 
@@ -25,4 +27,6 @@ pub use compile::{Table, compile};
 pub use explain::{Explanation, Outcome, Step};
 pub use query::{KnownKeys, Peer, Query};
 pub use reason::DropReason;
+pub use selector::selected;
+pub use shadow::Shadowed;
 pub use verdict::{Decision, RuleName, RuleRef, Staged, Verdict};

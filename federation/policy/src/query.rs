@@ -132,4 +132,8 @@ impl KnownKeys {
     pub fn is_narrowed(&self, domain: &TrustDomain) -> bool {
         self.narrowed.contains_key(domain)
     }
+    /// Whether every cluster carries the label `key`.
+    pub(crate) fn all_carry(&self, key: &str) -> bool {
+        self.narrowed.values().all(|keys| keys.contains(key))
+    }
 }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     KnownKeys, Peer, Query,
+    canonical::canonical_workloads,
     model::{
         ClusterMatch, Direction, DomainPattern, LabelSelector, NamespaceMatch, Operator, Part,
         PeerMatch, PortMatch, PortSpec, Requirement, Rule, Term, WorkloadSelector,
@@ -158,6 +159,25 @@ pub(crate) struct Context<'a> {
     /// The cluster that owns the policy.
     pub own: &'a TrustDomain,
     pub known: &'a KnownKeys,
+}
+
+/// Those of `claims` that fit `selector`, which need not be in canonical form, of a policy of the cluster
+/// `own`; every label counts as carried.
+pub fn selected<'c>(
+    selector: &WorkloadSelector,
+    own: &TrustDomain,
+    claims: impl IntoIterator<Item = &'c Claims>,
+) -> impl Iterator<Item = &'c Claims> {
+    let mut selector = selector.clone();
+    canonical_workloads(&mut selector);
+    let (own, known) = (own.clone(), KnownKeys::all());
+    claims.into_iter().filter(move |claims| {
+        let context = Context {
+            own: &own,
+            known: &known,
+        };
+        matches!(workload(&selector, claims, context), Fit::Yes)
+    })
 }
 
 /// Does the workload fit the selector?
@@ -314,14 +334,7 @@ fn requirement<'a>(
         Whose::Pod => claims.labels.value(key),
         Whose::Namespace => claims.namespace_labels.value(key),
     };
-    let fits = match operator {
-        Operator::In(values) => found.is_some_and(|value| contains(values, value)),
-        Operator::NotIn(values) => found.is_none_or(|value| !contains(values, value)),
-        Operator::Exists => found.is_some(),
-        Operator::DoesNotExist => found.is_none(),
-        Operator::Like(part) => found.is_some_and(|value| holds(value, part)),
-        Operator::NotLike(part) => found.is_none_or(|value| !holds(value, part)),
-    };
+    let fits = satisfies(operator, found);
     Fit::of(
         fits,
         Mismatch::Label {
@@ -331,6 +344,18 @@ fn requirement<'a>(
             wanted: operator,
         },
     )
+}
+
+/// Whether `operator` holds of a label's value; `None` is a label that is absent.
+pub(crate) fn satisfies(operator: &Operator, found: Option<&str>) -> bool {
+    match operator {
+        Operator::In(values) => found.is_some_and(|value| contains(values, value)),
+        Operator::NotIn(values) => found.is_none_or(|value| !contains(values, value)),
+        Operator::Exists => found.is_some(),
+        Operator::DoesNotExist => found.is_none(),
+        Operator::Like(part) => found.is_some_and(|value| holds(value, part)),
+        Operator::NotLike(part) => found.is_none_or(|value| !holds(value, part)),
+    }
 }
 
 fn holds(value: &str, part: &Part) -> bool {

@@ -107,7 +107,7 @@ fn one(
 
 /// What a `v1` `List` holds; `None` for anything else, a List with a slip in it included, which is
 /// then refused as an object.
-fn list_items(tree: &Value) -> Option<&[Value]> {
+pub(crate) fn list_items(tree: &Value) -> Option<&[Value]> {
     let map = tree.as_object()?;
     let is = |field: &str, word: &str| map.get(field).and_then(Value::as_str) == Some(word);
     let known = ["apiVersion", "kind", "metadata", "items"];

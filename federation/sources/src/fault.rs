@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// At most so many faults of one object are told; the rest would only hide the first.
-const MAX_FAULTS: usize = 20;
+pub(crate) const MAX_FAULTS: usize = 20;
 
 /// A place in an object, from its root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -85,21 +85,39 @@ impl FolderSource {
 /// # Errors
 /// When there is no usable Federation.
 pub fn load_once(dir: &Path) -> Result<Vec<World>, LoadError> {
+    let (_, loaded) = load_all(dir)?;
+    Ok(loaded.into_iter().map(|one| one.world).collect())
+}
+
+/// One cluster of a folder: its files, what was accepted of them, and what they mean.
+pub(crate) struct Loaded {
+    pub files: Files,
+    pub store: Store,
+    pub world: World,
+}
+
+/// All clusters, in the order of the Federation.
+pub(crate) fn load_all(dir: &Path) -> Result<(FederationConfig, Vec<Loaded>), LoadError> {
     let federation = files::read(dir, "", &Files::default(), &|_| false).federation;
     let federation = store::federation(federation.as_ref()).map_err(LoadError::Refused)?;
     let load = |name: &String| {
         let files = files::read(dir, name, &Files::default(), &|_| false);
-        let world = Store::new(name).load(&files);
-        world.map_err(|e| no_world(dir, name, e))
+        let mut store = Store::new(name);
+        let world = store.load(&files).map_err(|e| no_world(dir, name, e))?;
+        Ok(Loaded {
+            files,
+            store,
+            world,
+        })
     };
     let names = federation.clusters.iter().map(|c| &c.name);
-    let mut worlds: Vec<World> = names.map(load).collect::<Result<_, _>>()?;
+    let mut loaded: Vec<Loaded> = names.map(load).collect::<Result<_, _>>()?;
     let strays = stray_folders(dir, &federation);
-    for world in &mut worlds {
-        world.problems.extend(strays.iter().cloned());
-        world.problems.sort();
+    for one in &mut loaded {
+        one.world.problems.extend(strays.iter().cloned());
+        one.world.problems.sort();
     }
-    Ok(worlds)
+    Ok((federation, loaded))
 }
 
 /// Keeps the world up to date.

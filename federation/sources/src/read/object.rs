@@ -151,7 +151,7 @@ impl Kind {
     }
 
     /// As what a policy appears in verdicts.
-    fn policy(self) -> Option<PolicyKind> {
+    pub fn policy(self) -> Option<PolicyKind> {
         match self {
             Self::NetworkPolicy => Some(PolicyKind::NetworkPolicy),
             Self::FederationPolicy => Some(PolicyKind::FederationPolicy),
