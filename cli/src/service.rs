@@ -1,6 +1,6 @@
 //! A destination port as people name it on the command line: `80/tcp`, `53/udp`, `http`.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use anyhow::{Context, Result};
 
@@ -73,7 +73,24 @@ impl FromStr for Service {
     }
 }
 
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.port {
+            Port::Number(number) => write!(f, "{number}/{}", self.protocol.word()),
+            Port::Name(name) => write!(f, "{name}/{}", self.protocol.word()),
+        }
+    }
+}
+
 impl Service {
+    /// The protocol and number, where no name is given.
+    pub fn number(&self) -> Option<(Protocol, u16)> {
+        match self.port {
+            Port::Number(number) => Some((self.protocol, number)),
+            Port::Name(_) => None,
+        }
+    }
+
     /// The protocol and number, as the pod `to` means a name.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ pub(crate) const MAX_FAULTS: usize = 20;
 
 /// A place in an object, from its root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FieldPath(Vec<Segment>);
+pub struct FieldPath(Vec<Segment>);
 
 /// One step of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,24 +39,29 @@ pub(crate) struct Faults {
 
 impl FieldPath {
     /// The path `steps`, for the fixed beginning of a path.
+    #[must_use]
     pub fn of(steps: &[&str]) -> Self {
         Self(steps.iter().map(|s| Segment::Key((*s).into())).collect())
     }
 
+    /// The field `key` of what stands here.
+    #[must_use]
     pub fn key(&self, key: &str) -> Self {
         self.with(Segment::Key(key.into()))
     }
 
+    /// The item `index` of the list that stands here.
+    #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.with(Segment::Index(index))
     }
 
     /// `rest`, seen from here.
-    pub fn join(&self, rest: &Self) -> Self {
+    pub(crate) fn join(&self, rest: &Self) -> Self {
         Self(self.0.iter().chain(&rest.0).cloned().collect())
     }
 
-    pub fn segments(&self) -> &[Segment] {
+    pub(crate) fn segments(&self) -> &[Segment] {
         &self.0
     }
 

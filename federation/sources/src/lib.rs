@@ -22,6 +22,7 @@ mod objects;
 mod problem;
 mod read;
 mod store;
+pub mod strict;
 mod suggest;
 mod watcher;
 mod world;
@@ -31,6 +32,7 @@ mod yaml;
 mod store_tests;
 
 pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
+pub use fault::FieldPath;
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
 pub use folder::{FolderSource, LoadError, load_once};
 pub use lint::lint;
