@@ -1,6 +1,6 @@
 //! What one end says of a connection, for programs.
 
-use policy::{Decision, DropReason, model::Tier};
+use policy::{Decision, DropReason, Explanation, model::Tier};
 use serde::Serialize;
 
 use crate::oracle::Half;
@@ -26,18 +26,24 @@ pub struct EndVerdict {
     pub rule: Option<String>,
     /// The verdict in a sentence.
     pub because: String,
+    /// What it would be with staged policies, where they change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Box<EndVerdict>>,
 }
 
 impl EndVerdict {
     /// What `half` says.
     pub fn of(half: Half) -> Self {
-        let explanation = match half {
-            Half::Decided(explanation) => explanation,
+        match half {
+            Half::Decided(explanation) => Self::explained(explanation),
             Half::NoIdentity(because) => {
-                return Self::without_policy(Some(DropReason::NoIdentity), because);
+                Self::without_policy(Some(DropReason::NoIdentity), because)
             }
-            Half::Unenforced(because) => return Self::without_policy(None, because),
-        };
+            Half::Unenforced(because) => Self::without_policy(None, because),
+        }
+    }
+
+    fn explained(explanation: Explanation) -> Self {
         let verdict = &explanation.verdict;
         let rule = verdict.rule.as_ref();
         let step = rule.and_then(|rule| explanation.steps.iter().find(|s| s.rule == *rule));
@@ -55,6 +61,9 @@ impl EndVerdict {
             }),
             rule: rule.map(ToString::to_string),
             because: explanation.because,
+            staged: explanation
+                .staged
+                .map(|staged| Box::new(Self::explained(*staged))),
         }
     }
 
@@ -67,6 +76,7 @@ impl EndVerdict {
             policy: None,
             rule: None,
             because,
+            staged: None,
         }
     }
 }

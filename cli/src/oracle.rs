@@ -2,7 +2,7 @@
 //! alone: no gateway, agent or packet is asked. Both ends are: the source's cluster for egress, the
 //! destination's for ingress.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
@@ -211,16 +211,15 @@ impl Oracle {
         Ok(ends)
     }
 
-    /// What is enforced beside `subject` towards an address outside of all clusters.
-    pub fn half_to_address(
+    /// What is enforced beside `subject` towards `peer`, which is outside of all clusters.
+    pub fn half_to_outside(
         &self,
         direction: Direction,
         subject: &End,
-        address: IpAddr,
+        peer: Peer<'_>,
         protocol: u8,
         port: u16,
     ) -> Half {
-        let peer = Peer::Address(address);
         match unprotected(subject) {
             Some(half) => half,
             None => Half::Decided(self.explain(direction, subject, peer, protocol, port)),

@@ -4,10 +4,14 @@ use std::{
     collections::BTreeMap,
     io::{self, BufRead, BufWriter, Read, Write},
     net::IpAddr,
+    sync::Arc,
 };
 
 use anyhow::{Context, Result, bail};
-use policy::model::Direction;
+use policy::{
+    Peer,
+    model::{Direction, icmp},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sources::{DEFAULT_CLUSTER, Problem};
@@ -39,6 +43,11 @@ struct Query {
     #[serde(default = "tcp")]
     protocol: Protocol,
     port: Option<Port>,
+    /// Of ICMP; an echo request when it is left out.
+    #[serde(rename = "icmpType")]
+    icmp_type: Option<u8>,
+    #[serde(rename = "icmpCode")]
+    icmp_code: Option<u8>,
 }
 
 /// A protocol by its name in Kubernetes, in any case, or by its number.
@@ -88,6 +97,8 @@ enum Answer {
 enum Party {
     Pod(Box<End>),
     Address(IpAddr),
+    /// A name of the DNS outside, whatever its address.
+    Name([Arc<str>; 1]),
 }
 
 /// Answers every line of standard input until it ends.
@@ -154,7 +165,7 @@ impl Judge {
         let query: Query = serde_json::from_value(query).context("the query")?;
         let (from, to) = (self.party(&query.from)?, self.party(&query.to)?);
         let protocol = query.protocol.number()?;
-        let port = port(query.port.as_ref(), protocol, &to)?;
+        let port = query.port(protocol, &to)?;
         let half = |direction, subject: &Party, peer: &Party| {
             self.half(direction, subject, peer, protocol, port)
                 .map(EndVerdict::of)
@@ -168,10 +179,14 @@ impl Judge {
         })
     }
 
-    /// `CLUSTER/NAMESPACE/POD`, `NAMESPACE/POD` of the default cluster, or an address, which is the pod's
-    /// that has it.
+    /// `CLUSTER/NAMESPACE/POD`, `NAMESPACE/POD` of the default cluster, an address, which is the pod's
+    /// that has it, or a name of the DNS.
     fn party(&self, name: &str) -> Result<Party> {
         let Ok(address) = name.parse::<IpAddr>() else {
+            if name.contains('.') && !name.contains('/') {
+                let name = name.to_ascii_lowercase();
+                return Ok(Party::Name([name.trim_end_matches('.').into()]));
+            }
             let whole = match name.split('/').count() {
                 2 => format!("{DEFAULT_CLUSTER}/{name}"),
                 _ => name.to_owned(),
@@ -200,16 +215,35 @@ impl Judge {
             (Party::Address(address), _) => Ok(Half::Unenforced(format!(
                 "allowed because {address} is no pod's address, and no policy here speaks for it"
             ))),
+            (Party::Name([name]), _) => Ok(Half::Unenforced(format!(
+                "allowed because {name} is no pod, and no policy here speaks for it"
+            ))),
             (Party::Pod(subject), Party::Pod(peer)) => {
                 self.oracle.half(direction, subject, peer, protocol, port)
             }
             (Party::Pod(subject), Party::Address(address)) => {
-                let half = self
-                    .oracle
-                    .half_to_address(direction, subject, *address, protocol, port);
-                Ok(half)
+                Ok(self.outside(direction, subject, Peer::Address(*address), protocol, port))
+            }
+            (Party::Pod(subject), Party::Name(names)) => {
+                let peer = Peer::Named {
+                    address: None,
+                    names,
+                };
+                Ok(self.outside(direction, subject, peer, protocol, port))
             }
         }
+    }
+
+    fn outside(
+        &self,
+        direction: Direction,
+        subject: &End,
+        peer: Peer<'_>,
+        protocol: u8,
+        port: u16,
+    ) -> Half {
+        let oracle = &self.oracle;
+        oracle.half_to_outside(direction, subject, peer, protocol, port)
     }
 }
 
@@ -231,21 +265,37 @@ impl Protocol {
     }
 }
 
-fn port(port: Option<&Port>, protocol: u8, to: &Party) -> Result<u16> {
-    let has_ports = matches!(protocol, 6 | 17 | 132);
-    match (port, to) {
-        (Some(Port::Number(0)) | None, _) if has_ports => bail!("port: from 1 to 65535 is needed"),
-        (Some(Port::Number(number)), _) => Ok(*number),
-        (None, _) => Ok(0),
-        (Some(Port::Name(name)), Party::Pod(pod)) => {
-            let mut ports = pod.claims.named_ports.iter();
-            let named = ports.find(|p| p.protocol == protocol && p.name == *name);
-            let pod = pod.claims.display_name();
-            let named = named.with_context(|| format!("port: {pod} names no port {name:?}"));
-            Ok(named?.port)
+impl Query {
+    fn port(&self, protocol: u8, to: &Party) -> Result<u16> {
+        let has_ports = matches!(protocol, 6 | 17 | 132);
+        let echo = match protocol {
+            1 => Some(8),
+            58 => Some(128),
+            _ => None,
+        };
+        if echo.is_none() && (self.icmp_type.is_some() || self.icmp_code.is_some()) {
+            bail!("icmpType and icmpCode are of protocol ICMP or ICMPv6");
         }
-        (Some(Port::Name(name)), Party::Address(address)) => {
-            bail!("port: {address} gives no names to ports, and {name:?} is one")
+        match (&self.port, to) {
+            (Some(Port::Number(0)) | None, _) if has_ports => {
+                bail!("port: from 1 to 65535 is needed")
+            }
+            (Some(Port::Number(number)), _) if has_ports => Ok(*number),
+            // Other protocols have none: a script may well give one all the same.
+            (Some(Port::Number(_)) | None, _) => Ok(echo.map_or(0, |echo| {
+                icmp(self.icmp_type.unwrap_or(echo), self.icmp_code.unwrap_or(0))
+            })),
+            (Some(Port::Name(name)), Party::Pod(pod)) => {
+                let mut ports = pod.claims.named_ports.iter();
+                let named = ports.find(|p| p.protocol == protocol && p.name == *name);
+                let pod = pod.claims.display_name();
+                let named = named.with_context(|| format!("port: {pod} names no port {name:?}"));
+                Ok(named?.port)
+            }
+            (Some(Port::Name(name)), Party::Address(_) | Party::Name(_)) => {
+                let to = &self.to;
+                bail!("port: {to} gives no names to ports, and {name:?} is one")
+            }
         }
     }
 }
@@ -343,6 +393,40 @@ mod tests {
     }
 
     #[test]
+    fn names_of_the_dns_icmp_and_staged_policies() {
+        let policy = |name: &str, spec: Value| {
+            json!({"apiVersion": "landbridge.io/v1alpha1", "kind": "FederationPolicy",
+                "metadata": {"name": name, "namespace": "shop"}, "spec": spec})
+        };
+        let rules = json!([
+            {"action": "Allow", "to": [{"domains": ["*.example.com"]}]},
+            {"action": "Allow", "ports": [{"protocol": "ICMP", "icmpType": 8}]},
+        ]);
+        let objects = vec![
+            local("api", "10.0.0.1"),
+            policy("out", json!({"egress": rules})),
+            policy(
+                "stop",
+                json!({"staged": true, "egress": [{"name": "all", "action": "Deny"}]}),
+            ),
+        ];
+        let queries = json!([
+            {"from": "shop/api", "to": "WWW.example.com.", "port": 443},
+            {"from": "shop/api", "to": "example.com", "port": 443},
+            {"from": "shop/api", "to": "192.0.2.1", "protocol": "ICMP"},
+            {"from": "shop/api", "to": "192.0.2.1", "protocol": "ICMP", "icmpType": 0},
+        ]);
+        let answer = ask(objects, queries);
+        assert_eq!(allowed(&answer), [true, false, true, false]);
+        let staged = &answer["verdicts"][0]["egress"]["staged"];
+        assert_eq!(
+            (&staged["allowed"], &staged["reason"]),
+            (&json!(false), &json!("denied-by-rule"))
+        );
+        assert_eq!(staged["rule"], "local: FederationPolicy shop/stop rule all");
+    }
+
+    #[test]
     fn what_cannot_be_read_closes_what_it_may_concern_and_says_so() {
         let mut broken = deny_ingress("web");
         broken["spec"]["policyTypes"] = json!(["Ingres"]);
@@ -373,13 +457,17 @@ mod tests {
             {"from": "shop/api", "to": "shop/api", "port": 80, "extra": 1},
             {"from": "shop/api", "to": "shop/api", "port": 80},
             {"from": "shop/api", "to": "192.0.2.1", "protocol": "ICMP"},
+            {"from": "shop/api", "to": "192.0.2.1", "protocol": "ICMP", "port": 80},
+            {"from": "shop/api", "to": "192.0.2.1", "port": 8, "icmpType": 8},
         ]);
         let answer = ask(vec![local("api", "10.0.0.1")], queries);
         let errors = answer["verdicts"].as_array().unwrap().iter();
         let errors: Vec<bool> = errors.map(|v| v["error"].is_string()).collect();
         assert_eq!(
             errors,
-            [true, true, true, true, true, true, true, false, false]
+            [
+                true, true, true, true, true, true, true, false, false, false, true
+            ]
         );
         assert!(super::answer(b"{").is_err());
         assert!(super::answer(b"{\"object\":[]}").is_err());

@@ -292,6 +292,10 @@ impl Control {
                     info!(target: "flow", %flow, %reason, %rule, "refused");
                 }
                 FlowLine::Logged(flow, rule) => info!(target: "flow", %flow, %rule, "logged"),
+                FlowLine::Staged(flow, dropped, rule) => {
+                    let verdict = dropped.map_or("allowed", policy::DropReason::as_str);
+                    info!(target: "flow", %flow, verdict, %rule, "staged");
+                }
             }
         }
     }

@@ -38,6 +38,8 @@ pub enum FlowLine {
     Refused(FlowKey, DropReason, Arc<str>),
     /// A Log rule matched a new connection: its tuple and the rule, in words.
     Logged(FlowKey, Arc<str>),
+    /// Staged policies would decide otherwise: why they would drop it, if they would, and by which rule.
+    Staged(FlowKey, Option<DropReason>, Arc<str>),
 }
 
 /// Trouble that does not stop packets but must be seen.
@@ -285,6 +287,9 @@ impl<E: Enforcer> Judge<E> {
                     self.note(FlowLine::Refused(key, reason, rule));
                 }
                 Event::Logged { key, rule } => self.note(FlowLine::Logged(key, rule)),
+                Event::Staged { key, dropped, rule } => {
+                    self.note(FlowLine::Staged(key, dropped, rule));
+                }
             }
         }
         while let Some(transmit) = self.enforcer.poll_transmit() {

@@ -320,6 +320,55 @@ fn counters_add_up() {
     }
 }
 
+/// What staged policies would do is told of new connections, of live ones when the policy is staged, and no more.
+#[test]
+fn a_staged_policy_is_told_and_not_enforced() {
+    let staged_set = || {
+        let mut set = policies("west", false);
+        let mut staged = set.policies[0].clone();
+        staged.name = "closed".into();
+        staged.staged = true;
+        staged.order = 1;
+        for rule in &mut staged.rules {
+            rule.action = policy::model::Action::Deny;
+        }
+        set.policies.push(staged);
+        Arc::new(policy::compile(&set).unwrap())
+    };
+    let told = |node: &mut handshake::node::Node| {
+        let told = events(node).into_iter().filter_map(|event| match event {
+            Event::Staged { dropped, rule, .. } => Some((dropped, rule.to_string())),
+            Event::FlowCut { .. } | Event::Refused { .. } => panic!("{event:?}"),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let expected = || {
+        let rule = &policies("west", false).policies[0].rules[0].name;
+        vec![(
+            Some(DropReason::DeniedByRule),
+            format!("west: FederationPolicy shop/closed rule {rule}"),
+        )]
+    };
+    let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+    open(&mut a, &mut b, &Conn::new(FRONTEND, API));
+    assert_eq!(told(&mut b), []);
+    let snapshot = |epoch| {
+        let mut snapshot = west(false);
+        snapshot.policy = staged_set();
+        snapshot.epoch = epoch;
+        snapshot
+    };
+    b.set_snapshot(Arc::new(snapshot(7)), at(10));
+    assert_eq!(told(&mut b), expected());
+    // Another change says nothing new of it.
+    b.set_snapshot(Arc::new(snapshot(8)), at(11));
+    assert_eq!(told(&mut b), []);
+    let (mut a, mut b) = (node(east(false), 1), node(snapshot(9), 2));
+    open(&mut a, &mut b, &Conn::new(FRONTEND, API));
+    assert_eq!(told(&mut b), expected());
+}
+
 #[test]
 fn a_log_rule_speaks_once_for_each_new_connection() {
     let mut logging = west(false);

@@ -208,7 +208,7 @@ impl Host {
                     self.records.remove(&key);
                     self.marks.remove(&key.symmetric());
                 }
-                Event::Refused { .. } | Event::Logged { .. } => {}
+                Event::Refused { .. } | Event::Logged { .. } | Event::Staged { .. } => {}
             }
         }
         let idle = transmits.is_empty();

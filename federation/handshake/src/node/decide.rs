@@ -4,7 +4,7 @@ use identity::{
     Claims,
     fault::{self, Fault},
 };
-use policy::{Decision, DropReason, Peer, Query, RuleRef, Verdict, model::Direction};
+use policy::{Decision, DropReason, Peer, Query, RuleRef, Staged, Verdict, model::Direction};
 use wire::flow::FlowKey;
 
 use super::snapshot::NodeSnapshot;
@@ -25,6 +25,8 @@ pub(super) struct Judgement {
     pub outcome: Result<Option<RuleRef>, Refusal>,
     /// The Log rules that matched on the way.
     pub logs: Vec<RuleRef>,
+    /// What staged policies would decide, where that is anything else.
+    pub staged: Option<Box<Staged>>,
 }
 
 /// Whether `subject` and `peer` may talk on the flow `key`.
@@ -39,7 +41,7 @@ pub(super) fn decide(
         decision,
         rule,
         logs,
-        staged: _,
+        staged,
     } = snapshot.policy.decide(&Query {
         direction,
         subject,
@@ -60,7 +62,11 @@ pub(super) fn decide(
             rule,
         }),
     };
-    Judgement { outcome, logs }
+    Judgement {
+        outcome,
+        logs,
+        staged,
+    }
 }
 
 /// Both halves for two pods of this node: egress of `from`, then ingress of `to`.
@@ -85,5 +91,13 @@ pub(super) fn decide_local(
     let mut ingress = decide(snapshot, Direction::Ingress, to, from_peer, key);
     ingress.outcome = ingress.outcome.map(|entering| entering.or(leaving.clone()));
     ingress.logs.splice(0..0, egress.logs);
+    if egress
+        .staged
+        .as_ref()
+        .is_some_and(|s| s.decision != Decision::Allow)
+    {
+        // The connection would not come to the other end.
+        ingress.staged = egress.staged;
+    }
     ingress
 }

@@ -7,7 +7,7 @@ use identity::{
     fault::{self, Fault},
     verify_credential,
 };
-use policy::{DropReason, Peer, RuleRef, model::Direction};
+use policy::{DropReason, Peer, RuleRef, Staged, model::Direction};
 use serde::{Deserialize, Serialize};
 use wire::flow::FlowKey;
 
@@ -178,14 +178,26 @@ impl LiveTable {
         self.flows.iter().map(|(_, live)| live)
     }
 
-    /// Decides every flow by `snapshot`; returns those that may not go on, and why.
-    pub fn decide_again(&mut self, snapshot: &NodeSnapshot) -> Vec<(FlowKey, DropReason)> {
-        let mut cut = Vec::new();
+    /// Decides every flow by `snapshot`, where `old` was in force.
+    pub fn decide_again(&mut self, snapshot: &NodeSnapshot, old: &NodeSnapshot) -> Again {
+        let mut again = Again::default();
         if fault::is(Fault::AgentIgnoresEpoch) {
-            return cut;
+            return again;
         }
+        let Again { cut, staged } = &mut again;
         let ended = self.flows.pick(|key, live| match live.decide(snapshot) {
-            Ok(rule) => {
+            Ok((rule, preview)) => {
+                if let Some(preview) = preview
+                    && live
+                        .clone()
+                        .decide(old)
+                        .ok()
+                        .and_then(|(_, old)| old)
+                        .as_ref()
+                        != Some(&preview)
+                {
+                    staged.push((*key, preview));
+                }
                 let record = Arc::make_mut(&mut live.record);
                 record.rule = rule.map(|rule| rule.words()).unwrap_or_default();
                 record.epoch = snapshot.epoch;
@@ -199,12 +211,24 @@ impl LiveTable {
         for place in ended {
             self.flows.remove_at(place);
         }
-        for (key, _) in &cut {
+        for (key, _) in &again.cut {
             self.unheard.remove(key);
         }
-        cut
+        again
     }
 }
+
+/// What came of deciding the live flows again.
+#[derive(Debug, Default)]
+pub(super) struct Again {
+    /// Those that may not go on, and why.
+    pub cut: Vec<(FlowKey, DropReason)>,
+    /// Those that go on and of which staged policies say something that they did not before.
+    pub staged: Vec<(FlowKey, Box<Staged>)>,
+}
+
+/// The rule that allows a flow, and what staged policies say.
+type Allowed = (Option<RuleRef>, Option<Box<Staged>>);
 
 impl Live {
     /// Restores a flow from its record: the credential is judged by the time the flow was opened,
@@ -245,8 +269,8 @@ impl Live {
         })
     }
 
-    /// Whether the flow may be, by `snapshot`; the rule that says so.
-    fn decide(&mut self, snapshot: &NodeSnapshot) -> Result<Option<RuleRef>, DropReason> {
+    /// Whether the flow may be, by `snapshot`.
+    fn decide(&mut self, snapshot: &NodeSnapshot) -> Result<Allowed, DropReason> {
         if let Some(claims) = &self.remote {
             if snapshot.bundles.bundle(claims.trust_domain()).is_none() {
                 return Err(DropReason::UnknownIssuer);
@@ -275,7 +299,7 @@ impl Live {
                 Some(_) => Err(DropReason::NoIdentity),
             },
         };
-        match &self.record.ends {
+        let judgement = match &self.record.ends {
             Ends::Initiator { pod_uid, remote } => {
                 let subject = local(key.src, pod_uid)?;
                 decide(
@@ -304,8 +328,10 @@ impl Live {
                 let to = local(key.dst, responder_uid)?;
                 decide_local(snapshot, &from, &to, &key)
             }
+        };
+        match judgement.outcome {
+            Ok(rule) => Ok((rule, judgement.staged)),
+            Err(refusal) => Err(refusal.reason),
         }
-        .outcome
-        .map_err(|refusal| refusal.reason)
     }
 }

@@ -29,7 +29,7 @@ use identity::{
     Mono, Now,
     fault::{self, Fault},
 };
-use policy::{DropReason, RuleRef, model::Direction};
+use policy::{Decision, DropReason, RuleRef, Staged, model::Direction};
 use rand_core::CryptoRng;
 use wire::flow::FlowKey;
 
@@ -120,6 +120,15 @@ pub enum Event {
         /// From initiator to responder.
         key: FlowKey,
         /// The rule, in words.
+        rule: Arc<str>,
+    },
+    /// Staged policies would decide otherwise of a new connection, or now do of a live one, for the flow log.
+    Staged {
+        /// From initiator to responder.
+        key: FlowKey,
+        /// Why it would be dropped; `None` when it would be allowed.
+        dropped: Option<DropReason>,
+        /// The rule that would decide, in words; empty when none would.
         rule: Arc<str>,
     },
     /// A connection was refused, for the flow log.
@@ -256,7 +265,11 @@ impl Node {
             .filter_map(|pod| pod.identity.as_ref());
         self.pairs
             .retain(&secrets.map(|identity| identity.secret.public()).collect());
-        for (key, reason) in self.live.decide_again(&snapshot) {
+        let again = self.live.decide_again(&snapshot, &self.snapshot);
+        for (key, staged) in &again.staged {
+            self.emit_staged(*key, staged);
+        }
+        for (key, reason) in again.cut {
             self.emit(Event::FlowCut { key, reason });
         }
         // A pod that is gone takes its half-open connections with it, also where another has its
@@ -448,7 +461,19 @@ impl Node {
             let rule = rule.words();
             self.emit(Event::Logged { key, rule });
         }
+        if let Some(staged) = &judgement.staged {
+            self.emit_staged(key, staged);
+        }
         judgement.outcome
+    }
+
+    fn emit_staged(&mut self, key: FlowKey, staged: &Staged) {
+        let dropped = match staged.decision {
+            Decision::Allow => None,
+            Decision::Drop { reason, .. } => Some(reason),
+        };
+        let rule = staged.rule.as_ref().map(RuleRef::words).unwrap_or_default();
+        self.emit(Event::Staged { key, dropped, rule });
     }
 
     /// Notes a refusal for the flow log; returns its reason.
@@ -488,7 +513,10 @@ impl Node {
     fn emit(&mut self, event: Event) {
         // A cut must never be lost: only lines of the flow log may give way.
         if self.events.len() >= QUEUE
-            && matches!(event, Event::Refused { .. } | Event::Logged { .. })
+            && matches!(
+                event,
+                Event::Refused { .. } | Event::Logged { .. } | Event::Staged { .. }
+            )
         {
             self.counters.events_lost += 1;
             return;

@@ -24,9 +24,8 @@ use identity::{
 use policy::{
     DropReason, KnownKeys,
     model::{
-        Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch,
-        Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Requirement, Rule, Scope, Tier,
-        WorkloadSelector,
+        Action, ClusterMatch, Direction, NamespaceMatch, Operator, PeerMatch, Policy, PolicyKind,
+        PolicySet, PortMatch, PortSpec, Requirement, Rule, Scope, Tier, WorkloadSelector,
     },
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
