@@ -4,10 +4,13 @@ use serde_json::Value;
 
 use crate::{
     Effect, FederationConfig, Problem,
-    fault::{Fault, FieldPath},
-    read::{Object, ObjectKey, guess, is_foreign, read},
+    fault::{Fault, Faults, FieldPath},
+    read::{Object, ObjectKey, Reading, guess, is_foreign, key, read},
     yaml::{self, Document},
 };
+
+/// Most bytes of the texts of an object that comes without a file: what a file may have.
+const MAX_BYTES: usize = 4 << 20;
 
 /// What one document says.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ pub(crate) fn parse(text: &str, federation: Option<&FederationConfig>, own: &str
 
 /// The object `tree`, which came without a text, read for the cluster `own`.
 pub(crate) fn object(tree: &Value, federation: Option<&FederationConfig>, own: &str) -> Parsed {
-    let reading = read(tree, federation, own);
+    let reading = read_bounded(tree, federation, own);
     let faults = reading.faults.into_list().into_iter();
     Parsed {
         line: 0,
@@ -48,6 +51,59 @@ pub(crate) fn object(tree: &Value, federation: Option<&FederationConfig>, own: &
         is_foreign: is_foreign(tree),
         object: reading.object,
         faults: faults.map(|fault| (fault, None)).collect(),
+    }
+}
+
+/// What is read of `tree`, unless it is larger than a text of it could be.
+fn read_bounded(tree: &Value, federation: Option<&FederationConfig>, own: &str) -> Reading {
+    let mut room = Room {
+        values: yaml::MAX_NODES,
+        bytes: MAX_BYTES,
+    };
+    if room.takes(tree) {
+        return read(tree, federation, own);
+    }
+    // What it is called is known all the same, so that it closes what a refused object closes.
+    let mut faults = Faults::default();
+    let message = format!(
+        "the object holds more than {} values or {MAX_BYTES} bytes of text",
+        yaml::MAX_NODES
+    );
+    faults.add(FieldPath::default(), message, "");
+    Reading {
+        key: key(tree),
+        object: None,
+        faults,
+    }
+}
+
+/// How much an object may still hold.
+struct Room {
+    values: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Whether there was room for `tree`.
+    fn takes(&mut self, tree: &Value) -> bool {
+        let text = match tree {
+            Value::String(text) => text.len(),
+            _ => 0,
+        };
+        let (Some(values), Some(bytes)) =
+            (self.values.checked_sub(1), self.bytes.checked_sub(text))
+        else {
+            return false;
+        };
+        (self.values, self.bytes) = (values, bytes);
+        match tree {
+            Value::Array(items) => items.iter().all(|item| self.takes(item)),
+            Value::Object(fields) => fields.iter().all(|(key, value)| {
+                let left = self.bytes.checked_sub(key.len());
+                left.map(|left| self.bytes = left).is_some() && self.takes(value)
+            }),
+            _ => true,
+        }
     }
 }
 

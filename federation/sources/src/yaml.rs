@@ -15,7 +15,10 @@ use crate::{
 };
 
 /// Most values of one document, after aliases are resolved.
-const MAX_NODES: usize = 200_000;
+pub(crate) const MAX_NODES: usize = 200_000;
+/// Most brackets that are open at one time. The parser refuses less, but only after a time that grows with the
+/// square of it.
+const MAX_OPEN: usize = 1_000;
 
 /// One document of a file.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +69,18 @@ fn is_content(line: &str) -> bool {
 
 /// The tree of a document.
 pub(crate) fn tree(document: Document<'_>) -> Result<Value, SyntaxError> {
+    if let Some(line) = too_deep(document.text) {
+        return Err(SyntaxError {
+            fault: Fault {
+                path: FieldPath::default(),
+                in_key: false,
+                message: format!("more than {MAX_OPEN} brackets are open"),
+                expected: "mappings and lists that are nested less deeply".into(),
+                warning: false,
+            },
+            line: Some(document.line.saturating_add(line)),
+        });
+    }
     let state = RefCell::new(State {
         nodes: 0,
         fault: None,
@@ -89,6 +104,24 @@ pub(crate) fn tree(document: Document<'_>) -> Result<Value, SyntaxError> {
             line: file_line(document, &error),
         }
     })
+}
+
+/// The line of `text`, counted from 1, where more brackets are open than any manifest has. Those in quotes and
+/// scripts are counted as well: they mostly close, too.
+fn too_deep(text: &str) -> Option<u32> {
+    let (mut open, mut line) = (0_usize, 1_u32);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            b'\n' => line = line.saturating_add(1),
+            _ => {}
+        }
+        if open > MAX_OPEN {
+            return Some(line);
+        }
+    }
+    None
 }
 
 /// The line of the file where `path` stands, or the nearest value around it that is there.

@@ -126,7 +126,7 @@ pub(super) fn ip_block(
     faults: &mut Faults,
 ) -> Option<PeerMatch> {
     let path_of_except = path.key("except");
-    let cidr = cidr(&block.cidr, path.key("cidr"), faults);
+    let cidr = self::block(&block.cidr, path.key("cidr"), faults);
     let mut except = Vec::new();
     for (index, hole) in block.except.iter().flatten().enumerate() {
         let path = path_of_except.index(index);
@@ -134,7 +134,7 @@ pub(super) fn ip_block(
             continue;
         };
         if let Some(cidr) = cidr
-            && (!cidr.contains(&hole) || cidr.trunc() == hole.trunc())
+            && (!cidr.contains(&hole) || cidr == hole.trunc())
         {
             faults.add(
                 path,
@@ -143,7 +143,7 @@ pub(super) fn ip_block(
             );
             continue;
         }
-        except.push(hole);
+        except.push(masked(hole, path, faults));
     }
     Some(PeerMatch::Net {
         cidr: cidr?,
@@ -151,6 +151,23 @@ pub(super) fn ip_block(
     })
 }
 
+/// A block of addresses that a rule speaks of. As for the API server (`ValidateIPBlock` takes them by
+/// `ParseCIDRSloppy`, and `GetWarningsForCIDR` warns), bits behind the prefix are of no account.
+pub(super) fn block(text: &str, path: FieldPath, faults: &mut Faults) -> Option<IpNet> {
+    let found = cidr(text, path.clone(), faults)?;
+    Some(masked(found, path, faults))
+}
+
+fn masked(found: IpNet, path: FieldPath, faults: &mut Faults) -> IpNet {
+    let block = found.trunc();
+    if block != found {
+        let message = format!("{found} has bits set after its prefix, which count for nothing");
+        faults.warn(path, message, block.to_string());
+    }
+    block
+}
+
+/// An address and the length of a prefix.
 pub(super) fn cidr(text: &str, path: FieldPath, faults: &mut Faults) -> Option<IpNet> {
     let parsed = text.parse().ok();
     if parsed.is_none() {

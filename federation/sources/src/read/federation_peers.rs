@@ -8,7 +8,7 @@ use policy::{
 };
 
 use super::{
-    common::{cidr, ip_block},
+    common::{block, ip_block},
     names::{check_label_name, check_names, check_subdomain},
     network_set::domains,
     scope::{clusters, scopes},
@@ -277,7 +277,7 @@ impl PeerReader<'_> {
 fn outside(nets: &[String], path: &FieldPath, faults: &mut Faults) -> Vec<PeerMatch> {
     let nets = nets.iter().enumerate();
     let nets: Vec<IpNet> = nets
-        .filter_map(|(i, n)| cidr(n, path.index(i), faults))
+        .filter_map(|(i, n)| block(n, path.index(i), faults))
         .collect();
     let everything = [IpNet::V4(Ipv4Net::default()), IpNet::V6(Ipv6Net::default())];
     let rest = everything.map(|cidr| PeerMatch::Net {

@@ -24,6 +24,6 @@ mod zones;
 
 pub(crate) use federation::federation;
 pub(crate) use namespace::NamespaceObject;
-pub(crate) use object::{Kind, Object, ObjectKey, closed, guess, is_foreign, read};
+pub(crate) use object::{Kind, Object, ObjectKey, Reading, closed, guess, is_foreign, key, read};
 pub(crate) use pod::{PodObject, default_uid};
 pub(crate) use scope::CLUSTER_ANNOTATION;

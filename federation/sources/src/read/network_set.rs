@@ -2,7 +2,7 @@
 
 use policy::model::{DomainPattern, PeerMatch};
 
-use super::{common::cidr, names::is_dns_subdomain};
+use super::{common::block, names::is_dns_subdomain};
 use crate::fault::{Faults, FieldPath};
 
 /// Most prefixes of one set.
@@ -46,14 +46,8 @@ pub(super) fn network_set_at(
 fn nets(nets: &[String], path: &FieldPath, faults: &mut Faults) -> Vec<PeerMatch> {
     let nets = nets.iter().enumerate();
     let read = nets.filter_map(|(index, net)| {
-        let path = path.index(index);
-        let cidr = cidr(net, path.clone(), faults)?;
-        if cidr != cidr.trunc() {
-            let message = format!("{cidr} has bits set after its prefix, which count for nothing");
-            faults.warn(path, message, cidr.trunc().to_string());
-        }
         Some(PeerMatch::Net {
-            cidr: cidr.trunc(),
+            cidr: block(net, path.index(index), faults)?,
             except: Vec::new(),
         })
     });

@@ -280,6 +280,16 @@ fn read_object(tree: &Value, federation: Option<&FederationConfig>, own: &str) -
     }
 }
 
+/// What `tree` is called, as far as it can be told.
+pub(crate) fn key(tree: &Value) -> Option<ObjectKey> {
+    let (kind, name) = head(tree, &mut Faults::default())?;
+    Some(ObjectKey {
+        kind,
+        namespace: name.namespace,
+        name: name.name,
+    })
+}
+
 /// Kind and name, as far as they can be told.
 fn head(tree: &Value, faults: &mut Faults) -> Option<(Kind, Name)> {
     let root = FieldPath::default();

@@ -11,7 +11,7 @@ use policy::model::{
 use serde::Deserialize;
 
 use super::{
-    common::{cidr, number},
+    common::{block, number},
     network_set::domains,
     object::Name,
     scope::{clusters, scopes},
@@ -268,7 +268,7 @@ impl Reader<'_> {
             );
         }
         let parsed = networks.iter().enumerate();
-        let parsed = parsed.filter_map(|(index, text)| cidr(text, path.index(index), faults));
+        let parsed = parsed.filter_map(|(index, text)| block(text, path.index(index), faults));
         let net = |cidr: IpNet| PeerMatch::Net {
             cidr,
             except: Vec::new(),
