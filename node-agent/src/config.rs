@@ -1,8 +1,9 @@
 //! The configuration file: strict YAML, so that a mistyped field is said and not ignored.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -33,9 +34,28 @@ pub struct Config {
     pub enrol_secret_file: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served.
     pub metrics: SocketAddr,
+    /// The name servers whose answers make addresses count for the domain names of policies, by the addresses that
+    /// the answers come from. By default those of this machine.
+    #[serde(default = "name_servers_of_this_machine")]
+    pub name_servers: BTreeSet<IpAddr>,
     /// What may reach the agent at most.
     #[serde(default)]
     pub limits: Limits,
+}
+
+/// What `/etc/resolv.conf` says; nobody when it cannot be read.
+fn name_servers_of_this_machine() -> BTreeSet<IpAddr> {
+    name_servers(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default())
+}
+
+/// The `nameserver` lines of a resolv.conf(5).
+fn name_servers(text: &str) -> BTreeSet<IpAddr> {
+    let lines = text.lines().map(str::split_whitespace);
+    let servers = lines.filter_map(|mut words| match words.next() {
+        Some("nameserver") => words.next()?.parse().ok(),
+        _ => None,
+    });
+    servers.collect()
 }
 
 /// Where pods and policies come from.
@@ -190,6 +210,17 @@ mod tests {
                 ..Limits::default()
             }
         );
+    }
+
+    #[test]
+    fn name_servers_are_those_listed_or_the_machines() {
+        let listed = Config::parse(&format!("{}nameServers: [192.0.2.53]\n", full())).unwrap();
+        assert_eq!(listed.name_servers, ["192.0.2.53".parse().unwrap()].into());
+        let none = Config::parse(&format!("{}nameServers: []\n", full())).unwrap();
+        assert_eq!(none.name_servers, BTreeSet::new());
+        let text = "# nameserver 192.0.2.1\nsearch a.b\nnameserver 192.0.2.2\n nameserver\t2001:db8::1 x\nnameserver y\n";
+        let expected = ["192.0.2.2".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+        assert_eq!(name_servers(text), expected.into());
     }
 
     #[test]

@@ -170,7 +170,8 @@ impl Control {
         self.unremoved.extend(self.local.gone(&next));
         let rates = self.config.limits.rates();
         let filtered = self.bridge_netfilter.unwrap_or_default();
-        let rules = next.rules(&world, &self.uplink, rates, filtered);
+        let servers = &self.config.name_servers;
+        let rules = next.rules(&world, &self.uplink, servers, rates, filtered);
         // What comes is closed before it is decided on, what goes stays closed until it is gone.
         let mut both = rules.clone();
         for (address, port) in &self.firewall.rules().pods {

@@ -1,6 +1,9 @@
 //! Which pods are here, where they are attached, and the rules that follow: a function of values.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use sources::World;
 
@@ -103,6 +106,7 @@ impl LocalPods {
         &self,
         world: &World,
         uplink: &LinkName,
+        name_servers: &BTreeSet<IpAddr>,
         limits: RateLimits,
         bridge_netfilter: bool,
     ) -> RuleSet {
@@ -116,6 +120,10 @@ impl LocalPods {
                 .map(|(a, served)| (*a, served.port.clone()))
                 .collect(),
             identity: ranges.map(|range| range.cidr).collect(),
+            name_servers: match world.policies.names_domains() {
+                true => name_servers.clone(),
+                false => BTreeSet::new(),
+            },
             limits,
             bridge_netfilter,
             ..RuleSet::default()

@@ -17,6 +17,7 @@ pub mod half_open;
 pub mod hash;
 mod judge;
 pub mod keys;
+mod names;
 pub mod node;
 mod packet;
 pub mod replay;

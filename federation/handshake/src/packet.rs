@@ -24,6 +24,8 @@ pub(crate) struct Parsed<'a> {
     /// Ports are 0 for protocols without them.
     pub key: FlowKey,
     pub tcp: Option<Tcp<'a>>,
+    /// What a UDP datagram carries.
+    pub udp: Option<&'a [u8]>,
 }
 
 /// The packet that an ICMP error quotes.
@@ -51,6 +53,7 @@ impl<'a> Parsed<'a> {
             return Err(DropReason::Fragment);
         }
         let malformed = |_: ParseError| DropReason::Malformed;
+        let mut udp = None;
         let (tcp, sport, dport) = match ip.protocol() {
             ip::TCP => {
                 let segment = Segment::of(&ip).map_err(malformed)?;
@@ -59,6 +62,7 @@ impl<'a> Parsed<'a> {
             }
             ip::UDP => {
                 let datagram = udp::Datagram::of(&ip).map_err(malformed)?;
+                udp = Some(datagram.payload());
                 (None, datagram.sport(), datagram.dport())
             }
             _ => (None, 0, 0),
@@ -71,7 +75,7 @@ impl<'a> Parsed<'a> {
             sport,
             dport,
         };
-        Ok(Self { ip, key, tcp })
+        Ok(Self { ip, key, tcp, udp })
     }
 
     /// Whether an option of ours, of any form, is on it.

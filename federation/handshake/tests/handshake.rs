@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use handshake::{
     node::{Event, Handled, Mark, Path},
@@ -367,6 +367,115 @@ fn a_staged_policy_is_told_and_not_enforced() {
     let (mut a, mut b) = (node(east(false), 1), node(snapshot(9), 2));
     open(&mut a, &mut b, &Conn::new(FRONTEND, API));
     assert_eq!(told(&mut b), expected());
+}
+
+/// A pod may connect to an address as long as a trusted name server told it a name that policy allows.
+#[test]
+fn addresses_are_allowed_by_the_names_that_dns_told_the_pod() {
+    let mut snapshot = east(false);
+    let mut set = policies("east", false);
+    let mut rule = set.policies[0].rules[0].clone();
+    rule.direction = policy::model::Direction::Egress;
+    rule.action = policy::model::Action::Allow;
+    rule.scopes = vec![policy::model::Scope::Local];
+    rule.ports.clear();
+    let name = |name: &str| {
+        policy::model::PeerMatch::Domain(policy::model::DomainPattern {
+            below: false,
+            name: name.into(),
+        })
+    };
+    rule.peers = vec![name("www.example.com")];
+    let mut dns = rule.clone();
+    dns.ports = vec![policy::model::PortMatch {
+        protocol: 17,
+        port: policy::model::PortSpec::Range(53, 53),
+    }];
+    dns.peers.clear();
+    set.policies[0].rules = vec![rule, dns];
+    set.policies[0].isolates = vec![(
+        policy::model::Direction::Egress,
+        policy::model::Scope::Local,
+    )];
+    snapshot.policy = Arc::new(policy::compile(&set).unwrap());
+    let mut node = node(snapshot, 1);
+    let (server, other, far) = ([192, 0, 2, 53], [192, 0, 2, 54], [198, 51, 100, 1]);
+    node.trust_name_servers([server.into()].into());
+    let IpAddr::V4(pod) = FRONTEND else {
+        unreachable!()
+    };
+    let pod = pod.octets();
+    // The header (RFC 1035 section 4.1.1), the question, and one A record with a pointer to its name and 60 seconds.
+    let question = b"\x03www\x07example\x03com\0\0\x01\0\x01";
+    let mut answer = b"\0\x07\x81\x80\0\x01\0\x01\0\0\0\0".to_vec();
+    answer.extend(question);
+    answer.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04");
+    answer.extend(far);
+    let udp = |from: [u8; 4], to: [u8; 4], ports: (u16, u16), payload: &[u8]| {
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4(from, to, 64)
+            .udp(ports.0, ports.1)
+            .write(&mut packet, payload)
+            .unwrap();
+        packet
+    };
+    let syn = |sport| {
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4(pod, far, 64)
+            .tcp(sport, 443, 1, 100)
+            .syn()
+            .write(&mut packet, &[])
+            .unwrap();
+        packet
+    };
+    let connects = |node: &mut handshake::node::Node, sport, time| {
+        node.handle_packet(Path::FromPod, &syn(sport), at(time))
+            == Handled::Accept(Mark::Established)
+    };
+    assert!(!connects(&mut node, 1, 0));
+    // An answer that nobody asked for, and one of somebody else.
+    let _ = node.handle_packet(Path::ToPod, &udp(server, pod, (53, 4001), &answer), at(1));
+    assert!(!connects(&mut node, 2, 2));
+    for from in [other, server] {
+        assert!(!connects(&mut node, 3, 3));
+        let asks = udp(pod, from, (4000, 53), question);
+        assert_eq!(
+            node.handle_packet(Path::FromPod, &asks, at(4)),
+            Handled::Accept(Mark::Established)
+        );
+        let answers = udp(from, pod, (53, 4000), &answer);
+        assert_eq!(
+            node.handle_packet(Path::ToPod, &answers, at(5)),
+            Handled::Accept(Mark::Established)
+        );
+    }
+    assert!(connects(&mut node, 4, 6));
+    // Live connections outlive the answer, new ones do not.
+    let later = |node: &mut handshake::node::Node, sport| {
+        let now = identity::Now {
+            mono: at(5).mono.after(std::time::Duration::from_secs(61)),
+            ..at(5)
+        };
+        node.handle_packet(Path::FromPod, &syn(sport), now) == Handled::Accept(Mark::Established)
+    };
+    assert!(!later(&mut node, 5));
+    let mut again = east(false);
+    again.policy = Arc::new(policy::compile(&set).unwrap());
+    again.epoch = 9;
+    node.set_snapshot(Arc::new(again), at(70));
+    let cut = events(&mut node)
+        .into_iter()
+        .any(|e| matches!(e, Event::FlowCut { .. }));
+    assert!(!cut);
+    set.policies[0].rules[0].peers = vec![name("other.example.com")];
+    let mut changed = east(false);
+    changed.policy = Arc::new(policy::compile(&set).unwrap());
+    changed.epoch = 10;
+    node.set_snapshot(Arc::new(changed), at(71));
+    let cut = events(&mut node)
+        .into_iter()
+        .any(|e| matches!(e, Event::FlowCut { key, .. } if key.dport == 443));
+    assert!(cut);
 }
 
 #[test]

@@ -17,6 +17,17 @@ pub struct PolicySet {
     pub policies: Vec<Policy>,
 }
 
+impl PolicySet {
+    /// Whether a rule speaks of names of the DNS, so that answers of name servers have to be read.
+    #[must_use]
+    pub fn names_domains(&self) -> bool {
+        let rules = self.policies.iter().flat_map(|policy| &policy.rules);
+        rules
+            .flat_map(|rule| &rule.peers)
+            .any(|peer| matches!(peer, PeerMatch::Domain(_)))
+    }
+}
+
 /// Which object a policy came from. Its words are what people see in `explain`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PolicyKind {

@@ -223,7 +223,7 @@ impl Control {
         let remote = match &flow.ends {
             Ends::Initiator { remote, .. } | Ends::Responder { remote, .. } => Some(match remote {
                 RemoteEnd::Proven(_) => "proven",
-                RemoteEnd::Address => "address",
+                RemoteEnd::Address | RemoteEnd::Named(_) => "address",
                 RemoteEnd::Node => "node",
             }),
             Ends::Both { .. } => None,

@@ -91,7 +91,14 @@ async fn look(config: &Config) -> anyhow::Result<Ground> {
     );
     let filtered = bridge_netfilter().context("read the bridge filter")?;
     let rates = config.limits.rates();
-    let rules = local.rules(&now_world, &uplink, rates, filtered.unwrap_or_default());
+    let servers = &config.name_servers;
+    let rules = local.rules(
+        &now_world,
+        &uplink,
+        servers,
+        rates,
+        filtered.unwrap_or_default(),
+    );
     check(&rules)?;
     Ok(Ground {
         uplink,
@@ -171,7 +178,8 @@ pub async fn start(
         flows: config.limits.flows as usize,
         ..NodeLimits::default()
     };
-    let node = Node::new(first.clone(), limits, Box::new(random()?));
+    let mut node = Node::new(first.clone(), limits, Box::new(random()?));
+    node.trust_name_servers(config.name_servers.clone());
     let conntrack = Conntrack::open().context("open the connection table")?;
     let sender = Sender::open().context("open a raw socket")?;
     let mut judge = Judge::new(node, conntrack, records, sender, recovered.records)?;

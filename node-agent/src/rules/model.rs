@@ -19,6 +19,8 @@ pub struct RuleSet {
     pub pods: BTreeMap<IpAddr, PodPort>,
     /// The identity networks.
     pub identity: Vec<IpNet>,
+    /// Whose answers to pods the agent reads, because a policy speaks of names.
+    pub name_servers: BTreeSet<IpAddr>,
     /// What reaches the queues at most.
     pub limits: RateLimits,
     /// The queues.
@@ -121,7 +123,7 @@ impl fmt::Display for LinkName {
 }
 
 /// The named sets of the tables, with their elements as nft reads them.
-pub(super) const SETS: [Set; 8] = [
+pub(super) const SETS: [Set; 9] = [
     Set {
         table: super::TABLE,
         name: "uplinks",
@@ -144,6 +146,14 @@ pub(super) const SETS: [Set; 8] = [
             r.pods4()
                 .map(|(address, port)| format!("\"{}\" . {address}", port.link()))
                 .collect()
+        },
+    },
+    Set {
+        table: super::TABLE,
+        name: "name_servers4",
+        of: |r| {
+            let v4 = r.name_servers.iter().filter(|a| a.is_ipv4());
+            v4.map(ToString::to_string).collect()
         },
     },
     Set {

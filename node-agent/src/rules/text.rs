@@ -174,7 +174,17 @@ pub fn install(rules: &RuleSet, counters: &CounterValues) -> String {
         "",
         &[
             "meta nfproto ipv6 goto pod_ipv6",
+            // What a name server says is read, though its flow is allowed.
+            "udp sport 53 ip saddr @name_servers4 goto judged",
             &allowed_jump(),
+            "goto judged",
+        ],
+    );
+    chain(
+        w,
+        "judged",
+        "",
+        &[
             &format!("{} {ORIGIN_POD:#x} goto local", ours()),
             &format!("{} {ORIGIN_NODE:#x} goto from_node", ours()),
             "goto network_other",
@@ -339,7 +349,7 @@ pub(super) fn unfiltered_rules(rules: &RuleSet) -> String {
 fn declare(w: &mut String, set: &Set, rules: &RuleSet) {
     let kind = match set.name {
         "uplinks" | "pod_links" | "ports" => "type ifname;",
-        "pods4" => "type ipv4_addr;",
+        "pods4" | "name_servers4" => "type ipv4_addr;",
         "pod_sources4" | "sources4" => "type ifname . ipv4_addr;",
         "identity4" => "type ipv4_addr; flags interval;",
         _ => "type ipv6_addr; flags interval;",

@@ -91,6 +91,23 @@ fn syn_and_our_option_never_take_the_fast_path() {
     assert_eq!((asked, jumps), (4, 3));
 }
 
+/// Only answers of name servers, and only when policies speak of names: the set is empty otherwise.
+#[test]
+fn answers_of_name_servers_are_judged_each() {
+    let server = "192.0.2.53".parse().unwrap();
+    let with = RuleSet {
+        name_servers: [server, "2001:db8::53".parse().unwrap()].into(),
+        ..rules()
+    };
+    let text = install(&with, &CounterValues::new());
+    assert!(text.contains("set name_servers4 { type ipv4_addr; elements = { 192.0.2.53 }; }"));
+    let chain = chain_of(&text, "to_pod_link");
+    let place = |part: &str| chain.iter().position(|rule| rule.contains(part)).unwrap();
+    assert!(place("udp sport 53 ip saddr @name_servers4 goto judged") < place("jump allowed"));
+    let without = install(&rules(), &CounterValues::new());
+    assert!(without.contains("set name_servers4 { type ipv4_addr; }"));
+}
+
 #[test]
 fn the_rate_limit_stands_before_the_queue() {
     let text = install(&rules(), &CounterValues::new());

@@ -281,6 +281,7 @@ fn rules(setup: &Setup) -> RuleSet {
         None => PodPort::Routed { link: link(name) },
     };
     RuleSet {
+        name_servers: BTreeSet::new(),
         uplinks: [link("up0")].into(),
         pods: setup
             .pods

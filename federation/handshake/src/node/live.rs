@@ -65,6 +65,8 @@ pub enum RemoteEnd {
     Proven(#[serde(with = "byte_string")] Arc<[u8]>),
     /// An address without identity.
     Address,
+    /// The same, with the names that DNS told the pod when the flow was opened and that let it.
+    Named(Vec<Arc<str>>),
     /// The node itself.
     Node,
 }
@@ -286,19 +288,7 @@ impl Live {
                 .map(|id| id.claims.clone())
                 .ok_or(DropReason::NoCredential)
         };
-        let peer = |remote: &RemoteEnd, address: IpAddr| match (remote, &self.remote) {
-            (RemoteEnd::Proven(_), Some(claims)) => Ok(Peer::Identity {
-                claims,
-                address: Some(address),
-            }),
-            (RemoteEnd::Proven(_), None) => Err(DropReason::NoIdentity),
-            (RemoteEnd::Node, _) => Ok(Peer::Node),
-            // The address may have become part of an identity network since.
-            (RemoteEnd::Address, _) => match snapshot.identity_owner(address) {
-                None => Ok(Peer::Address(address)),
-                Some(_) => Err(DropReason::NoIdentity),
-            },
-        };
+        let claims = self.remote.as_deref();
         let judgement = match &self.record.ends {
             Ends::Initiator { pod_uid, remote } => {
                 let subject = local(key.src, pod_uid)?;
@@ -306,7 +296,7 @@ impl Live {
                     snapshot,
                     Direction::Egress,
                     &subject,
-                    peer(remote, key.dst)?,
+                    peer(snapshot, claims, remote, key.dst)?,
                     &key,
                 )
             }
@@ -316,7 +306,7 @@ impl Live {
                     snapshot,
                     Direction::Ingress,
                     &subject,
-                    peer(remote, key.src)?,
+                    peer(snapshot, claims, remote, key.src)?,
                     &key,
                 )
             }
@@ -333,5 +323,29 @@ impl Live {
             Ok(rule) => Ok((rule, judgement.staged)),
             Err(refusal) => Err(refusal.reason),
         }
+    }
+}
+
+/// The other end of a flow at `address`, as policy sees it.
+fn peer<'a>(
+    snapshot: &NodeSnapshot,
+    claims: Option<&'a Claims>,
+    remote: &'a RemoteEnd,
+    address: IpAddr,
+) -> Result<Peer<'a>, DropReason> {
+    // The address may have become part of an identity network since.
+    let is_owned = || snapshot.identity_owner(address).is_some();
+    match remote {
+        RemoteEnd::Proven(_) => Ok(Peer::Identity {
+            claims: claims.ok_or(DropReason::NoIdentity)?,
+            address: Some(address),
+        }),
+        RemoteEnd::Node => Ok(Peer::Node),
+        RemoteEnd::Address | RemoteEnd::Named(_) if is_owned() => Err(DropReason::NoIdentity),
+        RemoteEnd::Address => Ok(Peer::Address(address)),
+        RemoteEnd::Named(names) => Ok(Peer::Named {
+            address: Some(address),
+            names,
+        }),
     }
 }

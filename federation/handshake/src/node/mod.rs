@@ -18,7 +18,7 @@ mod snapshot;
 mod touched;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     net::IpAddr,
     sync::Arc,
@@ -42,6 +42,7 @@ use crate::{
     credentials::{SmallCache, Verifier},
     half_open::HalfOpen,
     hash::Seed,
+    names::Names,
     packet::{Parsed, Quoted},
     replay::ReplayCache,
 };
@@ -207,6 +208,9 @@ pub struct Node {
     /// Theirs, by initiator-to-responder key.
     responding: HalfOpen<Responding>,
     live: LiveTable,
+    /// Whose answers are believed; see [`Node::trust_name_servers`].
+    name_servers: BTreeSet<IpAddr>,
+    names: Names,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
     counters: Counters,
@@ -250,6 +254,8 @@ impl Node {
             resets: Bucket::new(limits.resets_per_second, limits.resets_per_second),
             initiating: HalfOpen::new(limits.half_open, &seed),
             responding: HalfOpen::new(limits.half_open, &seed),
+            name_servers: BTreeSet::new(),
+            names: Names::default(),
             live: LiveTable::new(limits.flows, limits.half_open, &seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -281,8 +287,15 @@ impl Node {
         };
         self.initiating.retain(|key, _| stays(&key.src));
         self.responding.retain(|key, _| stays(&key.dst));
+        self.names.retain(stays);
         self.snapshot = snapshot;
         self.snapshots += 1;
+    }
+
+    /// Believes what these name servers tell pods: their answers over UDP make addresses count for the domain names
+    /// of policies. Without any, no such name fits. They are named by the addresses that their answers come from.
+    pub fn trust_name_servers(&mut self, servers: BTreeSet<IpAddr>) {
+        self.name_servers = servers;
     }
 
     /// Takes a flow that an earlier process recorded and that the kernel still marks.
@@ -307,11 +320,17 @@ impl Node {
     /// Judges one IP packet.
     pub fn handle_packet(&mut self, path: Path, packet: &[u8], now: Now) -> Handled {
         self.counters.received += 1;
-        let fate = Parsed::parse(packet).and_then(|parsed| match path {
-            Path::FromPod => self.leaves_pod(&parsed, now),
-            Path::ToPod => self.reaches_pod(&parsed, now),
-            Path::Local => self.between_pods(&parsed, now),
-            Path::FromNode => self.beside_node(&parsed, now),
+        let fate = Parsed::parse(packet).and_then(|parsed| {
+            let fate = match path {
+                Path::FromPod => self.leaves_pod(&parsed, now),
+                Path::ToPod => self.reaches_pod(&parsed, now),
+                Path::Local => self.between_pods(&parsed, now),
+                Path::FromNode => self.beside_node(&parsed, now),
+            };
+            if fate.is_ok() {
+                self.learn_names(&parsed, now);
+            }
+            fate
         });
         match fate {
             Ok(handled) => {
@@ -375,6 +394,21 @@ impl Node {
     #[must_use]
     pub fn half_open(&self) -> (usize, usize) {
         (self.initiating.len(), self.responding.len())
+    }
+
+    /// Remembers what a trusted name server answers a pod that asked it.
+    fn learn_names(&mut self, p: &Parsed<'_>, now: Now) {
+        const DOMAIN: u16 = 53;
+        let Some(answer) = p.udp.filter(|_| p.key.sport == DOMAIN) else {
+            return;
+        };
+        let asked = || self.live.flow(&p.key.reversed()).is_some();
+        if self.name_servers.contains(&p.key.src)
+            && self.snapshot.pods.contains_key(&p.key.dst)
+            && asked()
+        {
+            self.names.learn(p.key.dst, answer, now.mono);
+        }
     }
 
     /// A packet that leaves a pod for the network.

@@ -95,13 +95,31 @@ impl Node {
             Some(identity) => &identity.claims,
             None => return Err(DropReason::NoCredential),
         };
+        let names = match (&end, outgoing) {
+            (RemoteEnd::Address, true) => self.names.of(own, other, now.mono),
+            _ => Vec::new(),
+        };
         let peer = match end {
             RemoteEnd::Node => Peer::Node,
-            _ => Peer::Address(other),
+            _ if names.is_empty() => Peer::Address(other),
+            _ => Peer::Named {
+                address: Some(other),
+                names: &names,
+            },
         };
         let judgement = decide(&snapshot, direction, subject, peer, &p.key);
         match self.heed(p.key, judgement) {
             Ok(rule) => {
+                let end = match names.is_empty() {
+                    true => end,
+                    false => RemoteEnd::Named(telling(names, |names| {
+                        let address = Some(other);
+                        let peer = Peer::Named { address, names };
+                        decide(&snapshot, direction, subject, peer, &p.key)
+                            .outcome
+                            .is_ok()
+                    })),
+                };
                 let pod_uid = pod.uid.clone();
                 let ends = match outgoing {
                     true => Ends::Initiator {
@@ -164,4 +182,12 @@ impl Node {
         }
         self.refuse(p.key, refusal)
     }
+}
+
+/// The one of `names` that `allows` by itself: an address may have very many, and a flow is remembered for one.
+fn telling(mut names: Vec<Arc<str>>, allows: impl Fn(&[Arc<str>]) -> bool) -> Vec<Arc<str>> {
+    let alone = names
+        .iter()
+        .position(|name| allows(std::slice::from_ref(name)));
+    vec![names.swap_remove(alone.unwrap_or(0))]
 }
