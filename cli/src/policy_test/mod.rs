@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use policy::{DropReason, model::Direction};
+use policy::{DropReason, Peer, model::Direction};
 use sources::strict::Text;
 
 use crate::{
@@ -206,7 +206,8 @@ fn judge(oracle: &Oracle, what: &What) -> Result<()> {
                 .number()
                 .context("an address gives no names to ports")?;
             let out = Direction::Egress;
-            let egress = oracle.half_to_address(out, &from, *address, protocol as u8, port);
+            let peer = Peer::Address(*address);
+            let egress = oracle.half_to_outside(out, &from, peer, protocol as u8, port);
             compare(&[("egress: ", &EndVerdict::of(egress))], *expected, None)
         }
         What::Skipped(why) => bail!("{why}; --allow-skip lets it pass"),
