@@ -2,13 +2,33 @@
 
 use std::collections::BTreeMap;
 
+use identity::Labels;
+
 use crate::{
     expression::MAX_DEPTH,
     model::{LabelSelector, Operator, Requirement, Term},
+    selector::satisfies,
 };
 
 /// Most requirements of one selector.
 const MAX_REQUIREMENTS: usize = 4096;
+
+impl LabelSelector {
+    /// Whether `labels`, all of which are known, fit.
+    #[must_use]
+    pub fn fits(&self, labels: &Labels) -> bool {
+        let mut canonical = self.clone();
+        canonical_labels(&mut canonical);
+        fits(&canonical, labels)
+    }
+}
+
+fn fits(selector: &LabelSelector, labels: &Labels) -> bool {
+    selector.0.iter().all(|term| match term {
+        Term::Label(Requirement { key, operator }) => satisfies(operator, labels.value(key)),
+        Term::AnyOf(choices) => choices.iter().any(|choice| fits(choice, labels)),
+    })
+}
 
 /// Whether `selector` is small enough: a policy may come from another cluster.
 pub(crate) fn is_bounded(selector: &LabelSelector) -> bool {

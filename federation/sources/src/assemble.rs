@@ -12,7 +12,7 @@ use crate::{
     ClusterConfig, Effect, FederationConfig, Place, PodSpec, Problem, Request, World, allotment,
     decode::one_of,
     draft::{Lack, Meanings, Named, Open},
-    read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_uid},
+    read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_deny, default_uid},
     store::{Accepted, Store},
 };
 
@@ -79,6 +79,10 @@ fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Policy> {
                 policies.push(policy.clone());
                 continue;
             }
+            Object::Namespace(namespace) if namespace.default_deny => {
+                policies.push(default_deny(&key.name));
+                continue;
+            }
             _ => continue,
         };
         policies.extend(draft.resolve(&meanings, |open: &Open, lack| {
@@ -102,16 +106,19 @@ fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Policy> {
 
 /// What objects define for the policies of others.
 fn meanings(store: &Store, problems: &mut Vec<Problem>) -> Meanings {
-    let mut meanings = Meanings::new();
+    let mut meanings = Meanings::default();
     for (key, accepted) in store.objects() {
+        if let Object::Node(labels, addresses) = &accepted.object {
+            meanings.nodes.push((labels.clone(), addresses.clone()));
+        }
         for (named, peers) in defined(key, &accepted.object) {
             let message = format!("{named} is defined by another object, too");
-            if meanings.contains_key(&named) {
+            if meanings.named.contains_key(&named) {
                 let (expected, effect) = ("each once; the first counts", Effect::Warning);
                 problems.push(problem(key, accepted, "spec", message, expected, effect));
                 continue;
             }
-            meanings.insert(named, peers);
+            meanings.named.insert(named, peers);
         }
     }
     meanings
@@ -160,6 +167,7 @@ fn defined(key: &ObjectKey, object: &Object) -> Vec<(Named, Vec<PeerMatch>)> {
 fn known(wanted: &Named, meanings: &Meanings) -> String {
     let is_alike = |named: &&Named| mem::discriminant(*named) == mem::discriminant(wanted);
     let known: Vec<String> = meanings
+        .named
         .keys()
         .filter(is_alike)
         .map(ToString::to_string)

@@ -1,10 +1,15 @@
 //! Policies whose rules name what other objects define, until all objects are seen together.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
+use identity::Labels;
+use ipnet::IpNet;
 use policy::model::{
-    Action, ClusterMatch, Direction, NamespaceMatch, PeerMatch, Policy, Rule, WorkloadSelector,
+    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, PeerMatch, Policy, Rule,
+    WorkloadSelector,
 };
+
+use crate::fault::FieldPath;
 
 /// What one object says: its policies, and the peers that they still lack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,10 +42,38 @@ pub(crate) enum Named {
     Zone(String),
     /// A service of a team.
     Service { team: String, service: String },
+    /// The addresses of the nodes that fit.
+    Nodes(LabelSelector),
 }
 
+/// A rule and the peers of it that other objects define, each with its place.
+pub(crate) type NamedRule = (Rule, Vec<(Named, FieldPath)>);
+
 /// What the names mean.
-pub(crate) type Meanings = BTreeMap<Named, Vec<PeerMatch>>;
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Meanings {
+    pub named: BTreeMap<Named, Vec<PeerMatch>>,
+    /// The labels and addresses of the nodes.
+    pub nodes: Vec<(Labels, Vec<IpAddr>)>,
+}
+
+impl Meanings {
+    fn of(&self, named: &Named) -> Option<Vec<PeerMatch>> {
+        let Named::Nodes(wanted) = named else {
+            return self.named.get(named).cloned();
+        };
+        if self.nodes.is_empty() {
+            return None;
+        }
+        let fitting = self.nodes.iter().filter(|(labels, _)| wanted.fits(labels));
+        let addresses = fitting.flat_map(|(_, addresses)| addresses);
+        let peers = addresses.map(|address| PeerMatch::Net {
+            cidr: IpNet::from(*address),
+            except: Vec::new(),
+        });
+        Some(peers.collect())
+    }
+}
 
 impl From<Policy> for Draft {
     fn from(policy: Policy) -> Self {
@@ -52,6 +85,29 @@ impl From<Policy> for Draft {
 }
 
 impl Draft {
+    /// `policy` with `rules`.
+    pub fn of(policy: Policy, rules: Vec<NamedRule>) -> Self {
+        let mut draft = Self::from(Policy {
+            rules: Vec::with_capacity(rules.len()),
+            ..policy
+        });
+        for (number, (rule, named)) in rules.into_iter().enumerate() {
+            draft
+                .open
+                .extend(named.into_iter().map(|(named, path)| Open {
+                    policy: 0,
+                    rule: number,
+                    named,
+                    path: path.to_string(),
+                }));
+            draft
+                .policies
+                .iter_mut()
+                .for_each(|p| p.rules.push(rule.clone()));
+        }
+        draft
+    }
+
     /// The policies with all their peers. What nobody defines, and names of the DNS where they cannot be used, close
     /// the rule: an Allow or a Log matches nothing by it, a Deny or a Pass denies everything. `closed` hears of it.
     pub fn resolve(&self, meanings: &Meanings, mut closed: impl FnMut(&Open, Lack)) -> Vec<Policy> {
@@ -61,8 +117,8 @@ impl Draft {
             let Some(rule) = rules.and_then(|r| r.get_mut(open.rule)) else {
                 continue;
             };
-            let lack = match meanings.get(&open.named) {
-                Some(peers) => fill(rule, peers),
+            let lack = match meanings.of(&open.named) {
+                Some(peers) => fill(rule, &peers),
                 None => Some(Lack::Definition),
             };
             if let Some(lack) = lack {
@@ -130,6 +186,7 @@ impl fmt::Display for Named {
             Self::ClusterNetworkSet(name) => write!(f, "ClusterNetworkSet {name}"),
             Self::Zone(name) => write!(f, "zone {name}"),
             Self::Service { team, service } => write!(f, "service {team}/{service}"),
+            Self::Nodes(_) => f.write_str("Node object"),
         }
     }
 }

@@ -152,6 +152,7 @@ fn protocols_narrow_a_rule() {
 /// rule as a Deny all rule."
 #[test]
 fn what_is_not_enforced_fails_closed_by_itself() {
+    // Without any Node object nobody knows which addresses are meant.
     for peer in [json!({}), json!({"nodes": {}})] {
         for (action, allowed) in [("Accept", true), ("Deny", false), ("Pass", false)] {
             let rules = json!({"egress": [{"action": action, "to": [peer], "protocols": [{"tcp": {"destinationPort": {"number": 1}}}]}]});
@@ -173,6 +174,41 @@ fn what_is_not_enforced_fails_closed_by_itself() {
     let (world, table) = world(&[cnp("Admin", 0, "p", pods("api"), rules)]);
     let to = |peer| decide(&world, &table, Direction::Egress, "api", peer, 6, 80);
     assert_eq!([to("web"), to("tool")], [None, BY_RULE]);
+}
+
+/// "This field follows standard label selector semantics; if present but empty, it selects all Nodes." "matching on
+/// the IPs present in the node.Status.Addresses field".
+#[test]
+fn nodes_are_matched_by_their_addresses() {
+    let node = |name: &str, role: &str, addresses: &[&str]| {
+        let addresses: Vec<Value> = addresses
+            .iter()
+            .map(|a| json!({"type": "InternalIP", "address": a}))
+            .collect();
+        json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"role": role}}, "status": {"addresses": addresses}})
+    };
+    let to = |nodes: Value, whom: &str| {
+        let rules = json!({"egress": [{"action": "Deny", "to": [{"nodes": nodes}]}]});
+        let objects = [
+            node("n1", "worker", &["192.0.2.1", "2001:db8::1", "n1.example"]),
+            node("n2", "control", &["192.0.2.2"]),
+            cnp("Admin", 0, "p", pods("api"), rules),
+        ];
+        ask(&objects, Direction::Egress, "api", whom, 6, 443)
+    };
+    let worker = json!({"matchLabels": {"role": "worker"}});
+    assert_eq!(to(worker.clone(), "192.0.2.1"), BY_RULE);
+    assert_eq!(to(worker.clone(), "2001:db8::1"), BY_RULE);
+    assert_eq!(
+        [to(worker.clone(), "192.0.2.2"), to(worker, "192.0.2.3")],
+        [None, None]
+    );
+    assert_eq!(
+        [to(json!({}), "192.0.2.2"), to(json!({}), "192.0.2.3")],
+        [BY_RULE, None]
+    );
+    let nothing = json!({"matchExpressions": [{"key": "role", "operator": "DoesNotExist"}]});
+    assert_eq!(to(nothing, "192.0.2.1"), None);
 }
 
 /// "*.kubernetes.io matches [...] latest.blog.kubernetes.io, but not kubernetes.io"; "domainNames may only be used

@@ -47,6 +47,39 @@ fn ports(ports: Value, protocol: u8, port: u16) -> Option<DropReason> {
     )
 }
 
+/// The annotation of Kubernetes before 1.7 still isolates, and says what to write instead.
+#[test]
+fn the_old_annotation_of_a_namespace_isolates_and_is_reported() {
+    for (text, words) in [
+        (
+            "{\"ingress\": {\"isolation\": \"DefaultDeny\"}}",
+            "is deprecated: it isolates",
+        ),
+        ("{\"ingress\": {", "is deprecated and not understood"),
+    ] {
+        let mut objects = verdicts::cluster();
+        objects[0]["metadata"]["annotations"] =
+            json!({"net.beta.kubernetes.io/network-policy": text});
+        let (worlds, _) = landbridge_sources::worlds_of(&objects);
+        let world = &worlds[0];
+        let table = policy::compile(&world.policies).unwrap();
+        let into =
+            |subject| verdicts::decide(world, &table, Direction::Ingress, subject, "web", 6, 80);
+        assert_eq!((into("api"), into("tool")), (DENIED, None));
+        let [problem] = &world.problems[..] else {
+            panic!("{:?}", world.problems)
+        };
+        assert!(
+            problem.is_warning() && problem.message.contains(words),
+            "{problem}"
+        );
+        assert!(
+            problem.expected.contains("policyTypes [Ingress]"),
+            "{problem}"
+        );
+    }
+}
+
 #[test]
 fn not_in_and_does_not_exist_match_what_lacks_the_key() {
     for expression in [

@@ -3,7 +3,7 @@
 //! successor.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use policy::model::{Action, Direction, Policy, PolicyKind, PortMatch, PortSpec, Tier};
+use policy::model::{Action, Direction, PolicyKind, PortMatch, PortSpec, Tier};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,7 +17,10 @@ use super::{
     },
     scope::annotated,
 };
-use crate::fault::{Faults, FieldPath};
+use crate::{
+    draft::Draft,
+    fault::{Faults, FieldPath},
+};
 
 const BOUNDS: Bounds = Bounds {
     rules: 100,
@@ -106,7 +109,7 @@ pub(super) fn admin_network_policy(
     object: &AdminNetworkPolicy,
     name: &Name,
     faults: &mut Faults,
-) -> Policy {
+) -> Draft {
     let order = match object.spec.priority {
         Some(given) => priority(given, faults),
         None => {
@@ -124,7 +127,7 @@ pub(super) fn baseline_admin_network_policy(
     object: &AdminNetworkPolicy,
     name: &Name,
     faults: &mut Faults,
-) -> Policy {
+) -> Draft {
     if name.name != BASELINE_NAME {
         let path = FieldPath::of(&["metadata", "name"]);
         let message = format!("{:?} is not the one of its kind", name.name);
@@ -147,7 +150,7 @@ fn read(
     name: &Name,
     (kind, tier, order): (PolicyKind, Tier, u32),
     faults: &mut Faults,
-) -> Policy {
+) -> Draft {
     let annotations = object.metadata.annotations.clone().unwrap_or_default();
     let spec = &object.spec;
     let path = FieldPath::of(&["spec"]);

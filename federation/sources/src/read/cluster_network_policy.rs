@@ -2,7 +2,7 @@
 //! (`apis/v1alpha2/clusternetworkpolicy_types.go`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use policy::model::{Action, Direction, Policy, PolicyKind, PortMatch, PortSpec, Tier};
+use policy::model::{Action, Direction, PolicyKind, PortMatch, PortSpec, Tier};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -16,7 +16,10 @@ use super::{
     },
     scope::annotated,
 };
-use crate::fault::{Faults, FieldPath};
+use crate::{
+    draft::Draft,
+    fault::{Faults, FieldPath},
+};
 
 const BOUNDS: Bounds = Bounds {
     rules: 25,
@@ -115,7 +118,7 @@ pub(super) fn cluster_network_policy(
     object: &ClusterNetworkPolicy,
     name: &Name,
     faults: &mut Faults,
-) -> Policy {
+) -> Draft {
     let annotations = object.metadata.annotations.clone().unwrap_or_default();
     let spec = &object.spec;
     let path = FieldPath::of(&["spec"]);

@@ -20,7 +20,7 @@ use crate::{
         ClusterFederationPolicySpec, ClusterSubject, FederationPolicySpec, PolicyPeer, PolicyRule,
         RequiredAssurance, RuleAction, ScopeWord, TierWord,
     },
-    draft::{Draft, Named, Open, nobody, takes_names},
+    draft::{Draft, NamedRule, nobody, takes_names},
     fault::{Faults, FieldPath},
 };
 
@@ -104,7 +104,6 @@ impl Body<'_> {
             peers: PeerReader { namespace, context },
         };
         let mut rules = Vec::new();
-        let mut open = Vec::new();
         let mut isolates = Vec::new();
         let directions = [
             (Direction::Ingress, "ingress", self.ingress),
@@ -115,15 +114,7 @@ impl Body<'_> {
             let read = reader.rules(list, direction, &path.key(field), faults);
             let scopes = self.isolated_scopes(list, &read, &path.key(field), faults);
             isolates.extend(scopes.into_iter().map(|s| (direction, s)));
-            for (rule, named) in read {
-                open.extend(named.into_iter().map(|(named, path)| Open {
-                    policy: 0,
-                    rule: rules.len(),
-                    named,
-                    path: path.to_string(),
-                }));
-                rules.push(rule);
-            }
+            rules.extend(read);
         }
         if self.ingress.is_none() && self.egress.is_none() {
             faults.add(
@@ -146,12 +137,9 @@ impl Body<'_> {
             order: self.order.unwrap_or(NETWORK_POLICY_ORDER),
             subject: self.subject(&path.key("subject"), faults),
             isolates,
-            rules,
+            rules: Vec::new(),
         };
-        Draft {
-            policies: vec![policy],
-            open,
-        }
+        Draft::of(policy, rules)
     }
 
     fn subject(&self, path: &FieldPath, faults: &mut Faults) -> WorkloadSelector {
@@ -233,9 +221,6 @@ fn check_rule_names(body: &Body<'_>, path: &FieldPath, faults: &mut Faults) {
         }
     }
 }
-
-/// A rule and the peers of it that other objects define.
-type NamedRule = (Rule, Vec<(Named, FieldPath)>);
 
 /// Reads rules.
 struct Reader<'a> {

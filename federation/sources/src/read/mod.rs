@@ -11,6 +11,7 @@ mod names;
 mod namespace;
 mod network_policy;
 mod network_set;
+mod node;
 mod object;
 mod ordered;
 mod peer;
@@ -23,7 +24,8 @@ mod workload;
 mod zones;
 
 pub(crate) use federation::federation;
-pub(crate) use namespace::NamespaceObject;
+pub(crate) use namespace::{NamespaceObject, OLD_ANNOTATION};
+pub(crate) use network_policy::default_deny;
 pub(crate) use object::{Kind, Object, ObjectKey, Reading, closed, guess, is_foreign, key, read};
 pub(crate) use pod::{PodObject, default_uid};
 pub(crate) use scope::CLUSTER_ANNOTATION;

@@ -13,6 +13,8 @@ use crate::{
 
 /// The label that takes a namespace out of protection.
 const MODE_LABEL: &str = "landbridge.io/mode";
+/// The annotation of Kubernetes before 1.7 that isolated a namespace.
+pub(crate) const OLD_ANNOTATION: &str = "net.beta.kubernetes.io/network-policy";
 /// The label that an API server gives every namespace.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -22,6 +24,8 @@ pub(crate) struct NamespaceObject {
     pub labels: Labels,
     /// Its pods neither prove nor are asked for an identity.
     pub unprotected: bool,
+    /// The deprecated annotation isolates its pods on ingress.
+    pub default_deny: bool,
 }
 
 impl NamespaceObject {
@@ -31,6 +35,7 @@ impl NamespaceObject {
         Self {
             labels: Labels::try_from(labels).unwrap_or_default(),
             unprotected: false,
+            default_deny: false,
         }
     }
 }
@@ -68,5 +73,36 @@ pub(super) fn namespace(object: &Namespace, name: &Name, faults: &mut Faults) ->
     NamespaceObject {
         labels: labels(&map, &path, faults),
         unprotected,
+        default_deny: default_deny(object, faults),
     }
+}
+
+/// Whether the annotation that NetworkPolicy had before it had policyTypes says so.
+fn default_deny(object: &Namespace, faults: &mut Faults) -> bool {
+    let annotations = object.metadata.annotations.iter().flatten();
+    let Some((_, text)) = annotations
+        .into_iter()
+        .find(|(key, _)| *key == OLD_ANNOTATION)
+    else {
+        return false;
+    };
+    let path = FieldPath::of(&["metadata", "annotations", OLD_ANNOTATION]);
+    let isolation = |value: serde_json::Value| {
+        let isolation = value.get("ingress")?.get("isolation")?.as_str()?.to_owned();
+        (isolation == "DefaultDeny").then_some(())
+    };
+    let expected = "a NetworkPolicy with podSelector {} and policyTypes [Ingress]";
+    match serde_json::from_str(text).ok().and_then(isolation) {
+        Some(()) => {
+            let message =
+                "is deprecated: it isolates the pods of the namespace on ingress, as before";
+            faults.warn(path, message, expected);
+        }
+        None => {
+            // What cannot be read may have been what forbids.
+            let message = "is deprecated and not understood, so the pods of the namespace are isolated on ingress";
+            faults.warn(path, message, expected);
+        }
+    }
+    true
 }

@@ -72,6 +72,26 @@ pub(super) fn network_policy(object: &NetworkPolicy, name: &Name, faults: &mut F
     }
 }
 
+/// What isolates all pods of `namespace` on ingress, under the name of the old annotation.
+pub(crate) fn default_deny(namespace: &str) -> Policy {
+    Policy {
+        kind: PolicyKind::NetworkPolicy,
+        namespace: Some(namespace.to_owned()),
+        name: super::OLD_ANNOTATION.to_owned(),
+        tier: Tier::Application,
+        order: NETWORK_POLICY_ORDER,
+        subject: WorkloadSelector {
+            clusters: ClusterMatch::Own,
+            namespaces: NamespaceMatch::Names(vec![namespace.to_owned()]),
+            pods: LabelSelector::default(),
+            service_accounts: Vec::new(),
+        },
+        staged: false,
+        isolates: vec![(Direction::Ingress, policy::model::Scope::Local)],
+        rules: Vec::new(),
+    }
+}
+
 /// `policyTypes`, or Ingress, and Egress when there is an egress rule.
 fn directions(spec: &NetworkPolicySpec, path: &FieldPath, faults: &mut Faults) -> Vec<Direction> {
     let has = |list: Option<usize>| list.is_some_and(|len| len > 0);

@@ -1,10 +1,10 @@
 //! One document -> one object: which kind it is, what it is called, and what it says.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use identity::Assurance;
+use identity::{Assurance, Labels};
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, ServiceAccount},
+    core::v1::{Namespace, Node, Pod, ServiceAccount},
     networking::v1::NetworkPolicy,
 };
 use policy::model::{
@@ -23,6 +23,7 @@ use super::{
     namespace::{NamespaceObject, namespace},
     network_policy::network_policy,
     network_set::network_set,
+    node::node,
     peer::peer,
     pod::{PodObject, pod},
     scope::{check_annotations, staged},
@@ -48,6 +49,7 @@ pub(crate) enum Kind {
     Namespace,
     ServiceAccount,
     Pod,
+    Node,
     NetworkPolicy,
     FederationPolicy,
     ClusterFederationPolicy,
@@ -65,10 +67,11 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Namespace,
         Self::ServiceAccount,
         Self::Pod,
+        Self::Node,
         Self::NetworkPolicy,
         Self::FederationPolicy,
         Self::ClusterFederationPolicy,
@@ -90,6 +93,7 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::ServiceAccount => "ServiceAccount",
             Self::Pod => "Pod",
+            Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::FederationPolicy => "FederationPolicy",
             Self::ClusterFederationPolicy => "ClusterFederationPolicy",
@@ -109,7 +113,7 @@ impl Kind {
 
     fn api_version(self) -> &'static str {
         match self {
-            Self::Namespace | Self::ServiceAccount | Self::Pod => "v1",
+            Self::Namespace | Self::ServiceAccount | Self::Pod | Self::Node => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
             Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
@@ -137,6 +141,7 @@ impl Kind {
             | Self::NetworkSet
             | Self::Workload => true,
             Self::Namespace
+            | Self::Node
             | Self::ClusterFederationPolicy
             | Self::ClusterNetworkPolicy
             | Self::AdminNetworkPolicy
@@ -165,6 +170,7 @@ impl Kind {
             Self::Namespace
             | Self::ServiceAccount
             | Self::Pod
+            | Self::Node
             | Self::NetworkSet
             | Self::ClusterNetworkSet
             | Self::Workload
@@ -210,6 +216,8 @@ pub(crate) enum Object {
     Policy(Draft),
     /// The peers that a NetworkSet or ClusterNetworkSet stands for.
     NetworkSet(Vec<PeerMatch>),
+    /// The labels and addresses of a node.
+    Node(Labels, Vec<IpAddr>),
     Zones(ZonesObject),
     Team(TeamObject),
     Peer(FederationPeerConfig),
@@ -421,6 +429,11 @@ fn object(
             let read = pod(&object, name, federation.cluster(own)?, faults);
             (object.metadata.annotations, Object::Pod(Box::new(read)))
         }
+        Kind::Node => {
+            let object: Node = decode(tree, faults)?;
+            let (labels, addresses) = node(&object, faults);
+            (object.metadata.annotations, Object::Node(labels, addresses))
+        }
         Kind::ServiceAccount => {
             let object: ServiceAccount = decode(tree, faults)?;
             (object.metadata.annotations, Object::ServiceAccount)
@@ -443,17 +456,17 @@ fn object(
         Kind::ClusterNetworkPolicy => {
             let object: ClusterNetworkPolicy = decode(tree, faults)?;
             let read = cluster_network_policy(&object, name, faults);
-            (object.metadata.annotations, Object::Policy(read.into()))
+            (object.metadata.annotations, Object::Policy(read))
         }
         Kind::AdminNetworkPolicy => {
             let object: AdminNetworkPolicy = decode(tree, faults)?;
             let read = admin_network_policy(&object, name, faults);
-            (object.metadata.annotations, Object::Policy(read.into()))
+            (object.metadata.annotations, Object::Policy(read))
         }
         Kind::BaselineAdminNetworkPolicy => {
             let object: AdminNetworkPolicy = decode(tree, faults)?;
             let read = baseline_admin_network_policy(&object, name, faults);
-            (object.metadata.annotations, Object::Policy(read.into()))
+            (object.metadata.annotations, Object::Policy(read))
         }
         Kind::NetworkSet => {
             let object: NetworkSet = decode(tree, faults)?;
@@ -513,7 +526,7 @@ fn body(kind: Kind, tree: &Value) -> Value {
     let mut body = tree.clone();
     let types_read_it = matches!(
         kind,
-        Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::NetworkPolicy
+        Kind::Namespace | Kind::ServiceAccount | Kind::Pod | Kind::Node | Kind::NetworkPolicy
     );
     if !types_read_it && let Value::Object(map) = &mut body {
         map.remove("apiVersion");

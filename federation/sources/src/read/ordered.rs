@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     crd::ScopeWord,
-    draft::{no_workload, nobody, takes_names},
+    draft::{Draft, Named, NamedRule, no_workload, nobody, takes_names},
     fault::{Faults, FieldPath},
 };
 
@@ -84,6 +84,8 @@ pub(super) struct Reader<'a> {
 /// What a peer says.
 enum Meaning {
     Any(Vec<PeerMatch>),
+    /// What another object defines.
+    Named(Named),
     /// It cannot be enforced, which was told: an Accept matches nothing then, and anything else denies all.
     Closed,
 }
@@ -96,7 +98,7 @@ impl Reader<'_> {
         direction: Direction,
         path: &FieldPath,
         faults: &mut Faults,
-    ) -> Vec<Rule> {
+    ) -> Vec<NamedRule> {
         let bounds = self.bounds;
         if rules.len() > bounds.rules {
             let expected = format!("at most {}", bounds.rules);
@@ -118,7 +120,7 @@ impl Reader<'_> {
         index: usize,
         path: &FieldPath,
         faults: &mut Faults,
-    ) -> Rule {
+    ) -> NamedRule {
         let (place, field) = match direction {
             Direction::Ingress => ("ingress", "from"),
             Direction::Egress => ("egress", "to"),
@@ -140,10 +142,12 @@ impl Reader<'_> {
         // Where the action is not known, the object is refused.
         let mut action = rule.action.unwrap_or(Action::Deny);
         let mut peers = Vec::new();
+        let mut named = Vec::new();
         let mut closed = false;
         for (index, peer) in rule.peers.iter().enumerate() {
             match self.peer(peer, (direction, action), &path.index(index), faults) {
                 Meaning::Any(more) => peers.extend(more),
+                Meaning::Named(what) => named.push((what, path.index(index))),
                 Meaning::Closed => closed = true,
             }
         }
@@ -156,7 +160,7 @@ impl Reader<'_> {
             // An empty list would be everybody.
             peers.push(nobody());
         }
-        Rule {
+        let rule = Rule {
             not_ports: Vec::new(),
             name: match rule.name {
                 "" => format!("{place}[{index}]"),
@@ -169,7 +173,8 @@ impl Reader<'_> {
             peers,
             ports,
             assurance: Assurance::Agent,
-        }
+        };
+        (rule, named)
     }
 
     fn peer(
@@ -210,10 +215,9 @@ impl Reader<'_> {
         {
             faults.add(path.key(field), "stands in an ingress rule", known);
         }
-        if peer.nodes.is_some() {
-            let message = "nodes are not enforced yet, so an accepting rule matches nothing by them, and any other denies everything";
-            faults.warn(path.key("nodes"), message, "namespaces, pods or networks");
-            return Meaning::Closed;
+        if let Some(nodes) = &peer.nodes {
+            let nodes = selector(nodes, &path.key("nodes"), faults);
+            return Meaning::Named(Named::Nodes(nodes));
         }
         if let Some(names) = &peer.domain_names {
             return self.names(
@@ -388,9 +392,9 @@ pub(super) fn policy(
     tier: Tier,
     order: u32,
     subject: WorkloadSelector,
-    rules: Vec<Rule>,
-) -> Policy {
-    Policy {
+    rules: Vec<NamedRule>,
+) -> Draft {
+    let policy = Policy {
         staged: false,
         kind,
         namespace: None,
@@ -399,6 +403,7 @@ pub(super) fn policy(
         order,
         subject,
         isolates: Vec::new(),
-        rules,
-    }
+        rules: Vec::new(),
+    };
+    Draft::of(policy, rules)
 }
