@@ -137,7 +137,7 @@ impl Control {
     /// A new world: policies first, then pods.
     fn take_world(&mut self) {
         let world = self.world.borrow_and_update().clone();
-        match policy::compile(&world.policies) {
+        match self.table.update(&world.policies) {
             Ok(table) => {
                 self.table = Arc::new(table);
                 self.policy_problem = None;

@@ -246,7 +246,7 @@ fn a_flow_is_cut_when_a_new_policy_denies_it_and_its_next_packet_is_refused() {
     events(&mut b);
     let mut closed = west(false);
     let mut set = policies("west", false);
-    set.policies[0].rules.clear();
+    std::sync::Arc::make_mut(&mut set.policies[0]).rules.clear();
     closed.policy = Arc::new(policy::compile(&set).unwrap());
     closed.epoch = 2;
     b.set_snapshot(Arc::new(closed), at(10));
@@ -325,14 +325,14 @@ fn counters_add_up() {
 fn a_staged_policy_is_told_and_not_enforced() {
     let staged_set = || {
         let mut set = policies("west", false);
-        let mut staged = set.policies[0].clone();
+        let mut staged = policy::model::Policy::clone(&set.policies[0]);
         staged.name = "closed".into();
         staged.staged = true;
         staged.order = 1;
         for rule in &mut staged.rules {
             rule.action = policy::model::Action::Deny;
         }
-        set.policies.push(staged);
+        set.policies.push(staged.into());
         Arc::new(policy::compile(&set).unwrap())
     };
     let told = |node: &mut handshake::node::Node| {
@@ -392,8 +392,8 @@ fn addresses_are_allowed_by_the_names_that_dns_told_the_pod() {
         port: policy::model::PortSpec::Range(53, 53),
     }];
     dns.peers.clear();
-    set.policies[0].rules = vec![rule, dns];
-    set.policies[0].isolates = vec![(
+    Arc::make_mut(&mut set.policies[0]).rules = vec![rule, dns];
+    Arc::make_mut(&mut set.policies[0]).isolates = vec![(
         policy::model::Direction::Egress,
         policy::model::Scope::Local,
     )];
@@ -467,7 +467,7 @@ fn addresses_are_allowed_by_the_names_that_dns_told_the_pod() {
         .into_iter()
         .any(|e| matches!(e, Event::FlowCut { .. }));
     assert!(!cut);
-    set.policies[0].rules[0].peers = vec![name("other.example.com")];
+    Arc::make_mut(&mut set.policies[0]).rules[0].peers = vec![name("other.example.com")];
     let mut changed = east(false);
     changed.policy = Arc::new(policy::compile(&set).unwrap());
     changed.epoch = 10;
@@ -485,7 +485,9 @@ fn a_log_rule_speaks_once_for_each_new_connection() {
     let mut log = set.policies[0].rules[0].clone();
     log.name = "note".into();
     log.action = policy::model::Action::Log;
-    set.policies[0].rules.insert(0, log);
+    std::sync::Arc::make_mut(&mut set.policies[0])
+        .rules
+        .insert(0, log);
     logging.policy = Arc::new(policy::compile(&set).unwrap());
     let (mut a, mut b) = (node(east(false), 1), node(logging, 2));
     open(&mut a, &mut b, &Conn::new(FRONTEND, API));

@@ -20,7 +20,7 @@ fn refusing() -> PolicySet {
     (rule.name, rule.action) = ("nothing-out".into(), Action::Deny);
     (rule.direction, rule.reject) = (Direction::Egress, true);
     (rule.peers, rule.ports) = (Vec::new(), Vec::new());
-    set.policies[0].rules.push(rule);
+    Arc::make_mut(&mut set.policies[0]).rules.push(rule);
     set
 }
 

@@ -97,7 +97,7 @@ fn policy_is_asked_again_when_it_changed_before_confirm() {
     let ack = out(&mut a, &conn.ack(), at(4));
     let mut closed = west(false);
     let mut set = policies("west", false);
-    set.policies[0].rules.clear();
+    std::sync::Arc::make_mut(&mut set.policies[0]).rules.clear();
     closed.policy = Arc::new(policy::compile(&set).unwrap());
     closed.epoch = 2;
     b.set_snapshot(Arc::new(closed), at(5));

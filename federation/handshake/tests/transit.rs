@@ -52,7 +52,7 @@ fn a_flow_is_established_by_what_holds_when_its_server_speaks() {
     for before_answer in [true, false] {
         let closed = |snapshot: &mut TransitSnapshot| {
             let mut set = policies("west", false);
-            set.policies[0].rules.clear();
+            std::sync::Arc::make_mut(&mut set.policies[0]).rules.clear();
             snapshot.policy = policy::compile(&set).unwrap().into();
         };
         let refused = opened_while(closed, before_answer).unwrap_err();

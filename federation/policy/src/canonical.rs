@@ -171,27 +171,15 @@ fn check_name(name: &str) -> Result<(), Problem> {
     }
 }
 
-/// Checks every policy of `set` and returns them in the one order that decisions are made in.
-pub(crate) fn canonical(set: &PolicySet) -> Result<Vec<Policy>, CompileError> {
+/// Whether a table can hold so many, before anything is done for each.
+pub(crate) fn check_size(set: &PolicySet) -> Result<(), CompileError> {
     let policies = set.policies.len();
-    let rules = set
-        .policies
-        .iter()
-        .fold(0_usize, |sum, p| sum.saturating_add(p.rules.len()));
+    let rules = set.policies.iter().map(|policy| policy.rules.len());
+    let rules = rules.fold(0_usize, usize::saturating_add);
     if policies > MAX_POLICIES || rules > MAX_RULES {
         return Err(CompileError::TooLarge { policies, rules });
     }
-    let mut out = Vec::with_capacity(policies);
-    for policy in &set.policies {
-        check(policy, &set.cluster)?;
-        out.push(canonical_policy(policy.clone()));
-    }
-    out.sort_by(|a, b| {
-        let key = |p: &Policy| (p.tier, p.order);
-        key(a).cmp(&key(b)).then_with(|| a.cmp(b))
-    });
-    out.dedup();
-    Ok(out)
+    Ok(())
 }
 
 /// The order in which rules of equal `order` are asked: what is only reported first, then deny
@@ -205,7 +193,8 @@ pub(crate) fn rank(action: Action) -> u8 {
     }
 }
 
-fn canonical_policy(mut policy: Policy) -> Policy {
+/// The one form of all policies that are equal to `policy`.
+pub(crate) fn canonical_policy(mut policy: Policy) -> Policy {
     canonical_workloads(&mut policy.subject);
     sort(&mut policy.isolates);
     for rule in &mut policy.rules {

@@ -1,55 +1,38 @@
 //! Policies -> a table that is quick to ask. Its size grows with rules, never with pods.
+//!
+//! A table is never changed. [`Table::update`] makes the next one, which shares with it what is the
+//! same in both, and which answers everything as a table does that was compiled from nothing.
+
+use std::{cmp::Ordering, sync::Arc};
 
 use identity::TrustDomain;
 
 use crate::{
-    CompileError, RuleName, RuleRef,
-    canonical::{canonical, rank},
-    index::{Census, SelectorIndex},
-    model::{Action, Direction, PeerMatch, Policy, PolicySet, Rule, Scope, Tier, WorkloadSelector},
+    CompileError,
+    canonical::{canonical_policy, check, check_size},
+    held::{Hanger, Held, Lane, canonical_order, hangers, rules_in},
+    index::Index,
+    model::{Policy, PolicySet, Tier},
+    order::{Id, Standing, Turn},
 };
 
 /// Everything one cluster enforces, ready to be asked. Build it with [`compile`].
 #[derive(Clone, Debug)]
 pub struct Table {
     cluster: TrustDomain,
+    /// As they were given, each with the slot of its canonical form. Several may have one.
+    sources: Vec<(Arc<Policy>, u32)>,
     /// In canonical order.
-    policies: Vec<Policy>,
-    /// What is enforced.
-    lanes: Lanes,
-    /// What would be if staged policies were; `None` when none is staged.
-    staged: Option<Box<Lanes>>,
-}
-
-/// By direction and scope.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Lanes([Lane; 4]);
-
-/// What concerns one direction and scope.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Lane {
-    /// In the order in which they are asked.
-    pub entries: Vec<Entry>,
-    /// Entries that are found by the subject.
-    pub by_subject: SelectorIndex,
-    /// Entries that are found by the peer, because that is rarer.
-    pub by_peer: SelectorIndex,
-    /// The Allow entries, found by the peer alone; only for ingress from other clusters.
-    pub admissions: SelectorIndex,
-    /// The policies that isolate, ascending.
-    pub isolations: Vec<u32>,
-    /// Places in `isolations`, found by the subject.
-    pub isolation_index: SelectorIndex,
-}
-
-/// One rule in one lane.
-#[derive(Clone, Debug)]
-pub(crate) struct Entry {
-    pub tier: Tier,
-    pub order: u32,
-    pub policy: u32,
-    pub rule: u32,
-    pub name: RuleRef,
+    pub(crate) held: Vec<Arc<Held>>,
+    /// By slot: where its policy stands in `held`. A policy keeps its slot.
+    standings: Vec<Standing>,
+    /// Slots of no policy.
+    free: Vec<u32>,
+    /// How many policies are of the admin tier, and of that or the application tier.
+    tiers: [usize; 2],
+    /// Whether any policy is staged.
+    has_staged: bool,
+    pub(crate) index: Index,
 }
 
 /// Compiles `set`. Equal sets give equal tables, however their lists are ordered.
@@ -57,19 +40,7 @@ pub(crate) struct Entry {
 /// # Errors
 /// When a policy cannot be meant so, or there are too many; see [`CompileError`].
 pub fn compile(set: &PolicySet) -> Result<Table, CompileError> {
-    let policies = canonical(set)?;
-    let lanes = |with_staged| {
-        let lane =
-            |(direction, scope)| lane(&set.cluster, &policies, direction, scope, with_staged);
-        Lanes(LANES.map(lane))
-    };
-    let is_staged = policies.iter().any(|p| p.staged);
-    Ok(Table {
-        cluster: set.cluster.clone(),
-        lanes: lanes(false),
-        staged: is_staged.then(|| Box::new(lanes(true))),
-        policies,
-    })
+    Table::empty(set.cluster.clone()).update(set)
 }
 
 impl Table {
@@ -78,10 +49,131 @@ impl Table {
     pub fn empty(cluster: TrustDomain) -> Self {
         Self {
             cluster,
-            policies: Vec::new(),
-            lanes: Lanes::default(),
-            staged: None,
+            sources: Vec::new(),
+            held: Vec::new(),
+            standings: Vec::new(),
+            free: Vec::new(),
+            tiers: [0; 2],
+            has_staged: false,
+            index: Index::default(),
         }
+    }
+
+    /// The table of `set`. Only policies that are not in this one are compiled; one that is there by
+    /// the same pointer is not even looked at.
+    ///
+    /// # Errors
+    /// As [`compile`].
+    pub fn update(&self, set: &PolicySet) -> Result<Self, CompileError> {
+        if set.cluster != self.cluster {
+            return compile(set);
+        }
+        check_size(set)?;
+        let mut next = Self {
+            cluster: self.cluster.clone(),
+            sources: Vec::with_capacity(set.policies.len()),
+            held: Vec::new(),
+            standings: self.standings.clone(),
+            free: self.free.clone(),
+            tiers: [0; 2],
+            has_staged: false,
+            index: self.index.clone(),
+        };
+        let mut kept = vec![false; self.held.len()];
+        let added = next.take_sources(self, set, &mut kept)?;
+        let gone = self.held.iter().zip(&kept).filter(|(_, kept)| !**kept);
+        for (held, _) in gone {
+            for hanger in hangers(&held.policy, held.slot) {
+                hanger.unhang(&mut next.index);
+            }
+            next.free.push(held.slot);
+        }
+        let hung = added.iter().flat_map(|new| hangers(&new.policy, new.slot));
+        let hung: Vec<Hanger<'_>> = hung.collect();
+        hung.iter().for_each(|hanger| hanger.count(&mut next.index));
+        hung.iter().for_each(|hanger| hanger.hang(&mut next.index));
+        drop(hung);
+        next.held = merge(&self.held, &kept, added);
+        next.stand();
+        Ok(next)
+    }
+
+    /// Finds for each policy of `set` the slot that it has in `old`, which is `kept` then, or gives
+    /// it one. Returns those that are new, in canonical order.
+    fn take_sources(
+        &mut self,
+        old: &Self,
+        set: &PolicySet,
+        kept: &mut [bool],
+    ) -> Result<Vec<Arc<Held>>, CompileError> {
+        // `old` keeps its sources alive, so that no two policies have one address.
+        let addresses = old
+            .sources
+            .iter()
+            .map(|(policy, slot)| (Arc::as_ptr(policy), *slot));
+        let mut addresses: Vec<_> = addresses.collect();
+        addresses.sort_unstable();
+        let mut fresh = Vec::new();
+        for (policy, place) in set.policies.iter().zip(0_usize..) {
+            let address = Arc::as_ptr(policy);
+            let same = addresses.binary_search_by(|(of, _)| of.cmp(&address));
+            let mut slot = same.ok().map(|found| addresses[found].1);
+            if slot.is_none() {
+                check(policy, &set.cluster)?;
+                let canonical = canonical_policy(Policy::clone(policy));
+                let equal = old
+                    .held
+                    .binary_search_by(|held| canonical_order(&held.policy, &canonical));
+                match equal {
+                    Ok(found) => slot = Some(old.held[found].slot),
+                    Err(_) => fresh.push((canonical, place)),
+                }
+            }
+            if let Some(slot) = slot {
+                kept[old.standings[slot as usize].place as usize] = true;
+            }
+            self.sources
+                .push((Arc::clone(policy), slot.unwrap_or_default()));
+        }
+        fresh.sort_by(|(a, _), (b, _)| canonical_order(a, b));
+        let mut added: Vec<Arc<Held>> = Vec::new();
+        for (policy, place) in fresh {
+            let slot = match added.last() {
+                // Equal ones are one.
+                Some(last) if last.policy == policy => last.slot,
+                _ => {
+                    let slot = self.new_slot();
+                    added.push(Arc::new(Held::new(&set.cluster, slot, policy)));
+                    slot
+                }
+            };
+            self.sources[place].1 = slot;
+        }
+        Ok(added)
+    }
+
+    fn new_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.standings.push(Standing::default());
+            // There are at most MAX_POLICIES of two tables.
+            u32::try_from(self.standings.len() - 1).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Writes down where each policy stands.
+    fn stand(&mut self) {
+        let mut group = 0;
+        let mut before = None;
+        for (held, place) in self.held.iter().zip(0_u32..) {
+            let of = (held.policy.tier, held.policy.order);
+            if before != Some(of) {
+                (before, group) = (Some(of), place);
+            }
+            self.standings[held.slot as usize] = Standing { place, group };
+        }
+        let up_to = |tier| self.held.partition_point(|held| held.policy.tier <= tier);
+        self.has_staged = self.held.iter().any(|held| held.policy.staged);
+        self.tiers = [up_to(Tier::Admin), up_to(Tier::Application)];
     }
 
     /// The cluster that enforces it.
@@ -91,189 +183,97 @@ impl Table {
     }
 
     /// The policies in canonical order: by tier, order, kind, namespace and name.
+    pub fn policies(&self) -> impl ExactSizeIterator<Item = &Policy> {
+        self.held.iter().map(|held| &held.policy)
+    }
+
+    /// Whether both hold the same policies.
     #[must_use]
-    pub fn policies(&self) -> &[Policy] {
-        &self.policies
+    pub fn has_policies_of(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Arc<Held>, &Arc<Held>)| Arc::ptr_eq(a, b) || a.policy == b.policy;
+        self.cluster == other.cluster
+            && self.held.len() == other.held.len()
+            && self.held.iter().zip(&other.held).all(same)
     }
 
     /// How many rules all policies have.
     #[must_use]
     pub fn rule_count(&self) -> usize {
-        self.policies.iter().map(|p| p.rules.len()).sum()
+        self.policies().map(|p| p.rules.len()).sum()
     }
 
-    /// What is enforced.
-    pub(crate) fn lanes(&self) -> &Lanes {
-        &self.lanes
+    /// When the rule or policy is asked.
+    pub(crate) fn turn(&self, id: Id) -> Turn {
+        self.standings[id.slot as usize].turn(id)
     }
 
-    /// What would be enforced if staged policies were, if any is staged.
-    pub(crate) fn staged(&self) -> Option<&Lanes> {
-        self.staged.as_deref()
+    /// Those of `turns`, which ascend, that belong to `tier`.
+    pub(crate) fn of_tier<'t>(&self, tier: Tier, turns: &'t [Turn]) -> &'t [Turn] {
+        let up_to = |end: usize| turns.partition_point(|turn| turn.group() < end);
+        let [admin, application] = self.tiers;
+        let range = match tier {
+            Tier::Admin => 0..up_to(admin),
+            Tier::Application => up_to(admin)..up_to(application),
+            Tier::Baseline => up_to(application)..turns.len(),
+        };
+        &turns[range]
     }
 
-    /// Policy and rule of an entry. Entries are made from these lists and never outlive them.
-    pub(crate) fn rule(&self, entry: &Entry) -> (&Policy, &Rule) {
-        let policy = &self.policies[entry.policy as usize];
-        (policy, &policy.rules[entry.rule as usize])
+    /// Whether any policy is staged.
+    pub(crate) fn has_staged(&self) -> bool {
+        self.has_staged
+    }
+
+    /// Those of `turns` whose policies are not staged.
+    pub(crate) fn enforced(&self, mut turns: Vec<Turn>) -> Vec<Turn> {
+        if self.has_staged {
+            turns.retain(|turn| !self.held[turn.policy()].policy.staged);
+        }
+        turns
+    }
+
+    /// Every rule of a lane, in the order in which they are asked.
+    pub(crate) fn rules_of(&self, lane: Lane) -> Vec<Turn> {
+        let mut turns = Vec::new();
+        for held in &self.held {
+            let rules = rules_in(&held.policy, lane);
+            let ids = rules.map(|(rule, place)| Id::rule(held.slot, &held.policy, rule, place));
+            turns.extend(ids.map(|id| self.turn(id)));
+        }
+        turns.sort_unstable();
+        turns
+    }
+
+    /// Every policy that isolates in a lane, in canonical order.
+    pub(crate) fn isolating(&self, lane: Lane) -> Vec<Turn> {
+        let isolating = self
+            .held
+            .iter()
+            .filter(|held| held.policy.isolates.contains(&lane));
+        isolating
+            .map(|held| self.turn(Id::policy(held.slot)))
+            .collect()
     }
 }
 
-impl Lanes {
-    pub(crate) fn of(&self, direction: Direction, scope: Scope) -> &Lane {
-        let [ingress_local, ingress_remote, egress_local, egress_remote] = &self.0;
-        match (direction, scope) {
-            (Direction::Ingress, Scope::Local) => ingress_local,
-            (Direction::Ingress, Scope::Remote) => ingress_remote,
-            (Direction::Egress, Scope::Local) => egress_local,
-            (Direction::Egress, Scope::Remote) => egress_remote,
-        }
-    }
-}
-
-/// In the order of [`Lanes::of`].
-const LANES: [(Direction, Scope); 4] = [
-    (Direction::Ingress, Scope::Local),
-    (Direction::Ingress, Scope::Remote),
-    (Direction::Egress, Scope::Local),
-    (Direction::Egress, Scope::Remote),
-];
-
-fn lane(
-    cluster: &TrustDomain,
-    policies: &[Policy],
-    direction: Direction,
-    scope: Scope,
-    with_staged: bool,
-) -> Lane {
-    let mut entries = Vec::new();
-    let mut isolations = Vec::new();
-    for (policy, number) in policies.iter().zip(0_u32..) {
-        if policy.staged && !with_staged {
-            continue;
-        }
-        if policy.isolates.contains(&(direction, scope)) {
-            isolations.push(number);
-        }
-        for (rule, place) in policy.rules.iter().zip(0_u32..) {
-            if rule.direction == direction && rule.scopes.contains(&scope) {
-                let entry = entry(cluster, policy, number, rule, place);
-                entries.push((turn(policy, rule), entry));
-            }
-        }
-    }
-    entries.sort_by_key(|(turn, e): &(u8, Entry)| (e.tier, e.order, *turn, e.policy, e.rule));
-    let entries: Vec<Entry> = entries.into_iter().map(|(_, entry)| entry).collect();
-    let (by_subject, by_peer) = index_rules(policies, &entries);
-    let admissions = match (direction, scope) {
-        (Direction::Ingress, Scope::Remote) => index_admissions(policies, &entries),
-        _ => SelectorIndex::default(),
+/// Those of `old` that are `kept`, and `added`, all in canonical order.
+fn merge(old: &[Arc<Held>], kept: &[bool], added: Vec<Arc<Held>>) -> Vec<Arc<Held>> {
+    let mut out = Vec::with_capacity(old.len() + added.len());
+    let mut from = 0;
+    let mut take_to = |to: usize, out: &mut Vec<_>| {
+        let part = old[from..to].iter().zip(&kept[from..to]);
+        out.extend(
+            part.filter(|(_, kept)| **kept)
+                .map(|(held, _)| Arc::clone(held)),
+        );
+        from = to;
     };
-    let isolation_index = index_isolations(policies, &isolations);
-    Lane {
-        entries,
-        by_subject,
-        by_peer,
-        admissions,
-        isolations,
-        isolation_index,
+    for new in added {
+        let before =
+            |held: &Arc<Held>| canonical_order(&held.policy, &new.policy) == Ordering::Less;
+        take_to(old.partition_point(before), &mut out);
+        out.push(new);
     }
-}
-
-/// When a rule is asked among those of its tier and order: objects whose rules stand in an order first, one
-/// after the other, then the rules of all others by what they do.
-pub(crate) fn turn(policy: &Policy, rule: &Rule) -> u8 {
-    match policy.kind.in_order() {
-        true => 0,
-        false => 1 + rank(rule.action),
-    }
-}
-
-fn entry(cluster: &TrustDomain, policy: &Policy, number: u32, rule: &Rule, place: u32) -> Entry {
-    Entry {
-        tier: policy.tier,
-        order: policy.order,
-        policy: number,
-        rule: place,
-        name: RuleRef::from(RuleName {
-            cluster: cluster.clone(),
-            kind: policy.kind,
-            namespace: policy.namespace.clone(),
-            policy: policy.name.clone(),
-            rule: rule.name.clone(),
-        }),
-    }
-}
-
-/// Each rule hangs on its subject or on its peers, whichever is rarer.
-fn index_rules(policies: &[Policy], entries: &[Entry]) -> (SelectorIndex, SelectorIndex) {
-    let of = |entry: &Entry| {
-        let policy = policies.get(entry.policy as usize)?;
-        Some((&policy.subject, policy.rules.get(entry.rule as usize)?))
-    };
-    let (mut subjects, mut peers) = (Census::default(), Census::default());
-    for (subject, rule) in entries.iter().filter_map(of) {
-        subjects.count(subject);
-        rule.peers.iter().for_each(|p| peers.count_peer(p));
-    }
-    let (mut by_subject, mut by_peer) = (SelectorIndex::default(), SelectorIndex::default());
-    for ((subject, rule), id) in entries.iter().filter_map(of).zip(0_u32..) {
-        if peers.cost_of_peers(&rule.peers) < subjects.cost(subject) {
-            let wanted = rule.peers.iter();
-            wanted.for_each(|p| by_peer.insert_peer(p, id, &peers));
-        } else {
-            by_subject.insert(subject, id, &subjects);
-        }
-    }
-    (by_subject, by_peer)
-}
-
-/// Allow rules hang on their peers, for a source that knows nothing of the destination.
-fn index_admissions(policies: &[Policy], entries: &[Entry]) -> SelectorIndex {
-    let rule = |e: &Entry| policies.get(e.policy as usize)?.rules.get(e.rule as usize);
-    let allows = || {
-        let rules = entries.iter().zip(0_u32..);
-        let rules = rules.filter_map(move |(e, id)| Some((rule(e)?, id)));
-        rules.filter(|(r, _)| r.action == Action::Allow)
-    };
-    let mut census = Census::default();
-    for selector in allows().filter_map(|(r, _)| workloads(r)).flatten() {
-        census.count(selector);
-    }
-    let mut index = SelectorIndex::default();
-    for (rule, id) in allows() {
-        match workloads(rule) {
-            Some(selectors) => selectors
-                .into_iter()
-                .for_each(|s| index.insert(s, id, &census)),
-            None => index.insert_always(id),
-        }
-    }
-    index
-}
-
-/// The peers of a rule that only workloads fit; `None` when an address may fit too.
-fn workloads(rule: &Rule) -> Option<Vec<&WorkloadSelector>> {
-    if rule.peers.is_empty() {
-        return None;
-    }
-    let selectors = rule.peers.iter().map(|peer| match peer {
-        PeerMatch::Workload(selector) => Some(selector),
-        PeerMatch::Net { .. } | PeerMatch::Domain(_) => None,
-    });
-    selectors.collect()
-}
-
-fn index_isolations(policies: &[Policy], isolations: &[u32]) -> SelectorIndex {
-    let subjects = || {
-        let policies = isolations.iter().filter_map(|n| policies.get(*n as usize));
-        policies.map(|p| &p.subject)
-    };
-    let mut census = Census::default();
-    subjects().for_each(|s| census.count(s));
-    let mut index = SelectorIndex::default();
-    for (subject, place) in subjects().zip(0_u32..) {
-        index.insert(subject, place, &census);
-    }
-    index
+    take_to(old.len(), &mut out);
+    out
 }

@@ -6,8 +6,10 @@
 
 use crate::{
     Decision, DropReason, Peer, Query, RuleRef, Table, Verdict,
-    compile::{Entry, Lane, Lanes},
+    held::{Held, number},
+    index::{Purpose, Shelf},
     model::{Action, Policy, Rule, Scope, Tier},
+    order::{Id, Turn},
     selector::{self, Context, Fit, Mismatch},
 };
 
@@ -19,7 +21,7 @@ pub(crate) trait Trace {
     /// Whether it wants to hear of every isolating policy, after the first that selects the pod.
     const EXHAUSTIVE: bool;
     /// A rule was asked.
-    fn rule(&mut self, entry: &Entry, policy: &Policy, rule: &Rule, asked: Asked<'_>);
+    fn rule(&mut self, name: &RuleRef, policy: &Policy, rule: &Rule, asked: Asked<'_>);
     /// A policy that isolates was asked whether it selects the subject.
     fn isolation(&mut self, policy: &Policy, fit: Fit<'_>);
     /// What decided when no rule did.
@@ -63,60 +65,76 @@ impl Table {
     /// table and query give the same verdict everywhere.
     #[must_use]
     pub fn decide(&self, query: &Query<'_>) -> Verdict {
-        let mut verdict = self.decide_by(self.lanes(), query);
-        if let Some(staged) = self.staged() {
-            verdict.stage(self.decide_by(staged, query));
+        let offered = self.offered(query);
+        if !self.has_staged() {
+            return self.walk(query, &offered, &|| self.isolators(query), &mut Silent);
         }
+        let enforced = || self.enforced(self.isolators(query));
+        let among = self.enforced(offered.clone());
+        let mut verdict = self.walk(query, &among, &enforced, &mut Silent);
+        verdict.stage(self.walk(query, &offered, &|| self.isolators(query), &mut Silent));
         verdict
     }
 
-    fn decide_by(&self, lanes: &Lanes, query: &Query<'_>) -> Verdict {
-        let lane = lanes.of(query.direction, query.scope(self.cluster()));
+    /// The rules that could concern the query, staged ones too, in the order in which they are asked.
+    fn offered(&self, query: &Query<'_>) -> Vec<Turn> {
+        let (subjects, peers) = (
+            self.shelf(query, Purpose::Subject),
+            self.shelf(query, Purpose::Peer),
+        );
+        let (index, known) = (&self.index, query.known);
         let mut offered = Vec::with_capacity(FEW);
-        lane.by_subject
-            .offer(query.subject, query.known, &mut offered);
+        let mut take = |ids: &[Id]| offered.extend(ids.iter().map(|id| self.turn(*id)));
+        index.offer(subjects, query.subject, known, &mut take);
         match query.peer {
             Peer::Identity { claims, address } => {
-                lane.by_peer.offer(claims, query.known, &mut offered);
+                index.offer(peers, claims, known, &mut take);
                 if let Some(address) = address {
-                    lane.by_peer.offer_address(address, &mut offered);
+                    index.offer_address(peers, address, &mut take);
                 }
             }
             Peer::Address(_) | Peer::Named { .. } => {
-                lane.by_peer.offer_always(&mut offered);
+                index.offer_always(peers, &mut take);
                 if let Some(address) = query.peer.address() {
-                    lane.by_peer.offer_address(address, &mut offered);
+                    index.offer_address(peers, address, &mut take);
                 }
             }
             Peer::Node => {}
         }
         offered.sort_unstable();
         offered.dedup();
-        let isolations = || {
-            let mut isolations = Vec::with_capacity(FEW);
-            lane.isolation_index
-                .offer(query.subject, query.known, &mut isolations);
-            isolations.sort_unstable();
-            isolations.dedup();
-            isolations
-        };
-        self.walk(lane, query, &offered, &isolations, &mut Silent)
+        offered
     }
 
-    /// Asks the entries `offered` and the places `isolations` of the query's `lane`, both ascending.
-    /// The places are looked for only when no rule decides.
+    /// The policies that could isolate the subject, staged ones too.
+    fn isolators(&self, query: &Query<'_>) -> Vec<Turn> {
+        let shelf = self.shelf(query, Purpose::Isolation);
+        let mut isolators = Vec::with_capacity(FEW);
+        self.index.offer(shelf, query.subject, query.known, |ids| {
+            isolators.extend(ids.iter().map(|id| self.turn(*id)));
+        });
+        isolators.sort_unstable();
+        isolators.dedup();
+        isolators
+    }
+
+    fn shelf(&self, query: &Query<'_>, purpose: Purpose) -> Shelf {
+        let lane = number((query.direction, query.scope(self.cluster())));
+        Shelf { lane, purpose }
+    }
+
+    /// Asks the rules `offered` and the policies `isolators`, both ascending and of the query's lane.
+    /// The latter are looked for only when no rule decides.
     pub(crate) fn walk<'w>(
         &'w self,
-        lane: &'w Lane,
         query: &'w Query<'w>,
-        offered: &[u32],
-        isolations: &'w dyn Fn() -> Vec<u32>,
+        offered: &[Turn],
+        isolators: &'w dyn Fn() -> Vec<Turn>,
         trace: &'w mut impl Trace,
     ) -> Verdict {
         let scope = query.scope(self.cluster());
         let mut walk = Walk {
             table: self,
-            lane,
             query,
             scope,
             context: Context {
@@ -127,7 +145,7 @@ impl Table {
             near_miss: None,
             provisional: None,
             subject: None,
-            isolations,
+            isolators,
             trace,
         };
         let (decision, rule) = walk.verdict(offered);
@@ -142,7 +160,6 @@ impl Table {
 
 struct Walk<'w, T> {
     table: &'w Table,
-    lane: &'w Lane,
     query: &'w Query<'w>,
     scope: Scope,
     context: Context<'w>,
@@ -153,14 +170,14 @@ struct Walk<'w, T> {
     /// matched.
     provisional: Option<&'w RuleRef>,
     /// The policy that was asked last and how it fits the subject: its rules mostly come together.
-    subject: Option<(u32, Fit<'w>)>,
-    /// Places of the policies that could isolate the subject.
-    isolations: &'w dyn Fn() -> Vec<u32>,
+    subject: Option<(usize, Fit<'w>)>,
+    /// The policies that could isolate the subject.
+    isolators: &'w dyn Fn() -> Vec<Turn>,
     trace: &'w mut T,
 }
 
 impl<'w, T: Trace> Walk<'w, T> {
-    fn verdict(&mut self, offered: &[u32]) -> (Decision, Option<&'w RuleRef>) {
+    fn verdict(&mut self, offered: &[Turn]) -> (Decision, Option<&'w RuleRef>) {
         if self.query.subject.trust_domain() != self.context.own {
             self.trace.settled(Settled::ForeignSubject);
             return (dropped(DropReason::WrongTrustDomain, false), None);
@@ -190,16 +207,9 @@ impl<'w, T: Trace> Walk<'w, T> {
         }
     }
 
-    fn tier(&mut self, tier: Tier, offered: &[u32], doubtful: &mut bool) -> Outcome<'w> {
-        let lane = self.lane;
-        let entries = offered
-            .iter()
-            .filter_map(|id| lane.entries.get(*id as usize));
-        for entry in entries
-            .skip_while(|e| e.tier < tier)
-            .take_while(|e| e.tier == tier)
-        {
-            if let Some(outcome) = self.ask(entry, doubtful) {
+    fn tier(&mut self, tier: Tier, offered: &[Turn], doubtful: &mut bool) -> Outcome<'w> {
+        for turn in self.table.of_tier(tier, offered) {
+            if let Some(outcome) = self.ask(*turn, doubtful) {
                 return outcome;
             }
         }
@@ -212,23 +222,25 @@ impl<'w, T: Trace> Walk<'w, T> {
 
     /// Asks one rule. An unknown label key makes a Deny match and an Allow not; after a Pass that
     /// tests one, both ways are asked.
-    fn ask(&mut self, entry: &'w Entry, doubtful: &mut bool) -> Option<Outcome<'w>> {
-        let (policy, rule) = self.table.rule(entry);
-        let subject = self.subject_fit(entry.policy, policy);
+    fn ask(&mut self, turn: Turn, doubtful: &mut bool) -> Option<Outcome<'w>> {
+        let held: &'w Held = &self.table.held[turn.policy()];
+        let (policy, rule) = (&held.policy, &held.policy.rules[turn.rule()]);
+        let name = &held.names[turn.rule()];
+        let subject = self.subject_fit(turn.policy(), policy);
         let fit = subject.and(|| fit(rule, self.query, self.scope, self.context));
         let outcome = match (rule.action, fit) {
             (_, Fit::No(_)) => None,
             (Action::Log, Fit::Yes | Fit::Unknown(_)) => {
-                self.logs.push(entry.name.clone());
+                self.logs.push(name.clone());
                 None
             }
             (Action::Deny, Fit::Yes) => Some(Outcome::Drop(
-                Some(&entry.name),
+                Some(name),
                 DropReason::DeniedByRule,
                 rule.reject,
             )),
             (Action::Deny, Fit::Unknown(_)) => Some(Outcome::Drop(
-                Some(&entry.name),
+                Some(name),
                 DropReason::LabelNotCarried,
                 rule.reject,
             )),
@@ -237,7 +249,7 @@ impl<'w, T: Trace> Walk<'w, T> {
                 *doubtful = true;
                 None
             }
-            (Action::Allow, Fit::Yes) => Some(Outcome::Allow(&entry.name)),
+            (Action::Allow, Fit::Yes) => Some(Outcome::Allow(name)),
             (Action::Allow, Fit::Unknown(_)) => None,
         };
         if rule.action == Action::Allow {
@@ -252,16 +264,16 @@ impl<'w, T: Trace> Walk<'w, T> {
             fit,
             effective,
         };
-        self.trace.rule(entry, policy, rule, asked);
+        self.trace.rule(name, policy, rule, asked);
         outcome
     }
 
-    fn subject_fit(&mut self, number: u32, policy: &'w Policy) -> Fit<'w> {
+    fn subject_fit(&mut self, place: usize, policy: &'w Policy) -> Fit<'w> {
         match self.subject {
-            Some((asked, fit)) if asked == number => fit,
+            Some((asked, fit)) if asked == place => fit,
             _ => {
                 let fit = selector::workload(&policy.subject, self.query.subject, self.context);
-                self.subject = Some((number, fit));
+                self.subject = Some((place, fit));
                 fit
             }
         }
@@ -280,12 +292,8 @@ impl<'w, T: Trace> Walk<'w, T> {
     /// it does.
     fn isolated(&mut self, tier: Tier) -> bool {
         let (mut certain, mut possible) = (false, false);
-        for place in (self.isolations)() {
-            let number = self.lane.isolations.get(place as usize);
-            let policy = number.and_then(|n| self.table.policies().get(*n as usize));
-            let Some(policy) = policy.filter(|p| p.tier == tier) else {
-                continue;
-            };
+        for turn in self.table.of_tier(tier, &(self.isolators)()) {
+            let policy = &self.table.held[turn.policy()].policy;
             let fit = selector::workload(&policy.subject, self.query.subject, self.context);
             self.trace.isolation(policy, fit);
             match fit {
@@ -349,7 +357,7 @@ struct Silent;
 
 impl Trace for Silent {
     const EXHAUSTIVE: bool = false;
-    fn rule(&mut self, _: &Entry, _: &Policy, _: &Rule, _: Asked<'_>) {}
+    fn rule(&mut self, _: &RuleRef, _: &Policy, _: &Rule, _: Asked<'_>) {}
     fn isolation(&mut self, _: &Policy, _: Fit<'_>) {}
     fn settled(&mut self, _: Settled) {}
 }

@@ -10,6 +10,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     KnownKeys, Peer, Table,
     decide::too_weak,
+    held::{self, canonical_order},
+    index::{Purpose, Shelf},
     model::{
         Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, Part, PeerMatch,
         Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Rule, Scope, Term, Tier,
@@ -18,21 +20,25 @@ use crate::{
     selector::{self, Context, Fit},
 };
 
-/// Separates this hash from every other use of SHA-256.
-const DOMAIN: &[u8] = b"landbridge policy digest 2\0";
+/// Separates the hash of a set from every other use of SHA-256.
+const DOMAIN: &[u8] = b"landbridge policy digest 3\0";
+/// The same for the hash of one policy.
+const POLICY_DOMAIN: &[u8] = b"landbridge policy 3\0";
 
 impl Table {
     /// The part that can admit, or refuse, identities of other clusters on ingress. For every such
-    /// query its table gives the same decision and rule as this one; Log rules stay at home.
+    /// query its table gives the same decision and rule as this one; Log rules stay at home. Equal
+    /// policies give equal parts, in canonical order.
     #[must_use]
     pub fn digest_part(&self) -> PolicySet {
+        let told = self.held.iter().filter_map(|held| held.announced.clone());
+        let mut policies: Vec<_> = told.collect();
+        // In order already, but for policies of one name whose difference is not told.
+        policies.sort_by(|a, b| canonical_order(a, b));
+        policies.dedup();
         PolicySet {
             cluster: self.cluster().clone(),
-            policies: self
-                .policies()
-                .iter()
-                .filter_map(|p| announced(p, self.cluster()))
-                .collect(),
+            policies,
         }
     }
 
@@ -43,7 +49,7 @@ impl Table {
         let mut out = Canon(Sha256::new());
         out.0.update(DOMAIN);
         out.text(self.cluster().as_str());
-        out.list(self.policies(), Canon::policy);
+        out.list(&self.held, |out, held| out.0.update(held.hash));
         out.0.finalize().into()
     }
 
@@ -52,7 +58,6 @@ impl Table {
     /// this pod's address as seen there.
     #[must_use]
     pub fn may_admit(&self, subject: &Claims, protocol: u8, port: u16) -> bool {
-        let lane = self.lanes().of(Direction::Ingress, Scope::Remote);
         let known = KnownKeys::all();
         let context = Context {
             own: self.cluster(),
@@ -62,13 +67,16 @@ impl Table {
             claims: subject,
             address: None,
         };
+        let shelf = Shelf {
+            lane: held::number((Direction::Ingress, Scope::Remote)),
+            purpose: Purpose::Admission,
+        };
         let mut offered = Vec::new();
-        lane.admissions.offer(subject, &known, &mut offered);
-        offered.into_iter().any(|id| {
-            let Some(entry) = lane.entries.get(id as usize) else {
-                return false;
-            };
-            let (_, rule) = self.rule(entry);
+        self.index.offer(shelf, subject, &known, |ids| {
+            offered.extend(ids.iter().map(|id| self.turn(*id)));
+        });
+        offered.into_iter().any(|turn| {
+            let rule = &self.held[turn.policy()].policy.rules[turn.rule()];
             let fits = |wanted: &PeerMatch| match wanted {
                 PeerMatch::Net { .. } => true,
                 PeerMatch::Domain(_) => false,
@@ -96,8 +104,16 @@ fn must_fit(unwanted: &PortMatch, protocol: u8, port: u16) -> bool {
     !matches!(unwanted.port, PortSpec::Named(_)) && may_fit(unwanted, protocol, port)
 }
 
+/// SHA-256 of the canonical form of one policy, which is in that form.
+pub(crate) fn policy_hash(policy: &Policy) -> [u8; 32] {
+    let mut out = Canon(Sha256::new());
+    out.0.update(POLICY_DOMAIN);
+    out.policy(policy);
+    out.0.finalize().into()
+}
+
 /// What peers may know of `policy`; `None` when it does not concern them.
-fn announced(policy: &Policy, own: &TrustDomain) -> Option<Policy> {
+pub(crate) fn announced(policy: &Policy, own: &TrustDomain) -> Option<Policy> {
     if policy.staged {
         return None;
     }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Decision, Peer, Query, RuleName, RuleRef, Table, Verdict,
-    compile::{Entry, Lanes},
     decide::{Asked, Settled, Trace},
     model::{Action, Direction, Policy, Rule, Scope, Tier},
+    order::Turn,
     selector::{self, Context, Fit, Mismatch},
     words::protocol_name,
 };
@@ -77,9 +77,13 @@ impl Table {
     /// Decides as [`Table::decide`] does, by the same walk, and tells what was asked on the way.
     #[must_use]
     pub fn explain(&self, query: &Query<'_>) -> Explanation {
-        let mut explanation = self.explain_by(self.lanes(), query);
-        if let Some(staged) = self.staged() {
-            let staged = self.explain_by(staged, query);
+        let lane = (query.direction, query.scope(self.cluster()));
+        let (rules, isolating) = (self.rules_of(lane), self.isolating(lane));
+        let enforced = self.enforced(rules.clone());
+        let isolates = || self.enforced(isolating.clone());
+        let mut explanation = self.explain_by(query, &enforced, &isolates);
+        if self.has_staged() {
+            let staged = self.explain_by(query, &rules, &|| isolating.clone());
             explanation.verdict.stage(staged.verdict.clone());
             if explanation.verdict.staged.is_some() {
                 explanation.staged = Some(Box::new(staged));
@@ -88,10 +92,13 @@ impl Table {
         explanation
     }
 
-    fn explain_by(&self, lanes: &Lanes, query: &Query<'_>) -> Explanation {
+    fn explain_by(
+        &self,
+        query: &Query<'_>,
+        rules: &[Turn],
+        isolators: &dyn Fn() -> Vec<Turn>,
+    ) -> Explanation {
         let scope = query.scope(self.cluster());
-        let lane = lanes.of(query.direction, scope);
-        let everything = |n: usize| (0_u32..).take(n).collect::<Vec<_>>();
         let mut account = Account {
             query,
             context: Context {
@@ -101,13 +108,7 @@ impl Table {
             steps: Vec::new(),
             settled: None,
         };
-        let verdict = self.walk(
-            lane,
-            query,
-            &everything(lane.entries.len()),
-            &|| everything(lane.isolations.len()),
-            &mut account,
-        );
+        let verdict = self.walk(query, rules, isolators, &mut account);
         let Account { steps, settled, .. } = account;
         Explanation {
             cluster: self.cluster().clone(),
@@ -136,7 +137,7 @@ struct Account<'q> {
 impl Trace for Account<'_> {
     const EXHAUSTIVE: bool = true;
 
-    fn rule(&mut self, entry: &Entry, policy: &Policy, rule: &Rule, asked: Asked<'_>) {
+    fn rule(&mut self, name: &RuleRef, policy: &Policy, rule: &Rule, asked: Asked<'_>) {
         let outcome = match asked {
             Asked {
                 effective: true, ..
@@ -157,7 +158,7 @@ impl Trace for Account<'_> {
         self.steps.push(Step {
             tier: policy.tier,
             order: policy.order,
-            rule: entry.name.clone(),
+            rule: name.clone(),
             action: Some(rule.action),
             outcome,
             why,

@@ -3,13 +3,13 @@
 //! Each selector hangs on the rarest thing that it requires (a namespace, a label value, a service
 //! account, a cluster, a prefix of addresses); what requires nothing of the kind is asked always. The index may offer
 //! rules that do not match; it must never hide one that could, known or unknown.
+//!
+//! It holds hashes instead of the things themselves: two that have one hash are offered together.
+//! Where a rule hangs depends on what hung there before it, what is decided never does.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use identity::Claims;
+use identity::{Claims, Labels};
 use ipnet::IpNet;
 
 use crate::{
@@ -18,187 +18,374 @@ use crate::{
         ClusterMatch, LabelSelector, NamespaceMatch, Operator, PeerMatch, Requirement, Term,
         WorkloadSelector,
     },
+    order::Id,
     selector::Whose,
+    trie::{Mixer, Trie},
 };
+
+/// Rules by what they require of an identity or an address, for every lane and purpose.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    hooks: Trie<Hook>,
+    /// Where anything hangs at all, and how much.
+    uses: Arc<BTreeMap<(Shelf, Family), u32>>,
+    /// By shelf: the bits of the families in use. Most labels of a pod are of no interest to anybody,
+    /// and are not looked for.
+    bits: [u64; Shelf::COUNT],
+    /// A bit for each shelf on which prefixes hang.
+    prefixes: u16,
+}
+
+/// What hangs on one thing.
+#[derive(Clone, Debug, Default)]
+struct Hook {
+    /// How many selectors require it, wherever they hang.
+    wanted: u32,
+    ids: Vec<Id>,
+}
+
+/// What is looked for, and in which lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Shelf {
+    pub lane: u8,
+    pub purpose: Purpose,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// Rules that are found by the subject.
+    Subject,
+    /// Rules that are found by the peer, because that is rarer.
+    Peer,
+    /// Allow rules, found by the peer alone.
+    Admission,
+    /// Policies that isolate, found by the subject.
+    Isolation,
+}
 
 /// One thing that a selector requires of every workload it fits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Anchor<'a> {
+    /// Nothing: what hangs here is offered always.
+    Always,
     Cluster(&'a str),
     Namespace(&'a str),
     ServiceAccount(&'a str),
     Label(Whose, &'a str, &'a str),
+    /// Any value of the key: for those of whom it is unknown.
+    Key(Whose, &'a str),
     Net(IpNet),
 }
 
-/// Numbers of entries by what they require of an identity.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct SelectorIndex {
-    /// Entries that are asked for every identity.
-    always: Vec<u32>,
-    clusters: BTreeMap<String, Vec<u32>>,
-    namespaces: BTreeMap<String, Vec<u32>>,
-    accounts: BTreeMap<String, Vec<u32>>,
-    pod_labels: BTreeMap<String, BTreeMap<String, Vec<u32>>>,
-    namespace_labels: BTreeMap<String, BTreeMap<String, Vec<u32>>>,
-    nets: BTreeMap<IpNet, Vec<u32>>,
-    /// The lengths of the prefixes in `nets`.
-    net_lengths: BTreeSet<u8>,
+/// Anchors that are looked for by one part of an identity or address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Family {
+    Cluster,
+    Namespace,
+    ServiceAccount,
+    Label(Whose, String),
+    /// Prefixes of one length.
+    Length(u8),
 }
 
 /// A set of anchors, one of which everything has that fits.
 type Choice<'a> = Vec<Anchor<'a>>;
 
-/// How rare the anchors of a set of selectors are.
-#[derive(Debug, Default)]
-pub(crate) struct Census<'a>(BTreeMap<Anchor<'a>, usize>);
+/// What is to be found by one index: choices of anchors, each of which is complete. Without one it
+/// is offered always.
+pub(crate) struct Wanted<'a>(Vec<Choice<'a>>);
 
-impl<'a> Census<'a> {
-    /// Counts what `selector` requires.
-    pub(crate) fn count(&mut self, selector: &'a WorkloadSelector) {
-        self.count_choices(choices(selector));
+impl<'a> Wanted<'a> {
+    pub(crate) fn workload(selector: &'a WorkloadSelector) -> Self {
+        Self(choices(selector))
     }
 
-    /// Counts what a peer requires.
-    pub(crate) fn count_peer(&mut self, peer: &'a PeerMatch) {
-        self.count_choices(peer_choices(peer));
+    pub(crate) fn peer(peer: &'a PeerMatch) -> Self {
+        Self(peer_choices(peer))
     }
 
-    fn count_choices(&mut self, choices: Vec<Choice<'a>>) {
-        for anchor in choices.into_iter().flatten() {
-            *self.0.entry(anchor).or_default() += 1;
-        }
-    }
-
-    /// How many entries would be offered beside an entry under its best anchors; the most there can
-    /// be when the selector requires nothing that can be looked up.
-    pub(crate) fn cost(&self, selector: &WorkloadSelector) -> usize {
-        self.best(choices(selector))
-            .map_or(usize::MAX, |(cost, _)| cost)
-    }
-
-    /// The same for any of some peers; none of them means every peer.
-    pub(crate) fn cost_of_peers(&self, peers: &[PeerMatch]) -> usize {
-        if peers.is_empty() {
-            return usize::MAX;
-        }
-        let costs = peers.iter().map(|p| self.best(peer_choices(p)));
-        let costs = costs.map(|best| best.map_or(usize::MAX, |(cost, _)| cost));
-        costs.fold(0, usize::saturating_add)
-    }
-
-    fn best<'s>(&self, choices: Vec<Choice<'s>>) -> Option<(usize, Choice<'s>)> {
-        let cost = |anchors: &Choice<'_>| {
-            let counts = anchors.iter().map(|a| self.0.get(a).copied().unwrap_or(0));
-            counts.fold(0_usize, usize::saturating_add)
-        };
-        choices
-            .into_iter()
-            .map(|anchors| (cost(&anchors), anchors))
-            .min()
+    pub(crate) fn everything() -> Self {
+        Self(Vec::new())
     }
 }
 
-impl SelectorIndex {
-    /// `id` is offered for every identity.
-    pub(crate) fn insert_always(&mut self, id: u32) {
-        self.always.push(id);
-    }
-
-    /// `id` is offered for identities that `selector` could fit.
-    pub(crate) fn insert(&mut self, selector: &WorkloadSelector, id: u32, census: &Census<'_>) {
-        self.insert_best(choices(selector), id, census);
-    }
-
-    /// `id` is offered for the other ends that `peer` could fit.
-    pub(crate) fn insert_peer(&mut self, peer: &PeerMatch, id: u32, census: &Census<'_>) {
-        self.insert_best(peer_choices(peer), id, census);
-    }
-
-    fn insert_best(&mut self, choices: Vec<Choice<'_>>, id: u32, census: &Census<'_>) {
-        let Some((_, anchors)) = census.best(choices) else {
-            return self.insert_always(id);
-        };
-        for anchor in anchors {
-            let list = match anchor {
-                Anchor::Cluster(name) => entry(&mut self.clusters, name),
-                Anchor::Namespace(name) => entry(&mut self.namespaces, name),
-                Anchor::ServiceAccount(name) => entry(&mut self.accounts, name),
-                Anchor::Label(Whose::Pod, key, value) => {
-                    entry(entry(&mut self.pod_labels, key), value)
-                }
-                Anchor::Label(Whose::Namespace, key, value) => {
-                    entry(entry(&mut self.namespace_labels, key), value)
-                }
-                Anchor::Net(net) => {
-                    self.net_lengths.insert(net.prefix_len());
-                    self.nets.entry(net).or_default()
-                }
-            };
-            list.push(id);
+impl Index {
+    /// Counts what `wanted` requires.
+    pub(crate) fn count(&mut self, shelf: Shelf, wanted: &Wanted<'_>) {
+        for anchor in wanted.0.iter().flatten() {
+            self.hooks.at(hash(shelf, anchor)).wanted += 1;
         }
     }
 
-    /// Adds to `out` what could concern an identity, in any order, possibly twice.
-    pub(crate) fn offer(&self, claims: &Claims, known: &KnownKeys, out: &mut Vec<u32>) {
-        self.offer_always(out);
-        let by_name = [
-            (&self.clusters, claims.trust_domain().as_str()),
-            (&self.namespaces, claims.namespace()),
-            (&self.accounts, claims.service_account()),
-        ];
-        for (map, name) in by_name {
-            if let Some(list) = map.get(name) {
-                out.extend(list);
+    /// How many would be offered beside what hangs there already, in the rarest place; the most
+    /// there can be when nothing that can be looked up is required.
+    pub(crate) fn cost(&self, shelf: Shelf, wanted: &Wanted<'_>) -> u32 {
+        self.best(shelf, wanted).map_or(u32::MAX, |(cost, _)| cost)
+    }
+
+    fn best<'w, 'a>(&self, shelf: Shelf, wanted: &'w Wanted<'a>) -> Option<(u32, &'w Choice<'a>)> {
+        let count = |anchor: &Anchor<'_>| {
+            let hook = self.hooks.get(hash(shelf, anchor));
+            hook.map_or(0, |hook| hook.wanted)
+        };
+        let cost = |choice: &Choice<'_>| {
+            let counts = choice.iter().map(count);
+            counts.fold(0, u32::saturating_add)
+        };
+        let costs = wanted.0.iter().map(|choice| (cost(choice), choice));
+        costs.min()
+    }
+
+    /// `id` is offered for everything that `wanted` could fit.
+    pub(crate) fn hang(&mut self, shelf: Shelf, wanted: &Wanted<'_>, id: Id) {
+        let Some((_, choice)) = self.best(shelf, wanted) else {
+            return self.hooks.at(hash(shelf, &Anchor::Always)).ids.push(id);
+        };
+        for anchor in choice {
+            self.hooks.at(hash(shelf, anchor)).ids.push(id);
+            if let Some(key) = anchor.key() {
+                self.hooks.at(hash(shelf, &key)).ids.push(id);
+            }
+            if let Some(family) = anchor.family() {
+                self.bits[shelf.number()] |= bit(anchor.family_hash());
+                if matches!(family, Family::Length(_)) {
+                    self.prefixes |= 1 << shelf.number();
+                }
+                *Arc::make_mut(&mut self.uses)
+                    .entry((shelf, family))
+                    .or_default() += 1;
             }
         }
-        let by_label = [
-            (&self.pod_labels, &claims.labels),
-            (&self.namespace_labels, &claims.namespace_labels),
-        ];
+    }
+
+    /// Takes `id` from wherever it hangs for `wanted`, which was counted before.
+    pub(crate) fn unhang(&mut self, shelf: Shelf, wanted: &Wanted<'_>, id: Id) {
+        self.take(shelf, &Anchor::Always, id, 0);
+        for anchor in wanted.0.iter().flatten() {
+            if !self.take(shelf, anchor, id, 1) {
+                continue;
+            }
+            if let Some(key) = anchor.key() {
+                self.take(shelf, &key, id, 0);
+            }
+            if let Some(family) = anchor.family() {
+                self.use_less(shelf, family);
+            }
+        }
+    }
+
+    fn use_less(&mut self, shelf: Shelf, family: Family) {
+        let uses = Arc::make_mut(&mut self.uses);
+        let key = (shelf, family);
+        let Some(count) = uses.get_mut(&key) else {
+            return;
+        };
+        *count -= 1;
+        if *count > 0 {
+            return;
+        }
+        uses.remove(&key);
+        if self.uses.range(shelf.lengths()).next().is_none() {
+            self.prefixes &= !(1 << shelf.number());
+        }
+        let families = self
+            .uses
+            .range(shelf.families())
+            .map(|((_, family), _)| family);
+        self.bits[shelf.number()] = families.fold(0, |bits, f| bits | bit(f.hash()));
+    }
+
+    /// Whether `id` hung there, once less. What nothing requires any more is forgotten.
+    fn take(&mut self, shelf: Shelf, anchor: &Anchor<'_>, id: Id, wanted: u32) -> bool {
+        let hash = hash(shelf, anchor);
+        let place = |hook: &Hook| hook.ids.iter().position(|one| *one == id);
+        let Some(place) = self.hooks.get(hash).map(place) else {
+            return false;
+        };
+        if place.is_none() && wanted == 0 {
+            return false;
+        }
+        let hook = self.hooks.at(hash);
+        hook.wanted -= wanted;
+        if let Some(place) = place {
+            hook.ids.swap_remove(place);
+        }
+        if hook.wanted == 0 && hook.ids.is_empty() {
+            self.hooks.remove(hash);
+        }
+        place.is_some()
+    }
+
+    /// Tells `out` what could concern an identity, in any order, possibly twice.
+    pub(crate) fn offer(
+        &self,
+        shelf: Shelf,
+        claims: &Claims,
+        known: &KnownKeys,
+        mut out: impl FnMut(&[Id]),
+    ) {
         let domain = claims.trust_domain();
-        for (map, labels) in by_label {
-            if map.is_empty() {
-                continue;
+        self.tell(shelf, &Anchor::Always, &mut out);
+        let names = [
+            Anchor::Cluster(domain.as_str()),
+            Anchor::Namespace(claims.namespace()),
+            Anchor::ServiceAccount(claims.service_account()),
+        ];
+        let pod = labels(Whose::Pod, &claims.labels);
+        let namespace = labels(Whose::Namespace, &claims.namespace_labels);
+        let in_use = self.bits[shelf.number()];
+        for anchor in names.into_iter().chain(pod).chain(namespace) {
+            let family = anchor.family_hash();
+            if in_use & bit(family) != 0
+                && let Some(hook) = self.hooks.get(anchor.hash_in(family, shelf))
+            {
+                out(&hook.ids);
             }
-            for (key, value) in labels {
-                if let Some(list) = map.get(key).and_then(|values| values.get(value)) {
-                    out.extend(list);
+        }
+        if known.is_narrowed(domain) {
+            // The value of such a key is unknown, so any could be it.
+            for ((_, family), _) in self.uses.range(shelf.families()) {
+                if let Family::Label(whose, key) = family
+                    && !known.carries(domain, key)
+                {
+                    self.tell(shelf, &Anchor::Key(*whose, key), &mut out);
                 }
             }
-            if known.is_narrowed(domain) {
-                // The value of such a key is unknown, so any could be it.
-                let unknown = map.iter().filter(|(key, _)| !known.carries(domain, key));
-                out.extend(unknown.flat_map(|(_, values)| values.values().flatten()));
+        }
+    }
+
+    /// Tells `out` what could concern an address, whether or not it has an identity.
+    pub(crate) fn offer_address(&self, shelf: Shelf, address: IpAddr, mut out: impl FnMut(&[Id])) {
+        if self.prefixes & (1 << shelf.number()) == 0 {
+            return;
+        }
+        for ((_, family), _) in self.uses.range(shelf.lengths()) {
+            // A length that this family of addresses does not have is no prefix of the address.
+            if let Family::Length(length) = family
+                && let Ok(net) = IpNet::new(address, *length)
+            {
+                self.tell(shelf, &Anchor::Net(net.trunc()), &mut out);
             }
         }
     }
 
-    /// Adds to `out` what could concern an address, whether or not it has an identity.
-    pub(crate) fn offer_address(&self, address: IpAddr, out: &mut Vec<u32>) {
-        for length in &self.net_lengths {
-            // A length that this family does not have is no prefix of the address.
-            let Ok(net) = IpNet::new(address, *length) else {
-                continue;
-            };
-            if let Some(list) = self.nets.get(&net.trunc()) {
-                out.extend(list);
-            }
-        }
+    /// Tells `out` what could concern anything.
+    pub(crate) fn offer_always(&self, shelf: Shelf, mut out: impl FnMut(&[Id])) {
+        self.tell(shelf, &Anchor::Always, &mut out);
     }
 
-    /// Adds to `out` what could concern anything.
-    pub(crate) fn offer_always(&self, out: &mut Vec<u32>) {
-        out.extend(&self.always);
+    fn tell(&self, shelf: Shelf, anchor: &Anchor<'_>, out: &mut impl FnMut(&[Id])) {
+        if let Some(hook) = self.hooks.get(hash(shelf, anchor)) {
+            out(&hook.ids);
+        }
     }
 }
 
-fn entry<'m, T: Default>(map: &'m mut BTreeMap<String, T>, key: &str) -> &'m mut T {
-    // Looked up first: `entry` alone would copy the key each time.
-    if !map.contains_key(key) {
-        map.insert(key.into(), T::default());
+fn labels(whose: Whose, labels: &Labels) -> impl Iterator<Item = Anchor<'_>> {
+    let labels = labels.into_iter();
+    labels.map(move |(key, value)| Anchor::Label(whose, key, value))
+}
+
+impl<'a> Anchor<'a> {
+    fn key(&self) -> Option<Self> {
+        match self {
+            Self::Label(whose, key, _) => Some(Self::Key(*whose, key)),
+            _ => None,
+        }
     }
-    map.entry(key.into()).or_default()
+
+    fn family(&self) -> Option<Family> {
+        match *self {
+            Self::Always | Self::Key(..) => None,
+            Self::Cluster(_) => Some(Family::Cluster),
+            Self::Namespace(_) => Some(Family::Namespace),
+            Self::ServiceAccount(_) => Some(Family::ServiceAccount),
+            Self::Label(whose, key, _) => Some(Family::Label(whose, key.to_owned())),
+            Self::Net(net) => Some(Family::Length(net.prefix_len())),
+        }
+    }
+
+    fn family_hash(&self) -> u64 {
+        match *self {
+            Self::Always => family_hash(0, ""),
+            Self::Cluster(_) => family_hash(1, ""),
+            Self::Namespace(_) => family_hash(2, ""),
+            Self::ServiceAccount(_) => family_hash(3, ""),
+            Self::Label(Whose::Pod, key, _) => family_hash(4, key),
+            Self::Label(Whose::Namespace, key, _) => family_hash(5, key),
+            Self::Key(Whose::Pod, key) => family_hash(6, key),
+            Self::Key(Whose::Namespace, key) => family_hash(7, key),
+            Self::Net(net) => family_hash(256 + u64::from(net.prefix_len()), ""),
+        }
+    }
+
+    fn hash_in(&self, family: u64, shelf: Shelf) -> u64 {
+        let mut mixer = Mixer(family);
+        mixer.word(shelf.number() as u64);
+        match *self {
+            Self::Always | Self::Key(..) => {}
+            Self::Cluster(name) | Self::Namespace(name) | Self::ServiceAccount(name) => {
+                mixer.text(name);
+            }
+            Self::Label(_, _, value) => mixer.text(value),
+            Self::Net(IpNet::V4(net)) => mixer.word(u64::from(net.addr().to_bits())),
+            Self::Net(IpNet::V6(net)) => {
+                let bits = net.addr().to_bits();
+                mixer.word((bits >> 64) as u64);
+                mixer.word(bits as u64);
+                // Not as an IPv4 address.
+                mixer.word(6);
+            }
+        }
+        mixer.0
+    }
+}
+
+impl Family {
+    /// The same as [`Anchor::family_hash`] of its anchors.
+    fn hash(&self) -> u64 {
+        match self {
+            Self::Cluster => family_hash(1, ""),
+            Self::Namespace => family_hash(2, ""),
+            Self::ServiceAccount => family_hash(3, ""),
+            Self::Label(Whose::Pod, key) => family_hash(4, key),
+            Self::Label(Whose::Namespace, key) => family_hash(5, key),
+            Self::Length(length) => family_hash(256 + u64::from(*length), ""),
+        }
+    }
+}
+
+impl Shelf {
+    /// How many there are.
+    const COUNT: usize = 16;
+
+    fn number(self) -> usize {
+        usize::from(self.lane % 4) * 4 + self.purpose as usize
+    }
+
+    /// Where in a map everything of it stands.
+    fn families(self) -> std::ops::RangeInclusive<(Self, Family)> {
+        (self, Family::Cluster)..=(self, Family::Length(u8::MAX))
+    }
+
+    fn lengths(self) -> std::ops::RangeInclusive<(Self, Family)> {
+        (self, Family::Length(0))..=(self, Family::Length(u8::MAX))
+    }
+}
+
+fn family_hash(kind: u64, key: &str) -> u64 {
+    let mut mixer = Mixer(kind);
+    mixer.text(key);
+    mixer.0
+}
+
+/// One of 64 for each family; several may have one.
+fn bit(family: u64) -> u64 {
+    1 << (family >> 58)
+}
+
+fn hash(shelf: Shelf, anchor: &Anchor<'_>) -> u64 {
+    anchor.hash_in(anchor.family_hash(), shelf)
 }
 
 /// Each choice is a complete set: a workload that fits the selector has one anchor of it, or a key

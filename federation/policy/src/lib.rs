@@ -12,13 +12,16 @@ mod decide;
 mod digest;
 mod explain;
 pub mod expression;
+mod held;
 mod index;
 mod labels;
 pub mod model;
+mod order;
 mod query;
 mod reason;
 mod selector;
 mod shadow;
+mod trie;
 mod verdict;
 mod words;
 

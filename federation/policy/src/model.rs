@@ -2,7 +2,7 @@
 //!
 //! The types serialise, because a digest carries a part of them between clusters.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use identity::{Assurance, TrustDomain};
 use ipnet::IpNet;
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 pub struct PolicySet {
     /// The cluster that enforces it.
     pub cluster: TrustDomain,
-    /// In any order: `compile` sorts.
-    pub policies: Vec<Policy>,
+    /// In any order: `compile` sorts. Shared, so that a set that differs in one policy differs in one
+    /// pointer.
+    pub policies: Vec<Arc<Policy>>,
 }
 
 impl PolicySet {

@@ -147,7 +147,7 @@ pub(crate) enum Mismatch<'a> {
 }
 
 /// Whose label is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Whose {
     Pod,
     Namespace,

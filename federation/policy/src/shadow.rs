@@ -9,12 +9,12 @@ use identity::{Assurance, TrustDomain};
 
 use crate::{
     KnownKeys, RuleName, RuleRef, Table,
-    compile::turn,
     cover::{Lane, covers_port},
     model::{
         Action, Direction, LabelSelector, NamespaceMatch, PeerMatch, Policy, Rule, Scope, Term,
         Tier, WorkloadSelector,
     },
+    order::turn,
 };
 
 /// Most peers that are compared for one rule; where there are more, nothing is claimed of it.
@@ -50,7 +50,7 @@ impl Table {
                 }
             }
         }
-        let policies = self.policies();
+        let policies: Vec<&Policy> = self.policies().collect();
         let name = |(policy, rule): (usize, &str)| {
             let policy = policies.get(policy)?;
             Some(reference(self.cluster(), policy, rule))
@@ -143,7 +143,7 @@ struct Queue<'t> {
 impl<'t> Queue<'t> {
     fn new(table: &'t Table, direction: Direction, scope: Scope, known: &KnownKeys) -> Self {
         let mut asked = Vec::new();
-        for (number, policy) in table.policies().iter().enumerate() {
+        for (number, policy) in table.policies().enumerate() {
             for (place, rule) in policy.rules.iter().enumerate() {
                 if rule.direction == direction && rule.scopes.contains(&scope) {
                     asked.push(Asked {

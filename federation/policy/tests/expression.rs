@@ -22,7 +22,7 @@ fn canonical(selector: LabelSelector) -> LabelSelector {
         ..own("shop", "")
     };
     let table = compile(&set("west", vec![policy_of(subject)])).unwrap();
-    table.policies()[0].subject.pods.clone()
+    table.policies().next().unwrap().subject.pods.clone()
 }
 
 /// Whether a pod with `labels` is selected, as far as it can be said when only `carried` keys are.

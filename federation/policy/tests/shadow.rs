@@ -92,7 +92,9 @@ fn without(set: &PolicySet, gone: &[Shadowed]) -> PolicySet {
     let mut set = set.clone();
     for policy in &mut set.policies {
         let whole = policy.clone();
-        policy.rules.retain(|rule| !is_gone(&whole, rule));
+        Arc::make_mut(policy)
+            .rules
+            .retain(|rule| !is_gone(&whole, rule));
     }
     set
 }
@@ -105,7 +107,7 @@ fn related(mut set: PolicySet, seeds: &[(usize, usize, u8)]) -> PolicySet {
     }
     for (number, (from, to, how)) in seeds.iter().enumerate() {
         let source = set.policies[from % count].clone();
-        let target = &mut set.policies[to % count];
+        let target = Arc::make_mut(&mut set.policies[to % count]);
         let Some(mut rule) = source.rules.first().cloned() else {
             continue;
         };

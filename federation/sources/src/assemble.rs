@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
+    sync::Arc,
 };
 
 use identity::Workload;
@@ -64,7 +65,7 @@ pub(crate) fn world(
 }
 
 /// All policies, with what they name of other objects.
-fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Policy> {
+fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Arc<Policy>> {
     let meanings = meanings(store, problems);
     let mut policies = Vec::new();
     for (key, accepted) in store.objects() {
@@ -80,7 +81,7 @@ fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Policy> {
                 continue;
             }
             Object::Namespace(namespace) if namespace.default_deny => {
-                policies.push(default_deny(&key.name));
+                policies.push(default_deny(&key.name).into());
                 continue;
             }
             _ => continue,

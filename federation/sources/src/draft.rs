@@ -1,6 +1,6 @@
 //! Policies whose rules name what other objects define, until all objects are seen together.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use identity::Labels;
 use ipnet::IpNet;
@@ -14,7 +14,7 @@ use crate::fault::FieldPath;
 /// What one object says: its policies, and the peers that they still lack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Draft {
-    pub policies: Vec<Policy>,
+    pub policies: Vec<Arc<Policy>>,
     pub open: Vec<Open>,
 }
 
@@ -78,7 +78,7 @@ impl Meanings {
 impl From<Policy> for Draft {
     fn from(policy: Policy) -> Self {
         Self {
-            policies: vec![policy],
+            policies: vec![policy.into()],
             open: Vec::new(),
         }
     }
@@ -87,33 +87,36 @@ impl From<Policy> for Draft {
 impl Draft {
     /// `policy` with `rules`.
     pub fn of(policy: Policy, rules: Vec<NamedRule>) -> Self {
-        let mut draft = Self::from(Policy {
+        let mut draft = Self::default();
+        let mut policy = Policy {
             rules: Vec::with_capacity(rules.len()),
             ..policy
-        });
+        };
         for (number, (rule, named)) in rules.into_iter().enumerate() {
-            draft
-                .open
-                .extend(named.into_iter().map(|(named, path)| Open {
-                    policy: 0,
-                    rule: number,
-                    named,
-                    path: path.to_string(),
-                }));
-            draft
-                .policies
-                .iter_mut()
-                .for_each(|p| p.rules.push(rule.clone()));
+            let open = named.into_iter().map(|(named, path)| Open {
+                policy: 0,
+                rule: number,
+                named,
+                path: path.to_string(),
+            });
+            draft.open.extend(open);
+            policy.rules.push(rule);
         }
+        draft.policies.push(policy.into());
         draft
     }
 
     /// The policies with all their peers. What nobody defines, and names of the DNS where they cannot be used, close
     /// the rule: an Allow or a Log matches nothing by it, a Deny or a Pass denies everything. `closed` hears of it.
-    pub fn resolve(&self, meanings: &Meanings, mut closed: impl FnMut(&Open, Lack)) -> Vec<Policy> {
+    pub fn resolve(
+        &self,
+        meanings: &Meanings,
+        mut closed: impl FnMut(&Open, Lack),
+    ) -> Vec<Arc<Policy>> {
         let mut policies = self.policies.clone();
         for open in &self.open {
-            let rules = policies.get_mut(open.policy).map(|p| &mut p.rules);
+            let rules = policies.get_mut(open.policy);
+            let rules = rules.map(|policy| &mut Arc::make_mut(policy).rules);
             let Some(rule) = rules.and_then(|r| r.get_mut(open.rule)) else {
                 continue;
             };

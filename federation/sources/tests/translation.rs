@@ -20,8 +20,8 @@ fn policy(text: &str) -> Policy {
     let world = worlds.pop().unwrap();
     let refused: Vec<_> = world.problems.iter().filter(|p| !p.is_warning()).collect();
     assert!(refused.is_empty(), "{refused:#?}");
-    let [policy] = <[Policy; 1]>::try_from(world.policies.policies).unwrap();
-    policy
+    let [policy] = <[_; 1]>::try_from(world.policies.policies).unwrap();
+    Policy::clone(&policy)
 }
 
 fn scoped(scope: &str, spec: &str) -> Policy {

@@ -448,7 +448,7 @@ fn a_changed_policy_reaches_live_flows() {
 
     pair.west.judge_by(|transit| {
         let mut set = support::policies("west", false);
-        set.policies[0].rules.clear();
+        std::sync::Arc::make_mut(&mut set.policies[0]).rules.clear();
         transit.policy = policy::compile(&set).unwrap().into();
     });
     events(&mut pair.west);

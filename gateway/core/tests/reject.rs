@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Gateway, NODE, Nodes, Outcome, Pair, lan, support};
 use landbridge_gateway_core::{Disposition, Limits, Side};
 use policy::{
@@ -80,7 +82,7 @@ fn the_source_s_rule_rejects_the_syn_ack_towards_the_source() {
     for reject in [true, false] {
         let (mut pair, mut nodes) = (Pair::new(&Limits::default()), Nodes::new());
         let mut set = support::policies("east", reject);
-        set.policies[0].rules[0].action = Action::Deny;
+        Arc::make_mut(&mut set.policies[0]).rules[0].action = Action::Deny;
         judge_by(&mut pair.east, &set);
         let conn = Conn::new(FRONTEND, API);
         let syn = out(&mut nodes.east, &conn.syn(), at(0));
@@ -113,7 +115,7 @@ fn a_rule_that_came_since_the_syn_rejects_the_syn_ack_through_the_tunnel() {
     into(&mut nodes.west, &syn, at(2));
     let syn_ack = out(&mut nodes.west, &conn.syn_ack(), at(3));
     let mut set = support::policies("west", true);
-    set.policies[0].rules[0].action = Action::Deny;
+    Arc::make_mut(&mut set.policies[0]).rules[0].action = Action::Deny;
     judge_by(&mut pair.west, &set);
     let outcome = pair.west.node_sends(&syn_ack, at(4));
     let answered = Disposition::Answer(Side::Wan, DropReason::DeniedByRule);

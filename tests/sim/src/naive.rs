@@ -165,7 +165,7 @@ type Answer = (Option<(DropReason, bool)>, Option<String>);
 
 impl Question<'_> {
     /// What the tiers from number `from` on say, and the number of the tier that said it.
-    fn tiers(&self, from: usize, policies: &[Policy], notes: &mut Notes) -> (usize, Answer) {
+    fn tiers(&self, from: usize, policies: &[Arc<Policy>], notes: &mut Notes) -> (usize, Answer) {
         let Some(&tier) = TIERS.get(from) else {
             let local = self.scope() == Scope::Local;
             let answer = if local {
@@ -242,10 +242,11 @@ impl Question<'_> {
     fn rules_in_order<'p>(
         &self,
         tier: Tier,
-        policies: &'p [Policy],
+        policies: &'p [Arc<Policy>],
     ) -> Vec<(&'p Policy, &'p Rule)> {
         let mut rules = Vec::new();
-        for policy in policies.iter().filter(|p| self.counts(p, tier)) {
+        let policies = policies.iter().map(|policy| &**policy);
+        for policy in policies.filter(|p| self.counts(p, tier)) {
             for (place, rule) in policy.rules.iter().enumerate() {
                 let ordered = !matches!(
                     policy.kind,

@@ -147,12 +147,14 @@ impl Cluster {
     pub fn rewrite_policies(&mut self, dice: &mut Dice) {
         let count = dice.below(5);
         self.policies.policies = (0..count)
-            .map(|number| random_policy(number, dice))
+            .map(|number| random_policy(number, dice).into())
             .collect();
         // By default nothing goes between clusters: most of the traffic should.
         for (direction, often) in [(Direction::Egress, 80), (Direction::Ingress, 60)] {
             if dice.percent(often) {
-                self.policies.policies.push(open_remote(direction, dice));
+                self.policies
+                    .policies
+                    .push(open_remote(direction, dice).into());
             }
         }
     }

@@ -403,7 +403,7 @@ impl World {
     fn policies_of(&self, number: usize, is_lax: bool) -> PolicySet {
         let mut policies = self.objects.clusters[number].policies.clone();
         if is_lax {
-            policies.policies = vec![everybody(Action::Allow)];
+            policies.policies = vec![everybody(Action::Allow).into()];
         }
         policies
     }

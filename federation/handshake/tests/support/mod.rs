@@ -170,22 +170,23 @@ pub fn policies(cluster: &str, reject: bool) -> PolicySet {
             Some("api"),
         )],
     };
+    let policy = Policy {
+        kind: PolicyKind::FederationPolicy,
+        namespace: Some("shop".into()),
+        name: "main".into(),
+        tier: Tier::Application,
+        order: 100,
+        subject: select(ClusterMatch::Own, None),
+        staged: false,
+        isolates: vec![
+            (Direction::Ingress, Scope::Remote),
+            (Direction::Egress, Scope::Remote),
+        ],
+        rules,
+    };
     PolicySet {
         cluster: domain(cluster),
-        policies: vec![Policy {
-            kind: PolicyKind::FederationPolicy,
-            namespace: Some("shop".into()),
-            name: "main".into(),
-            tier: Tier::Application,
-            order: 100,
-            subject: select(ClusterMatch::Own, None),
-            staged: false,
-            isolates: vec![
-                (Direction::Ingress, Scope::Remote),
-                (Direction::Egress, Scope::Remote),
-            ],
-            rules,
-        }],
+        policies: vec![policy.into()],
     }
 }
 

@@ -44,24 +44,25 @@ pub fn pin(root: &[u8]) -> [u8; 32] {
 
 /// A policy set that is named, and nothing more.
 pub fn policy(cluster: &str, name: &str) -> PolicySet {
+    let policy = Policy {
+        kind: PolicyKind::FederationPolicy,
+        namespace: Some("shop".into()),
+        name: name.into(),
+        tier: Tier::Application,
+        order: 1,
+        subject: policy::model::WorkloadSelector {
+            clusters: policy::model::ClusterMatch::Own,
+            namespaces: policy::model::NamespaceMatch::Any,
+            pods: policy::model::LabelSelector::default(),
+            service_accounts: vec![],
+        },
+        staged: false,
+        isolates: vec![],
+        rules: vec![],
+    };
     PolicySet {
         cluster: domain(cluster),
-        policies: vec![Policy {
-            kind: PolicyKind::FederationPolicy,
-            namespace: Some("shop".into()),
-            name: name.into(),
-            tier: Tier::Application,
-            order: 1,
-            subject: policy::model::WorkloadSelector {
-                clusters: policy::model::ClusterMatch::Own,
-                namespaces: policy::model::NamespaceMatch::Any,
-                pods: policy::model::LabelSelector::default(),
-                service_accounts: vec![],
-            },
-            staged: false,
-            isolates: vec![],
-            rules: vec![],
-        }],
+        policies: vec![policy.into()],
     }
 }
 

@@ -78,7 +78,7 @@ pub fn carried() -> impl Strategy<Value = Option<BTreeSet<String>>> {
 }
 
 pub fn policy_set() -> impl Strategy<Value = PolicySet> {
-    vec(policy(), 0..6).prop_map(|mut policies| {
+    vec(policy(), 0..6).prop_map(|mut policies: Vec<Policy>| {
         for (number, policy) in policies.iter_mut().enumerate() {
             policy.name = format!("p{number}");
             for (place, rule) in policy.rules.iter_mut().enumerate() {

@@ -162,7 +162,7 @@ pub fn tcp(port: u16) -> PortMatch {
 pub fn set(cluster: &str, policies: Vec<Policy>) -> PolicySet {
     PolicySet {
         cluster: td(cluster),
-        policies,
+        policies: policies.into_iter().map(Into::into).collect(),
     }
 }
 

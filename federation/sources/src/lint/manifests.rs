@@ -1,5 +1,7 @@
 //! The policies of a cluster as they stand in their files, so that a warning can say where.
 
+use std::sync::Arc;
+
 use policy::model::Policy;
 use serde_json::{Map, Value};
 
@@ -115,7 +117,7 @@ impl Manifest<'_> {
         linter: Linter<'_>,
         direction: &str,
         rules: Vec<Value>,
-    ) -> Option<Policy> {
+    ) -> Option<Arc<Policy>> {
         let without = |map: &Map<String, Value>, gone: &[&str]| -> Map<String, Value> {
             let kept = map.iter().filter(|(key, _)| !gone.contains(&key.as_str()));
             kept.map(|(key, value)| (key.clone(), value.clone()))

@@ -62,7 +62,7 @@ impl Linter<'_> {
                 }
                 let alone = rule.with(rule.peers_field(), vec![peer.clone()]);
                 let policy = manifest.with_rules(self, rule.direction, vec![alone]);
-                let Some(clusters) = policy.as_ref().and_then(clusters) else {
+                let Some(clusters) = policy.as_deref().and_then(clusters) else {
                     continue;
                 };
                 check_lists(peer, &path, &self.looked_at(clusters), &path, found);

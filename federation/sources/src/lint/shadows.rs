@@ -1,6 +1,6 @@
 //! Rules that can never decide.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use policy::{
     KnownKeys, RuleRef,
@@ -25,7 +25,7 @@ pub(super) fn warn(loaded: &Loaded, manifests: &[Manifest<'_>], problems: &mut V
         Object::ClosedPolicy(policy) => Some(policy),
         _ => None,
     });
-    let closed: Vec<&Policy> = closed.collect();
+    let closed: Vec<&Arc<Policy>> = closed.collect();
     let all = &loaded.world.policies;
     let policies = all.policies.iter().filter(|p| !closed.contains(p)).cloned();
     let set = PolicySet {

@@ -1,6 +1,6 @@
 //! One document -> one object: which kind it is, what it is called, and what it says.
 
-use std::{fmt, net::IpAddr};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use identity::{Assurance, Labels};
 use k8s_openapi::api::{
@@ -223,14 +223,14 @@ pub(crate) enum Object {
     Peer(FederationPeerConfig),
     Federation(FederationConfig),
     /// A policy that could not be read at start; see [`closed`].
-    ClosedPolicy(Policy),
+    ClosedPolicy(Arc<Policy>),
     /// A namespace that could not be read at start: its pods wait.
     ClosedNamespace,
 }
 
 impl Object {
     /// Its policies, as far as it says them itself.
-    fn policies(&self) -> &[Policy] {
+    fn policies(&self) -> &[Arc<Policy>] {
         match self {
             Self::Policy(draft) => &draft.policies,
             Self::Zones(zones) => &zones.policies,
@@ -515,7 +515,9 @@ fn object(
             Object::Team(team) => &mut team.draft.policies[..],
             _ => &mut [],
         };
-        policies.iter_mut().for_each(|p| p.staged = true);
+        for policy in policies {
+            Arc::make_mut(policy).staged = true;
+        }
     }
     Some(object)
 }
@@ -555,7 +557,7 @@ pub(crate) fn closed(key: &ObjectKey) -> Option<Object> {
         ports: Vec::new(),
         assurance: Assurance::default(),
     };
-    Some(Object::ClosedPolicy(Policy {
+    let policy = Policy {
         staged: false,
         kind,
         name: key.name.clone(),
@@ -573,7 +575,8 @@ pub(crate) fn closed(key: &ObjectKey) -> Option<Object> {
         namespace,
         isolates: Vec::new(),
         rules: vec![deny(Direction::Ingress), deny(Direction::Egress)],
-    }))
+    };
+    Some(Object::ClosedPolicy(policy.into()))
 }
 
 /// Which object a text that is no YAML was probably meant to be: the first lines that look like

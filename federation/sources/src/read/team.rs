@@ -72,7 +72,7 @@ pub(super) fn team(spec: &TeamSpec, name: &Name, faults: &mut Faults) -> TeamObj
         let label = format!("{}/{}", name.name, service.name);
         let (rules, open) = intent(service, team.draft.policies.len(), &path, faults);
         team.draft.open.extend(open);
-        team.draft.policies.push(Policy {
+        let policy = Policy {
             kind: PolicyKind::Team,
             namespace: None,
             name: label,
@@ -85,7 +85,8 @@ pub(super) fn team(spec: &TeamSpec, name: &Name, faults: &mut Faults) -> TeamObj
                 .flat_map(|d| [(d, Scope::Local), (d, Scope::Remote)])
                 .collect(),
             rules,
-        });
+        };
+        team.draft.policies.push(policy.into());
     }
     team
 }
@@ -185,7 +186,7 @@ pub(super) fn platform(spec: &PlatformAllowListSpec, name: &Name, faults: &mut F
         rules,
     };
     Draft {
-        policies: vec![policy],
+        policies: vec![policy.into()],
         open,
     }
 }

@@ -1,6 +1,6 @@
 //! Zones -> peers by name, and policies of tier Admin for the rows of the matrix.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use identity::Assurance;
 use policy::model::{
@@ -31,7 +31,7 @@ const MAX_MEMBERS: usize = 100;
 /// What an object says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ZonesObject {
-    pub policies: Vec<Policy>,
+    pub policies: Vec<Arc<Policy>>,
     /// The members of each zone, for policies that name it.
     pub zones: BTreeMap<String, Vec<PeerMatch>>,
 }
@@ -81,7 +81,10 @@ pub(super) fn zones(
         let rows = u32::try_from(spec.rows.len()).unwrap_or(u32::MAX);
         policies.extend(matrix.otherwise(first.saturating_add(rows)));
     }
-    ZonesObject { policies, zones }
+    ZonesObject {
+        policies: policies.into_iter().map(Arc::new).collect(),
+        zones,
+    }
 }
 
 fn members(

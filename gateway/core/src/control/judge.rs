@@ -18,7 +18,7 @@ use policy::{KnownKeys, Table, model::PolicySet};
 #[derive(Debug, Default)]
 pub struct Judge {
     epoch: u64,
-    policy: Option<(PolicySet, Arc<Table>)>,
+    policy: Option<Arc<Table>>,
     policy_problem: Option<String>,
     networks_problem: Option<String>,
     /// By peer: the digest, and what was compiled from it.
@@ -33,13 +33,16 @@ impl Judge {
     /// Takes the policies of this cluster. Returns whether others are in force now.
     pub fn set_policies(&mut self, policies: &PolicySet) -> bool {
         self.policy_problem = None;
-        if self.policy.as_ref().is_some_and(|(set, _)| set == policies) {
-            return false;
-        }
-        match policy::compile(policies) {
-            Ok(table) => {
-                self.policy = Some((policies.clone(), Arc::new(table)));
-                true
+        let next = match &self.policy {
+            Some(last) => last.update(policies),
+            None => policy::compile(policies),
+        };
+        match next {
+            Ok(next) => {
+                let last = self.policy.as_ref();
+                let is_other = last.is_none_or(|last| !last.has_policies_of(&next));
+                self.policy = Some(Arc::new(next));
+                is_other
             }
             Err(e) => {
                 self.policy_problem = Some(format!("the policies cannot be compiled: {e}"));
@@ -51,7 +54,7 @@ impl Judge {
     /// The policy in force; none until the first one compiled.
     #[must_use]
     pub fn policy(&self) -> Option<&Table> {
-        self.policy.as_ref().map(|(_, table)| &**table)
+        self.policy.as_deref()
     }
 
     /// What an operator has to put right.
@@ -71,7 +74,7 @@ impl Judge {
         records: &RecordBook,
     ) -> Option<Arc<TransitSnapshot>> {
         self.take_digests(peering);
-        let (_, policy) = self.policy.as_ref()?;
+        let policy = self.policy.as_ref()?;
         // Never overlapping: whoever claims a range that is taken does not get it.
         let networks = match IdentityNetworks::new(peering.ranges()) {
             Ok(networks) => networks,
@@ -109,8 +112,15 @@ impl Judge {
                 continue;
             };
             let known = self.digests.remove(peer);
+            let last = known
+                .as_ref()
+                .and_then(|(_, table)| table.clone().ok().flatten());
             let entry = known.filter(|(old, _)| old == digest).unwrap_or_else(|| {
-                let part = digest.part.as_deref().map(policy::compile);
+                let compile = |part| match &last {
+                    Some(last) => last.update(part),
+                    None => policy::compile(part),
+                };
+                let part = digest.part.as_deref().map(compile);
                 let table = part.transpose().map(|table| table.map(Arc::new));
                 let table =
                     table.map_err(|e| format!("the digest of {peer} cannot be compiled: {e}"));

@@ -12,7 +12,7 @@ use crate::world::{World, domain, link, member, no_policies, now, pod};
 /// A policy of this name that says nothing.
 fn policies(cluster: &str, name: &str) -> PolicySet {
     let mut set = no_policies(cluster);
-    set.policies.push(Policy {
+    let policy = Policy {
         kind: PolicyKind::FederationPolicy,
         namespace: Some("shop".into()),
         name: name.into(),
@@ -27,7 +27,8 @@ fn policies(cluster: &str, name: &str) -> PolicySet {
         staged: false,
         isolates: Vec::new(),
         rules: Vec::new(),
-    });
+    };
+    set.policies.push(policy.into());
     set
 }
 
@@ -113,7 +114,7 @@ fn policies_reach_the_peer_and_broken_ones_leave_the_last_in_force() {
     assert_eq!(announced, hash(&good));
 
     let mut broken = policies("west", "broken");
-    broken.policies[0].rules = vec![unmeant()];
+    std::sync::Arc::make_mut(&mut broken.policies[0]).rules = vec![unmeant()];
     assert!(policy::compile(&broken).is_err());
     let west = world.get("west");
     west.set_policies(&broken, at);

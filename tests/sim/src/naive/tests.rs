@@ -90,7 +90,7 @@ fn oracle(policies: Vec<Policy>) -> Oracle {
     let cluster = td("west");
     let set = PolicySet {
         cluster: cluster.clone(),
-        policies,
+        policies: policies.into_iter().map(Into::into).collect(),
     };
     Oracle {
         policies: BTreeMap::from([(cluster, set)]),

@@ -28,7 +28,8 @@ fn world(ingress: Option<Action>) -> World {
     let mut world = World::of(&Plan::idle(7, 2));
     for number in 0..2 {
         world.change(number, |cluster| {
-            cluster.policies.policies = ingress.map(everybody).into_iter().collect();
+            cluster.policies.policies =
+                ingress.map(everybody).into_iter().map(Into::into).collect();
         });
     }
     world.run_until(world.now.after(Duration::from_secs(3)));
@@ -53,7 +54,7 @@ fn what_is_allowed_is_no_offence() {
     world.check_gateway(0);
     world.check_convergence();
     world.change(1, |cluster| {
-        cluster.policies.policies = vec![everybody(Action::Deny)]
+        cluster.policies.policies = vec![everybody(Action::Deny).into()]
     });
     // Still in force somewhere, perhaps.
     world.judge(&read(key));
@@ -65,7 +66,7 @@ fn a_denied_delivery_is_seen() {
     let mut world = world(Some(Action::Allow));
     let key = world.connect(place(EAST), place(WEST), PORT);
     world.change(1, |cluster| {
-        cluster.policies.policies = vec![everybody(Action::Deny)]
+        cluster.policies.policies = vec![everybody(Action::Deny).into()]
     });
     world.run_until(world.now.after(LATER));
     world.judge(&read(key));
@@ -128,7 +129,7 @@ fn a_word_in_clear_between_clusters_is_seen() {
 fn a_digest_that_did_not_arrive_is_seen() {
     let mut world = world(Some(Action::Allow));
     world.change(1, |cluster| {
-        cluster.policies.policies = vec![everybody(Action::Deny)]
+        cluster.policies.policies = vec![everybody(Action::Deny).into()]
     });
     // West's gateway has heard of it, and east's has not heard of west's.
     world.hears(super::Place::Gateway(1, gateway_core::Side::Lan));
