@@ -1,17 +1,18 @@
 //! What two gateways of different clusters say to each other: one message to a frame, its kind in
 //! the first byte. docs/spec/peering.md.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use identity::{MAX_BUNDLE, MAX_RECORD, MAX_SIGNED, TrustDomain, UnixMillis};
 use ipnet::IpNet;
+use policy::model::Policy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Longest message in bytes, its kind included.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// The version that both ends say; another one is refused.
-pub const PEER_PROTOCOL: u16 = 1;
+pub const PEER_PROTOCOL: u16 = 2;
 /// Most ranges of one cluster.
 pub const MAX_PEER_RANGES: usize = 256;
 /// Most associations in one direction between two gateways: one per sending queue.
@@ -49,6 +50,10 @@ pub enum PeerMessage {
     Ping(u64),
     /// The answer, with the sender's clock.
     Pong(Pong),
+    /// The sender's policy digest, by what differs from one that the receiver has.
+    DigestChange(Box<DigestChange>),
+    /// The sender has not what that digest differs from: it wants the whole of it.
+    DigestWanted(u64),
 }
 
 /// Who speaks, and what it has of the other.
@@ -98,6 +103,31 @@ pub struct AnnouncedRange {
     pub range_id: u16,
     /// The prefix in the owner's cluster.
     pub prefix: IpNet,
+}
+
+/// What makes a digest of the one that the receiver has: the signed object is put together from it, byte by byte, and
+/// its signature is checked as if it had come whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DigestChange {
+    /// SHA-256 of the payload that the receiver has.
+    #[serde(with = "serde_bytes")]
+    pub base: [u8; 32],
+    /// The signed object up to its payload.
+    #[serde(with = "serde_bytes")]
+    pub before: Vec<u8>,
+    /// The signed object after its payload.
+    #[serde(with = "serde_bytes")]
+    pub after: Vec<u8>,
+    /// The new sequence.
+    pub sequence: u64,
+    /// The new hash.
+    #[serde(with = "serde_bytes")]
+    pub hash: [u8; 32],
+    /// Places of policies in the list that the receiver has: those that are gone, ascending.
+    pub removed: Vec<u32>,
+    /// Places of policies in the new list, ascending, and the policies that stand there.
+    pub added: Vec<(u32, Arc<Policy>)>,
 }
 
 /// What is enforced, as opposed to announced.
@@ -216,6 +246,8 @@ impl PeerMessage {
             Self::RecordsSeen(_) => 10,
             Self::Ping(_) => 11,
             Self::Pong(_) => 12,
+            Self::DigestChange(_) => 13,
+            Self::DigestWanted(_) => 14,
         }
     }
 
@@ -249,6 +281,8 @@ impl PeerMessage {
             10 => Self::RecordsSeen(read.cbor()?),
             11 => Self::Ping(read.cbor()?),
             12 => Self::Pong(read.cbor()?),
+            13 => Self::DigestChange(read.cbor()?),
+            14 => Self::DigestWanted(read.cbor()?),
             _ => return Ok(None),
         };
         message.check(kind)?;
@@ -294,7 +328,9 @@ impl PeerMessage {
             Self::InUse(number)
             | Self::Rekey(number)
             | Self::RecordsSeen(number)
-            | Self::Ping(number) => cbor(number, &mut bytes),
+            | Self::Ping(number)
+            | Self::DigestWanted(number) => cbor(number, &mut bytes),
+            Self::DigestChange(body) => cbor(body, &mut bytes),
             Self::Records(body) => cbor(body, &mut bytes),
             Self::Pong(body) => cbor(body, &mut bytes),
         }
@@ -309,7 +345,7 @@ fn limit(kind: u8) -> usize {
         2 => MAX_BUNDLE,
         3 => 32 << 10,
         4 => MAX_SIGNED - 1,
-        5 | 7 | 8 | 10 | 11 | 12 => 128,
+        5 | 7 | 8 | 10 | 11 | 12 | 14 => 128,
         6 => 8 << 10,
         9 => MAX_BATCH * (MAX_RECORD + 8) + 64,
         _ => MAX_MESSAGE - 1,
@@ -401,6 +437,16 @@ mod tests {
                 number: u64::MAX,
                 clock: UnixMillis(u64::MAX),
             }),
+            PeerMessage::DigestChange(Box::new(DigestChange {
+                base: [255; 32],
+                before: vec![1; 40],
+                after: vec![2; 66],
+                sequence: u64::MAX,
+                hash: [255; 32],
+                removed: vec![0, u32::MAX],
+                added: Vec::new(),
+            })),
+            PeerMessage::DigestWanted(u64::MAX),
         ]
     }
 
@@ -483,7 +529,7 @@ mod tests {
 
         #[test]
         fn changed_messages_never_panic(which: prop::sample::Index, at: prop::sample::Index, byte: u8) {
-            let mut bytes = samples()[which.index(12)].encode();
+            let mut bytes = samples()[which.index(14)].encode();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Ok(Some(message)) = PeerMessage::decode(&bytes) {

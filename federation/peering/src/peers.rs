@@ -167,7 +167,7 @@ struct Own {
     keys: OwnKeys,
     bundle: Option<TrustBundle>,
     refresh_at: Mono,
-    digest: Option<(Vec<u8>, Digest)>,
+    digests: digest::Announced,
     enforcing: Option<[u8; 32]>,
     ranges: Vec<AnnouncedRange>,
     problem: Option<String>,
@@ -223,10 +223,10 @@ impl Peering {
     pub fn set_issuer_key(&mut self, key: IssuerKey, now: Now) {
         self.now = now;
         self.key = key;
-        if let Some((_, digest)) = &self.own.digest
-            && let Some(part) = digest.part.clone()
+        if let Some(newest) = self.own.digests.newest()
+            && let Some(part) = newest.digest.part.clone()
         {
-            let hash = digest.hash;
+            let hash = newest.digest.hash;
             self.announce_policy(hash, &part);
         }
     }
@@ -235,10 +235,8 @@ impl Peering {
     /// of other clusters. Announced when it differs from the last.
     pub fn set_policy(&mut self, hash: [u8; 32], part: &PolicySet, now: Now) {
         self.now = now;
-        let same = |(_, digest): &(Vec<u8>, Digest)| {
-            digest.hash == hash && digest.part.as_deref() == Some(part)
-        };
-        if part.cluster == self.config.trust_domain && !self.own.digest.as_ref().is_some_and(same) {
+        let same = |digest: &Digest| digest.hash == hash && digest.part.as_deref() == Some(part);
+        if part.cluster == self.config.trust_domain && !self.own_digest().is_some_and(same) {
             self.announce_policy(hash, part);
         }
     }
@@ -355,7 +353,7 @@ impl Peering {
     /// The own digest, as it is announced.
     #[must_use]
     pub fn own_digest(&self) -> Option<&Digest> {
-        self.own.digest.as_ref().map(|(_, digest)| digest)
+        self.own.digests.newest().map(|newest| &newest.digest)
     }
 
     /// The pod ranges of this cluster and of its peers, disjoint, sorted by prefix.
@@ -411,13 +409,13 @@ impl Peering {
         if state.announced.len() > MAX_ANNOUNCED {
             state.announced.pop_front();
         }
-        let (signed, digest) = digest::sign(&self.key, state.digest_sequence, hash, part);
-        self.own.problem = digest.part.is_none().then(|| {
+        let newest = digest::sign(&self.key, state.digest_sequence, hash, part);
+        self.own.problem = newest.digest.part.is_none().then(|| {
             "the part of our policy that admits other clusters is too large to be announced: peers \
              cannot refuse early what we deny"
                 .into()
         });
-        self.own.digest = Some((signed, digest));
+        self.own.digests.push(newest);
         self.unsaved.insert(StateKey::Own);
         self.tell_all(|outbox| {
             outbox.digest = true;

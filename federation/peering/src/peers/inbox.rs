@@ -6,6 +6,7 @@ use identity::{
     BundleChange, BundleError, Now, SignedRecord, TrustBundle, TrustDomain,
     fault::{self, Fault},
 };
+use policy::model::PolicySet;
 
 use super::{
     PeerEvent, Peering, StateKey, digest,
@@ -13,7 +14,8 @@ use super::{
     state::StoredDigest,
 };
 use crate::peer_messages::{
-    AnnouncedRange, Associations, Enforcing, Hello, PEER_PROTOCOL, PeerMessage, RecordBatch,
+    AnnouncedRange, Associations, DigestChange, Enforcing, Hello, PEER_PROTOCOL, PeerMessage,
+    RecordBatch,
 };
 
 /// Most numbers of ranges that are remembered of a peer.
@@ -65,7 +67,9 @@ impl Peering {
             PeerMessage::Hello(hello) => self.greet(domain, hello)?,
             PeerMessage::Bundle(jwks) => self.take_bundle(domain, &jwks)?,
             PeerMessage::Ranges(ranges) => self.take_ranges(domain, ranges)?,
-            PeerMessage::Digest(signed) => self.take_digest(domain, &signed),
+            PeerMessage::Digest(signed) => self.take_digest(domain, &signed, None),
+            PeerMessage::DigestChange(change) => self.change_digest(domain, &change),
+            PeerMessage::DigestWanted(sequence) => session.want_digest(sequence),
             PeerMessage::Enforcing(enforcing) => peer.take_enforcing(enforcing, now),
             PeerMessage::Associations(theirs) => self.take_associations(domain, theirs)?,
             PeerMessage::InUse(generation) => {
@@ -136,6 +140,8 @@ impl Peering {
                 hello.records_of == own_instance && hello.records_position <= peer.records_told;
             session.records_sent = if is_ours { hello.records_position } else { 0 };
             session.outbox.records = true;
+            session.outbox.digest = true;
+            session.digest_told = Some(hello.seen_digest);
             session.outbox.ping = true;
             session.hello = Some(hello);
         }
@@ -230,7 +236,34 @@ impl Peering {
         Ok(())
     }
 
-    fn take_digest(&mut self, domain: &TrustDomain, signed: &[u8]) {
+    /// A digest by what differs from one before. When that is not what we have, or does not make what was signed, the
+    /// whole is asked for, and judged as any other.
+    fn change_digest(&mut self, domain: &TrustDomain, change: &DigestChange) {
+        let Some(peer) = self.peers.get_mut(domain) else {
+            return;
+        };
+        let content = peer.state.digest.as_ref().map(|held| held.content);
+        let held = peer
+            .digest
+            .as_deref()
+            .filter(|_| content == Some(change.base));
+        let signed = held.and_then(|held| digest::apply(domain, held, change));
+        let bundle = self.bundles.bundle(domain);
+        let holds = |(signed, _): &(Vec<u8>, _)| {
+            bundle.is_some_and(|bundle| digest::open(bundle, signed, self.now.unix).is_ok())
+        };
+        match signed.filter(holds) {
+            Some((signed, part)) => self.take_digest(domain, &signed, Some(part)),
+            None => {
+                if let Some(session) = &mut peer.session {
+                    session.outbox.digest_wanted = Some(change.sequence);
+                }
+            }
+        }
+    }
+
+    /// A signed digest. `part` is its part, if it was put together here.
+    fn take_digest(&mut self, domain: &TrustDomain, signed: &[u8], part: Option<Arc<PolicySet>>) {
         let Some(peer) = self.peers.get_mut(domain) else {
             return;
         };
@@ -239,7 +272,7 @@ impl Peering {
             peer.problems.insert(Problem::Digest, what);
             return;
         };
-        let (digest, payload, content) = match digest::open(bundle, signed, self.now.unix) {
+        let (mut digest, payload, content) = match digest::open(bundle, signed, self.now.unix) {
             Ok(opened) => opened,
             Err(e @ digest::DigestError::Foreign(_)) => {
                 return self.alarm(
@@ -277,6 +310,8 @@ impl Peering {
             content,
             payload,
         });
+        // The same, and shared with the one before.
+        digest.part = part.or(digest.part);
         peer.digest = Some(Arc::new(digest));
         self.unsaved.insert(StateKey::Peer(domain.clone()));
         self.emit(PeerEvent::DigestChanged(domain.clone()));

@@ -59,6 +59,10 @@ pub(crate) struct Session {
     /// it has them.
     pub records_sent: u64,
     pub records_out: bool,
+    /// The sequence of our digest that the peer has.
+    pub digest_told: Option<u64>,
+    /// The sequence of our digest that the peer was sent whole.
+    pub digest_whole: Option<u64>,
     budget: Budget,
 }
 
@@ -69,6 +73,7 @@ pub(crate) struct Outbox {
     pub bundle: bool,
     pub ranges: bool,
     pub digest: bool,
+    pub digest_wanted: Option<u64>,
     pub enforcing: bool,
     pub associations: bool,
     pub in_use: bool,
@@ -113,13 +118,14 @@ impl Peer {
                 hello: true,
                 bundle: true,
                 ranges: true,
-                digest: true,
                 enforcing: true,
                 ..Outbox::default()
             },
             ping_at: now.mono.after(PING_EVERY),
             records_sent: 0,
             records_out: false,
+            digest_told: None,
+            digest_whole: None,
             budget: Budget {
                 left: BURST,
                 at: now.mono,
@@ -147,6 +153,14 @@ impl Session {
     /// Whether the peer may send one more message now.
     pub(crate) fn admits(&mut self, now: Mono) -> bool {
         self.budget.take(now)
+    }
+
+    /// The peer has not what our digest of `sequence` was told to differ from. It is sent the whole of each once.
+    pub(crate) fn want_digest(&mut self, sequence: u64) {
+        if self.digest_told == Some(sequence) && self.digest_whole != Some(sequence) {
+            self.digest_told = None;
+            self.outbox.digest = true;
+        }
     }
 }
 

@@ -99,10 +99,20 @@ impl Peering {
         if take(&mut outbox.ranges) {
             return Some(PeerMessage::Ranges(self.own.ranges.clone()));
         }
-        if take(&mut outbox.digest)
-            && let Some((signed, _)) = &self.own.digest
+        // Only the greeting says what it has.
+        if session.hello.is_some()
+            && take(&mut outbox.digest)
+            && let Some(newest) = self.own.digests.newest()
         {
-            return Some(PeerMessage::Digest(signed.clone()));
+            let told = session.digest_told.replace(newest.digest.sequence);
+            if let Some(change) = told.and_then(|told| self.own.digests.change_from(told)) {
+                return Some(PeerMessage::DigestChange(Box::new(change)));
+            }
+            session.digest_whole = Some(newest.digest.sequence);
+            return Some(PeerMessage::Digest(newest.signed.clone()));
+        }
+        if let Some(sequence) = outbox.digest_wanted.take() {
+            return Some(PeerMessage::DigestWanted(sequence));
         }
         if take(&mut outbox.enforcing)
             && let Some(hash) = self.own.enforcing

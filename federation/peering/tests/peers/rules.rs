@@ -57,8 +57,8 @@ fn a_peer_that_breaks_the_rules_loses_its_session() {
         "it greets as another cluster than it is"
     );
     assert_eq!(
-        closes(false, &with(|h| h.version = 2)),
-        "it speaks version 2, here is version 1"
+        closes(false, &with(|h| h.version = 1)),
+        "it speaks version 1, here is version 2"
     );
     let first = "a greeting must come first, and once";
     assert_eq!(closes(false, &one(PeerMessage::Ping(1))), first);
@@ -155,6 +155,7 @@ fn a_digest_of_another_cluster_is_refused() {
             .set_policy(hash("forged"), &policy("north", "forged"), now);
     });
     liar.connect("x", "north");
+    liar.run(secs(1));
     let mut forged = liar
         .sent
         .iter()
