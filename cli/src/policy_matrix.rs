@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -58,10 +59,10 @@ struct Ports {
 /// A connection that is asked about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 struct Question {
-    to: String,
+    to: Arc<str>,
     port: u16,
     protocol: &'static str,
-    from: String,
+    from: Arc<str>,
 }
 
 /// Both ends' verdicts.
@@ -78,7 +79,7 @@ struct Side {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<DropReason>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<String>,
+    rule: Option<Arc<str>>,
 }
 
 /// A line of `table -o json`.
@@ -194,10 +195,11 @@ fn each(
 ) -> Result<()> {
     let oracle = Oracle::load(folder)?;
     let declared = declared_ports(&oracle);
-    let ends = oracle.ends()?;
+    let ends = oracle.ends()?.into_iter();
+    let ends: Vec<(Arc<str>, End)> = ends.map(|(name, end)| (name.into(), end)).collect();
     for (to_name, to) in &ends {
         let asked: BTreeSet<(u8, u16)> = match ports {
-            [] => declared.get(to_name).cloned().unwrap_or_default(),
+            [] => declared.get(&**to_name).cloned().unwrap_or_default(),
             // A name that this pod gives no port is no question about it.
             given => (given.iter().filter_map(|port| port.at(to).ok()))
                 .map(|(protocol, port)| (protocol as u8, port))
@@ -248,7 +250,7 @@ impl Side {
         Self {
             allowed: brief.reason.is_none(),
             reason: brief.reason,
-            rule: brief.rule.map(|rule| rule.to_string()),
+            rule: brief.rule.map(|rule| rule.words()),
         }
     }
 }
@@ -314,8 +316,8 @@ mod tests {
                     .unwrap();
                 let whole = crate::end_verdict::EndVerdict::of(half);
                 assert_eq!(
-                    (side.allowed, side.reason, &side.rule),
-                    (whole.allowed, whole.reason, &whole.rule),
+                    (side.allowed, side.reason, side.rule.as_deref()),
+                    (whole.allowed, whole.reason, whole.rule.as_deref()),
                     "{question:?}"
                 );
             }
