@@ -10,6 +10,7 @@ mod handshakes;
 mod manifests;
 mod packets;
 mod pipeline;
+mod selectors;
 mod signed;
 mod steps;
 
@@ -74,6 +75,11 @@ pub const TARGETS: &[Target] = &[
         name: "manifest",
         run: manifests::run,
         seeds: manifests::seeds,
+    },
+    Target {
+        name: "selector",
+        run: selectors::run,
+        seeds: selectors::seeds,
     },
     Target {
         name: "handshake",
