@@ -46,7 +46,6 @@ impl EndVerdict {
     fn explained(explanation: Explanation) -> Self {
         let verdict = &explanation.verdict;
         let rule = verdict.rule.as_ref();
-        let step = rule.and_then(|rule| explanation.steps.iter().find(|s| s.rule == *rule));
         Self {
             allowed: verdict.is_allowed(),
             reason: match verdict.decision {
@@ -54,11 +53,8 @@ impl EndVerdict {
                 Decision::Drop { reason, .. } => Some(reason),
             },
             cluster: Some(explanation.cluster.to_string()),
-            tier: step.map(|step| step.tier),
-            policy: rule.map(|rule| match &rule.namespace {
-                Some(namespace) => format!("{} {namespace}/{}", rule.kind, rule.policy),
-                None => format!("{} {}", rule.kind, rule.policy),
-            }),
+            tier: rule.map(|rule| rule.tier),
+            policy: rule.map(|rule| rule.policy_words().to_string()),
             rule: rule.map(ToString::to_string),
             because: explanation.because,
             staged: explanation

@@ -176,18 +176,29 @@ impl Oracle {
         let peer = match standing(subject, peer)? {
             Standing::Settled(half) => {
                 let reason = (!half.is_allowed()).then_some(DropReason::NoIdentity);
-                return Ok(Brief { reason, rule: None });
+                return Ok(Brief {
+                    reason,
+                    ..Brief::default()
+                });
             }
             Standing::Asked(peer) => peer,
         };
         let (table, query) = self.question(direction, subject, peer, protocol, port);
         let verdict = table.decide(&query);
+        let reason = |decision| match decision {
+            Decision::Allow => None,
+            Decision::Drop { reason, .. } => Some(reason),
+        };
         Ok(Brief {
-            reason: match verdict.decision {
-                Decision::Allow => None,
-                Decision::Drop { reason, .. } => Some(reason),
-            },
+            reason: reason(verdict.decision),
             rule: verdict.rule,
+            staged: verdict.staged.map(|staged| {
+                Box::new(Brief {
+                    reason: reason(staged.decision),
+                    rule: staged.rule,
+                    staged: None,
+                })
+            }),
         })
     }
 
@@ -288,12 +299,14 @@ impl Oracle {
 }
 
 /// A verdict in short.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Brief {
     /// Why it is dropped; `None` when it is allowed.
     pub reason: Option<DropReason>,
     /// The rule that decided, where one did.
     pub rule: Option<RuleRef>,
+    /// What it would be with staged policies, where they change it.
+    pub staged: Option<Box<Brief>>,
 }
 
 /// Whether policy is asked.

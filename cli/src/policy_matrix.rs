@@ -9,8 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use policy::{DropReason, model::Direction};
-use serde::Serialize;
+use policy::model::Direction;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
     oracle::{Brief, End, Oracle},
@@ -73,13 +73,33 @@ struct Cell {
     ingress: Side,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Side {
-    allowed: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<DropReason>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rule: Option<Arc<str>>,
+/// What one end says; its words are made only when they are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Side(Brief);
+
+impl Serialize for Side {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let Brief {
+            reason,
+            rule,
+            staged,
+        } = &self.0;
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("allowed", &reason.is_none())?;
+        if let Some(reason) = reason {
+            map.serialize_entry("reason", reason)?;
+        }
+        if let Some(rule) = rule {
+            map.serialize_entry("cluster", &rule.cluster)?;
+            map.serialize_entry("tier", &rule.tier)?;
+            map.serialize_entry("policy", &rule.policy_words().to_string())?;
+            map.serialize_entry("rule", &*rule.words())?;
+        }
+        if let Some(staged) = staged {
+            map.serialize_entry("staged", &Self((**staged).clone()))?;
+        }
+        map.end()
+    }
 }
 
 /// A line of `table -o json`.
@@ -210,7 +230,7 @@ fn each(
                 let side = |direction, subject: &End, peer: &End| {
                     oracle
                         .verdict(direction, subject, peer, protocol, port)
-                        .map(Side::of)
+                        .map(Side)
                 };
                 let egress = side(Direction::Egress, from, to)?;
                 let ingress = side(Direction::Ingress, to, from)?;
@@ -221,7 +241,7 @@ fn each(
                     from: from_name.clone(),
                 };
                 let cell = Cell {
-                    allowed: egress.allowed && ingress.allowed,
+                    allowed: egress.0.reason.is_none() && ingress.0.reason.is_none(),
                     egress,
                     ingress,
                 };
@@ -245,29 +265,26 @@ fn declared_ports(oracle: &Oracle) -> BTreeMap<String, BTreeSet<(u8, u16)>> {
     all
 }
 
-impl Side {
-    fn of(brief: Brief) -> Self {
-        Self {
-            allowed: brief.reason.is_none(),
-            reason: brief.reason,
-            rule: brief.rule.map(|rule| rule.words()),
-        }
-    }
-}
-
 impl Cell {
     /// The verdict, and what decided at the end that decided.
     fn words(&self) -> String {
-        let side = |word: &str, side: &Side| match (&side.reason, &side.rule) {
+        let brief = |word: &str, brief: &Brief| match (&brief.reason, &brief.rule) {
             (Some(reason), Some(rule)) => format!("denied   {word}: {reason} by {rule}"),
             (Some(reason), None) => format!("denied   {word}: {reason}"),
             (None, Some(rule)) => format!("allowed  {rule}"),
             (None, None) => "allowed".into(),
         };
-        match (self.egress.allowed, self.ingress.allowed) {
-            (false, _) => side("egress", &self.egress),
-            (true, _) => side("ingress", &self.ingress),
+        let (word, decides) = match self.egress.0.reason {
+            Some(_) => ("egress", &self.egress.0),
+            None => ("ingress", &self.ingress.0),
+        };
+        let mut words = brief(word, decides);
+        for (word, Side(end)) in [("egress", &self.egress), ("ingress", &self.ingress)] {
+            if let Some(staged) = &end.staged {
+                words += &format!("; staged: {}", brief(word, staged));
+            }
         }
+        words
     }
 }
 
@@ -315,11 +332,13 @@ mod tests {
                     .half(direction, subject, peer, protocol, question.port)
                     .unwrap();
                 let whole = crate::end_verdict::EndVerdict::of(half);
-                assert_eq!(
-                    (side.allowed, side.reason, side.rule.as_deref()),
-                    (whole.allowed, whole.reason, whole.rule.as_deref()),
-                    "{question:?}"
-                );
+                let mut whole = serde_json::to_value(whole).unwrap();
+                let fields = whole.as_object_mut().unwrap();
+                fields.remove("because");
+                if !fields.contains_key("rule") {
+                    fields.remove("cluster");
+                }
+                assert_eq!(serde_json::to_value(side).unwrap(), whole, "{question:?}");
             }
             *(if cell.allowed {
                 &mut allowed

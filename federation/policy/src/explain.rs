@@ -182,6 +182,7 @@ impl Trace for Account<'_> {
             order: policy.order,
             rule: RuleRef::from(RuleName {
                 cluster: self.context.own.clone(),
+                tier: policy.tier,
                 kind: policy.kind,
                 namespace: policy.namespace.clone(),
                 policy: policy.name.clone(),
@@ -261,7 +262,7 @@ fn because(verdict: &Verdict, settled: Option<Settled>, steps: &[Step]) -> Strin
             let names: Vec<_> = steps
                 .iter()
                 .filter(isolates)
-                .map(|s| s.policy_name())
+                .map(|s| s.rule.policy_words().to_string())
                 .collect();
             format!(
                 "because no rule allows it and {} isolates the pod",
@@ -276,22 +277,6 @@ fn because(verdict: &Verdict, settled: Option<Settled>, steps: &[Step]) -> Strin
         }
     };
     format!("{what} {by}")
-}
-
-impl Step {
-    /// The object without the rule, such as `NetworkPolicy shop/api`.
-    fn policy_name(&self) -> String {
-        let RuleName {
-            kind,
-            namespace,
-            policy,
-            ..
-        } = &*self.rule;
-        match namespace {
-            Some(namespace) => format!("{kind} {namespace}/{policy}"),
-            None => format!("{kind} {policy}"),
-        }
-    }
 }
 
 fn peer_name(peer: Peer<'_>) -> String {
@@ -379,8 +364,13 @@ impl fmt::Display for Step {
         };
         write!(f, "{tier} {} {}: ", self.order, self.rule.cluster)?;
         match self.action {
-            Some(_) => write!(f, "{} rule {}{action}", self.policy_name(), self.rule.rule)?,
-            None => write!(f, "{} isolation", self.policy_name())?,
+            Some(_) => write!(
+                f,
+                "{} rule {}{action}",
+                self.rule.policy_words(),
+                self.rule.rule
+            )?,
+            None => write!(f, "{} isolation", self.rule.policy_words())?,
         }
         write!(f, ": {outcome}: {}", self.why.join("; "))
     }

@@ -31,6 +31,7 @@ impl Held {
         let name = |rule: &Rule| {
             RuleRef::from(RuleName {
                 cluster: own.clone(),
+                tier: policy.tier,
                 kind: policy.kind,
                 namespace: policy.namespace.clone(),
                 policy: policy.name.clone(),

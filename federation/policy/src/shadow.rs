@@ -81,6 +81,7 @@ impl Table {
 fn reference(cluster: &TrustDomain, policy: &Policy, rule: &str) -> RuleRef {
     RuleRef::from(RuleName {
         cluster: cluster.clone(),
+        tier: policy.tier,
         kind: policy.kind,
         namespace: policy.namespace.clone(),
         policy: policy.name.clone(),

@@ -5,7 +5,10 @@ use std::{fmt, ops::Deref, sync::Arc};
 use identity::TrustDomain;
 use serde::{Deserialize, Serialize};
 
-use crate::{DropReason, model::PolicyKind};
+use crate::{
+    DropReason,
+    model::{PolicyKind, Tier},
+};
 
 /// What to do with the connection, and which rule said so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +81,8 @@ struct Named {
 pub struct RuleName {
     /// The cluster that enforces it.
     pub cluster: TrustDomain,
+    /// The tier of its policy.
+    pub tier: Tier,
     /// The kind of the object.
     pub kind: PolicyKind,
     /// Its namespace; `None` for a cluster-wide object.
@@ -115,6 +120,16 @@ impl Deref for RuleRef {
 
     fn deref(&self) -> &RuleName {
         &self.0.name
+    }
+}
+
+impl RuleName {
+    /// Kind, namespace and name of the policy: `NetworkPolicy shop/api`.
+    pub fn policy_words(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind, self.policy),
+            None => write!(f, "{} {}", self.kind, self.policy),
+        })
     }
 }
 
