@@ -43,7 +43,8 @@ pub fn run(input: &[u8]) {
 
 /// No value of it holds both kinds of quotes or a control character: others cannot be written.
 fn is_plain(text: &str) -> bool {
-    !text.chars().any(char::is_control) && !(text.contains('"') && text.contains('\''))
+    let has_both = text.contains('"') && text.contains('\'');
+    !has_both && !text.chars().any(char::is_control)
 }
 
 fn canonical(pods: LabelSelector) -> Option<LabelSelector> {
