@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::OpenOptions,
     io::Write,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Command,
@@ -109,6 +109,8 @@ struct AgentConfig<'a> {
     gateway: AgentGateway<'a>,
     enrol_secret_file: PathBuf,
     metrics: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    name_servers: &'a [Ipv4Addr],
 }
 
 #[derive(Serialize)]
@@ -147,7 +149,7 @@ pub fn start(
         for node in &cluster.nodes {
             interrupts.check()?;
             let pin = pins.get(&cluster.name).map_or("", String::as_str);
-            write_agent_config(cluster, node, state, pin)?;
+            write_agent_config(plan, cluster, node, state, pin)?;
             started.push(start_agent(cluster, node, state, &binaries.agent, journal)?);
         }
     }
@@ -360,6 +362,7 @@ fn write_gateway_config(
 }
 
 fn write_agent_config(
+    plan: &Plan,
     cluster: &Cluster,
     node: &Node,
     state: &State,
@@ -380,6 +383,7 @@ fn write_agent_config(
         },
         enrol_secret_file: secret_file(&dir),
         metrics: AGENT_METRICS,
+        name_servers: &plan.name_servers,
     };
     write_yaml(&config_file(&dir), &config)
 }

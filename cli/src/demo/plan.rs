@@ -92,6 +92,8 @@ pub struct Plan {
     pub prefix: String,
     /// The namespace of the bridge between the gateways.
     pub wan: String,
+    /// Whose DNS answers the agents believe; none for those of this machine.
+    pub name_servers: Vec<Ipv4Addr>,
     /// In the order of the configuration.
     pub clusters: Vec<Cluster>,
 }
@@ -189,6 +191,7 @@ impl Plan {
         let plan = Self {
             prefix: prefix.into(),
             wan,
+            name_servers: Vec::new(),
             clusters,
         };
         plan.check_addresses()?;

@@ -2,6 +2,7 @@
 //! fails or Ctrl-C comes.
 
 use std::{
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -38,6 +39,9 @@ pub struct UpArgs {
     /// Build network and servers only: the kernels route, and nothing is refused or encrypted
     #[arg(long, hide = true)]
     no_enforcement: bool,
+    /// A name server whose answers count for policies that allow names; without any, those of this machine
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    name_server: Vec<Ipv4Addr>,
 }
 
 /// Runs `demo up`.
@@ -49,7 +53,8 @@ pub fn run(args: &UpArgs) -> Result<()> {
         None => config::default_folder()?,
     };
     let (declared, problems) = config::declared(&folder)?;
-    let plan = Plan::new(&args.prefix, &declared)?;
+    let mut plan = Plan::new(&args.prefix, &declared)?;
+    plan.name_servers.clone_from(&args.name_server);
     let state = State::new(&args.state.state)?;
     state.check_socket_paths(&plan)?;
     let enforcement = !args.no_enforcement;

@@ -1,9 +1,14 @@
 //! Tests against the real kernel, in network namespaces that they make and remove. They need root;
 //! without it they are skipped loudly, and with `CI=true` they fail.
 
+pub mod outside;
+pub mod plan;
+pub mod probe;
+pub mod verdicts;
+
 use std::{
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output},
 };
 
@@ -41,6 +46,14 @@ impl Demo {
     /// # Errors
     /// When it does not come up: what `demo up` said.
     pub fn up(config: &str) -> Result<Self> {
+        Self::up_with(config, &[])
+    }
+
+    /// The same, with more options of `demo up`.
+    ///
+    /// # Errors
+    /// As [`Demo::up`].
+    pub fn up_with(config: &str, options: &[&str]) -> Result<Self> {
         let name = format!("lbt-netns-{}", std::process::id());
         let demo = Self {
             landbridge: program("landbridge")?,
@@ -51,8 +64,36 @@ impl Demo {
             .join("../..")
             .join(config);
         let config = config.display().to_string();
-        demo.said(&["demo", "up", "--prefix", &demo.prefix, "--config", &config])?;
+        let up = ["demo", "up", "--prefix", &demo.prefix, "--config", &config];
+        demo.said(&[&up, options].concat())?;
         Ok(demo)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.state.join("config")
+    }
+
+    /// What the names of its network namespaces start with.
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.landbridge
+    }
+
+    /// The network that was built.
+    ///
+    /// # Errors
+    /// When the demo did not write it down.
+    pub fn plan(&self) -> Result<plan::Plan> {
+        let text = std::fs::read(self.state.join("plan.json"))?;
+        serde_json::from_slice(&text).context("plan.json")
     }
 
     /// Runs `landbridge` with `--state` of this demo.
