@@ -4,8 +4,11 @@
 //! order what is only logged, then deny, pass, allow. `explain` runs the same walk over every rule
 //! with a [`Trace`]; the data plane runs it over those that the index offers.
 
+use std::cell::LazyCell;
+
 use crate::{
     Decision, DropReason, Peer, Query, RuleRef, Table, Verdict,
+    anchor::{Marks, Offer},
     held::{Held, number},
     index::{Purpose, Shelf},
     model::{Action, Policy, Rule, Scope, Tier},
@@ -65,41 +68,36 @@ impl Table {
     /// table and query give the same verdict everywhere.
     #[must_use]
     pub fn decide(&self, query: &Query<'_>) -> Verdict {
-        let offered = self.offered(query);
+        let question = Question::new(query);
+        let offered = self.offered(&question);
+        let isolators = || self.isolators(&question);
         if !self.has_staged() {
-            return self.walk(query, &offered, &|| self.isolators(query), &mut Silent);
+            return self.walk(query, &offered, &isolators, &mut Silent);
         }
-        let enforced = || self.enforced(self.isolators(query));
         let among = self.enforced(offered.clone());
+        let enforced = || self.enforced(isolators());
         let mut verdict = self.walk(query, &among, &enforced, &mut Silent);
-        verdict.stage(self.walk(query, &offered, &|| self.isolators(query), &mut Silent));
+        verdict.stage(self.walk(query, &offered, &isolators, &mut Silent));
         verdict
     }
 
     /// The rules that could concern the query, staged ones too, in the order in which they are asked.
-    fn offered(&self, query: &Query<'_>) -> Vec<Turn> {
+    fn offered(&self, question: &Question<'_>) -> Vec<Turn> {
+        let Question { query, offer, .. } = *question;
         let (subjects, peers) = (
             self.shelf(query, Purpose::Subject),
             self.shelf(query, Purpose::Peer),
         );
-        let (index, known) = (&self.index, query.known);
+        let index = &self.index;
         let mut offered = Vec::with_capacity(FEW);
-        let mut take = |ids: &[Id]| offered.extend(ids.iter().map(|id| self.turn(*id)));
-        index.offer(subjects, query.subject, known, &mut take);
-        match query.peer {
-            Peer::Identity { claims, address } => {
-                index.offer(peers, claims, known, &mut take);
-                if let Some(address) = address {
-                    index.offer_address(peers, address, &mut take);
-                }
-            }
-            Peer::Address(_) | Peer::Named { .. } => {
-                index.offer_always(peers, &mut take);
-                if let Some(address) = query.peer.address() {
-                    index.offer_address(peers, address, &mut take);
-                }
-            }
-            Peer::Node => {}
+        let mut take = |id: Id| offered.push(self.turn(id));
+        index.offer(subjects, &question.subject, offer, &mut take);
+        match &question.peer {
+            Some(peer) => index.offer(peers, peer, offer, &mut take),
+            None => index.offer_always(peers, offer, &mut take),
+        }
+        if let Some(address) = query.peer.address() {
+            index.offer_address(peers, address, offer, &mut take);
         }
         offered.sort_unstable();
         offered.dedup();
@@ -107,12 +105,12 @@ impl Table {
     }
 
     /// The policies that could isolate the subject, staged ones too.
-    fn isolators(&self, query: &Query<'_>) -> Vec<Turn> {
+    fn isolators(&self, question: &Question<'_>) -> Vec<Turn> {
+        let Question { query, offer, .. } = *question;
         let shelf = self.shelf(query, Purpose::Isolation);
         let mut isolators = Vec::with_capacity(FEW);
-        self.index.offer(shelf, query.subject, query.known, |ids| {
-            isolators.extend(ids.iter().map(|id| self.turn(*id)));
-        });
+        let mut take = |id: Id| isolators.push(self.turn(id));
+        self.index.offer(shelf, &question.subject, offer, &mut take);
         isolators.sort_unstable();
         isolators.dedup();
         isolators
@@ -145,7 +143,7 @@ impl Table {
             near_miss: None,
             provisional: None,
             subject: None,
-            isolators,
+            isolators: LazyCell::new(isolators),
             trace,
         };
         let (decision, rule) = walk.verdict(offered);
@@ -154,6 +152,31 @@ impl Table {
             rule: rule.cloned(),
             logs: walk.logs,
             staged: None,
+        }
+    }
+}
+
+/// A query with what the index is asked by.
+struct Question<'q> {
+    query: &'q Query<'q>,
+    subject: Marks<'q>,
+    peer: Option<Marks<'q>>,
+    offer: Offer,
+}
+
+impl<'q> Question<'q> {
+    fn new(query: &'q Query<'q>) -> Self {
+        let subject = Marks::of(query.subject, query.known);
+        let peer = match query.peer {
+            Peer::Identity { claims, .. } => Some(Marks::of(claims, query.known)),
+            Peer::Address(_) | Peer::Named { .. } | Peer::Node => None,
+        };
+        let offer = Offer::new(query, &subject, peer.as_ref());
+        Self {
+            query,
+            subject,
+            peer,
+            offer,
         }
     }
 }
@@ -171,8 +194,8 @@ struct Walk<'w, T> {
     provisional: Option<&'w RuleRef>,
     /// The policy that was asked last and how it fits the subject: its rules mostly come together.
     subject: Option<(usize, Fit<'w>)>,
-    /// The policies that could isolate the subject.
-    isolators: &'w dyn Fn() -> Vec<Turn>,
+    /// The policies that could isolate the subject, looked for when the first tier asks.
+    isolators: LazyCell<Vec<Turn>, &'w dyn Fn() -> Vec<Turn>>,
     trace: &'w mut T,
 }
 
@@ -292,7 +315,7 @@ impl<'w, T: Trace> Walk<'w, T> {
     /// it does.
     fn isolated(&mut self, tier: Tier) -> bool {
         let (mut certain, mut possible) = (false, false);
-        for turn in self.table.of_tier(tier, &(self.isolators)()) {
+        for turn in self.table.of_tier(tier, &self.isolators) {
             let policy = &self.table.held[turn.policy()].policy;
             let fit = selector::workload(&policy.subject, self.query.subject, self.context);
             self.trace.isolation(policy, fit);

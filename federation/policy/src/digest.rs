@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     KnownKeys, Peer, Table,
+    anchor::{Marks, Offer},
     decide::too_weak,
     held::{self, canonical_order},
     index::{Purpose, Shelf},
@@ -71,9 +72,11 @@ impl Table {
             lane: held::number((Direction::Ingress, Scope::Remote)),
             purpose: Purpose::Admission,
         };
+        let marks = Marks::of(subject, &known);
+        let offer = Offer::by_peer(&marks, protocol, port);
         let mut offered = Vec::new();
-        self.index.offer(shelf, subject, &known, |ids| {
-            offered.extend(ids.iter().map(|id| self.turn(*id)));
+        self.index.offer(shelf, &marks, offer, |id| {
+            offered.push(self.turn(id));
         });
         offered.into_iter().any(|turn| {
             let rule = &self.held[turn.policy()].policy.rules[turn.rule()];

@@ -6,8 +6,10 @@ use std::{cmp::Ordering, sync::Arc};
 use identity::TrustDomain;
 
 use crate::{
-    RuleName, RuleRef, digest,
-    index::{Index, Purpose, Shelf, Wanted},
+    RuleName, RuleRef,
+    anchor::{Needs, Wanted},
+    digest,
+    index::{Hung, Index, Purpose, Shelf},
     model::{Action, Direction, PeerMatch, Policy, Rule, Scope},
     order::Id,
 };
@@ -84,7 +86,7 @@ pub(crate) fn rules_in(policy: &Policy, lane: Lane) -> impl Iterator<Item = (&Ru
 /// What the index finds of a policy, and by what.
 pub(crate) struct Hanger<'p> {
     lane: u8,
-    id: Id,
+    hung: Hung,
     found: Found<'p>,
 }
 
@@ -102,19 +104,24 @@ pub(crate) fn hangers(policy: &Policy, slot: u32) -> Vec<Hanger<'_>> {
     let mut out = Vec::new();
     for of in LANES {
         let lane = number(of);
-        let mut hang = |id, found| out.push(Hanger { lane, id, found });
+        let mut hang = |id, needs, found| {
+            let hung = Hung { id, needs };
+            out.push(Hanger { lane, hung, found });
+        };
         if policy.isolates.contains(&of) {
             let subject = Wanted::workload(&policy.subject);
-            hang(Id::policy(slot), Found::Isolation(subject));
+            let needs = Needs::subject(&subject);
+            hang(Id::policy(slot), needs, Found::Isolation(subject));
         }
         for (rule, place) in rules_in(policy, of) {
             let id = Id::rule(slot, policy, rule, place);
-            let peers = rule.peers.iter().map(Wanted::peer).collect();
+            let peers: Vec<_> = rule.peers.iter().map(Wanted::peer).collect();
             let subject = Wanted::workload(&policy.subject);
-            hang(id, Found::Rule(subject, peers));
+            let needs = Needs::rule(&subject, &peers, rule);
+            hang(id, needs, Found::Rule(subject, peers));
             let is_told = of == (Direction::Ingress, Scope::Remote) && !policy.staged;
             if is_told && rule.action == Action::Allow {
-                hang(id, Found::Admission(admitted(rule)));
+                hang(id, needs, Found::Admission(admitted(rule)));
             }
         }
     }
@@ -146,14 +153,14 @@ impl Hanger<'_> {
         let purpose = self.rarest(index);
         for (of, wanted) in self.all() {
             if of == purpose {
-                index.hang(self.shelf(of), wanted, self.id);
+                index.hang(self.shelf(of), wanted, self.hung);
             }
         }
     }
 
     pub(crate) fn unhang(&self, index: &mut Index) {
         for (purpose, wanted) in self.all() {
-            index.unhang(self.shelf(purpose), wanted, self.id);
+            index.unhang(self.shelf(purpose), wanted, self.hung.id);
         }
     }
 

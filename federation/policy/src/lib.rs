@@ -5,6 +5,7 @@
 //! [`compile`] turns a [`model::PolicySet`] into a [`Table`], and [`Table::decide`] judges a
 //! [`Query`]. `docs/policy.md` tells operators the same in their words.
 
+mod anchor;
 mod canonical;
 mod compile;
 mod cover;
@@ -21,7 +22,7 @@ mod query;
 mod reason;
 mod selector;
 mod shadow;
-mod trie;
+mod shared;
 mod verdict;
 mod words;
 

@@ -1,0 +1,139 @@
+//! A map from hashes whose copies share what is equal in them: a table that differs in one policy
+//! costs the few parts in which what that policy hangs on stands.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+/// How many parts there are. A change copies a part; whoever looks something up finds the part
+/// without a search.
+const PARTS: usize = 256;
+
+#[derive(Clone, Debug)]
+pub(crate) struct SharedMap<V>(Vec<Arc<Part<V>>>);
+
+type Part<V> = HashMap<u64, V, BuildHasherDefault<Given>>;
+
+impl<V> Default for SharedMap<V> {
+    fn default() -> Self {
+        let none = Arc::new(Part::default());
+        Self(vec![none; PARTS])
+    }
+}
+
+impl<V> SharedMap<V> {
+    pub(crate) fn get(&self, hash: u64) -> Option<&V> {
+        self.0.get(part(hash))?.get(&hash)
+    }
+}
+
+impl<V: Clone + Default> SharedMap<V> {
+    /// What stands at `hash`, made when nothing does.
+    pub(crate) fn at(&mut self, hash: u64) -> &mut V {
+        Arc::make_mut(&mut self.0[part(hash)])
+            .entry(hash)
+            .or_default()
+    }
+
+    pub(crate) fn remove(&mut self, hash: u64) {
+        Arc::make_mut(&mut self.0[part(hash)]).remove(&hash);
+    }
+}
+
+/// From bits that the part itself does not look at first.
+fn part(hash: u64) -> usize {
+    (hash >> 40) as usize % PARTS
+}
+
+/// The key is the hash.
+#[derive(Default)]
+struct Given(u64);
+
+impl Hasher for Given {
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    /// For keys that are no hashes; there is none.
+    fn write(&mut self, bytes: &[u8]) {
+        let mut mixer = Mixer(self.0);
+        bytes.iter().for_each(|byte| mixer.word(u64::from(*byte)));
+        self.0 = mixer.0;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Makes hashes, quickly. Whoever writes policies could make two things have one hash, and would gain
+/// that some rules are looked at in vain, as they are when he names what many pods have.
+pub(crate) struct Mixer(pub u64);
+
+impl Mixer {
+    pub(crate) fn word(&mut self, word: u64) {
+        // Two odd constants, from the digits of pi.
+        let wide = u128::from(self.0 ^ word ^ 0x243f_6a88_85a3_08d3) * 0x1319_8a2e_0370_7345;
+        self.0 = (wide >> 64) as u64 ^ wide as u64;
+    }
+
+    pub(crate) fn text(&mut self, text: &str) {
+        let (words, rest) = text.as_bytes().as_chunks::<8>();
+        for word in words {
+            self.word(u64::from_le_bytes(*word));
+        }
+        let rest = rest
+            .iter()
+            .fold(0, |rest, byte| (rest << 8) | u64::from(*byte));
+        self.word((rest << 8) | (text.len() as u64 % 256));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+
+    /// Hashes that agree in many bits, at the low and at the high end.
+    fn hash() -> impl Strategy<Value = u64> {
+        (any::<u8>(), 0_u32..8, prop_oneof![Just(0), Just(u64::MAX)])
+            .prop_map(|(byte, place, rest)| rest ^ (u64::from(byte) << (place * 8)))
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map_and_its_copies_stay_as_they_are(
+            steps in vec((hash(), any::<Option<u8>>()), 0..400), copied in 0_usize..400,
+        ) {
+            let (mut shared, mut map) = (SharedMap::<Vec<u8>>::default(), BTreeMap::<u64, Vec<u8>>::new());
+            let mut copy = (shared.clone(), map.clone());
+            for (number, (hash, value)) in steps.iter().enumerate() {
+                match value {
+                    Some(value) => {
+                        shared.at(*hash).push(*value);
+                        map.entry(*hash).or_default().push(*value);
+                    }
+                    None => {
+                        shared.remove(*hash);
+                        map.remove(hash);
+                    }
+                }
+                if number == copied {
+                    copy = (shared.clone(), map.clone());
+                }
+            }
+            for (shared, map) in [(&shared, &map), (&copy.0, &copy.1)] {
+                for (hash, _) in &steps {
+                    prop_assert_eq!(shared.get(*hash), map.get(hash));
+                }
+            }
+        }
+    }
+}
