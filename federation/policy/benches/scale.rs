@@ -14,12 +14,10 @@
 use std::{env, fs, hint::black_box, net::Ipv4Addr, process::Command, sync::Arc, time::Instant};
 
 use identity::Claims;
-use landbridge_policy::{KnownKeys, Peer, Query, Table, compile, model::*};
+use landbridge_policy::{KnownKeys, Pair, Peer, Query, Table, compile, model::*};
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-#[path = "scale/seen.rs"]
-mod seen;
 #[path = "scale/world.rs"]
 mod world;
 
@@ -166,13 +164,19 @@ fn decide_again(table: &Table, identities: &[Claims]) -> f64 {
     let known = KnownKeys::all();
     let few = identities.iter().take(64).cloned().map(Arc::new);
     let few: Vec<Arc<Claims>> = few.collect();
-    let mut seen = seen::Seen::new(1 << 16);
     let round = |_| {
         let start = Instant::now();
         for n in 0..CHUNK * 4 {
             // West's are the even ones.
-            let (subject, peer) = (&few[n / 4 * 2 % 64], &few[n / 4 * 7 % 64]);
-            black_box(seen.decide(table, &known, (subject, peer), n));
+            black_box(table.decide_pair(&Pair {
+                direction: [Direction::Ingress, Direction::Egress][n % 2],
+                subject: &few[n / 4 * 2 % 64],
+                peer: &few[n / 4 * 7 % 64],
+                address: Some(Ipv4Addr::new(10, 1, 2, 3).into()),
+                protocol: TCP,
+                port: [8001, 443][n / 2 % 2],
+                known: &known,
+            }));
         }
         nanoseconds(start) / (CHUNK * 4) as f64
     };

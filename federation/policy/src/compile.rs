@@ -14,6 +14,7 @@ use crate::{
     index::Index,
     model::{Policy, PolicySet, Tier},
     order::{Id, Standing, Turn},
+    seen::Seen,
 };
 
 /// Everything one cluster enforces, ready to be asked. Build it with [`compile`].
@@ -33,6 +34,7 @@ pub struct Table {
     /// Whether any policy is staged.
     has_staged: bool,
     pub(crate) index: Index,
+    pub(crate) seen: Seen,
 }
 
 /// Compiles `set`. Equal sets give equal tables, however their lists are ordered.
@@ -56,6 +58,7 @@ impl Table {
             tiers: [0; 2],
             has_staged: false,
             index: Index::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Table {
             tiers: [0; 2],
             has_staged: false,
             index: self.index.clone(),
+            seen: Seen::default(),
         };
         let mut kept = vec![false; self.held.len()];
         let added = next.take_sources(self, set, &mut kept)?;

@@ -91,8 +91,8 @@ impl<'a> Peer<'a> {
 /// its presence nor its absence in a credential says anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KnownKeys {
-    /// Only the clusters that carry less than everything.
-    narrowed: BTreeMap<TrustDomain, BTreeSet<String>>,
+    /// Only the clusters that carry less than everything; absent when there is none.
+    narrowed: Option<Arc<BTreeMap<TrustDomain, BTreeSet<String>>>>,
 }
 
 impl KnownKeys {
@@ -116,24 +116,39 @@ impl KnownKeys {
 
     /// `domain` carries only `keys`, of pods and of namespaces.
     pub fn narrow(&mut self, domain: TrustDomain, keys: impl IntoIterator<Item = String>) {
-        self.narrowed.insert(domain, keys.into_iter().collect());
+        let narrowed = Arc::make_mut(self.narrowed.get_or_insert_default());
+        narrowed.insert(domain, keys.into_iter().collect());
     }
 
     /// Whether `domain` carries the label `key`.
     #[must_use]
     pub fn carries(&self, domain: &TrustDomain, key: &str) -> bool {
-        self.narrowed
-            .get(domain)
-            .is_none_or(|keys| keys.contains(key))
+        self.of(domain).is_none_or(|keys| keys.contains(key))
     }
 
     /// Whether `domain` carries less than every label.
     #[must_use]
     pub fn is_narrowed(&self, domain: &TrustDomain) -> bool {
-        self.narrowed.contains_key(domain)
+        self.of(domain).is_some()
     }
+
+    fn of(&self, domain: &TrustDomain) -> Option<&BTreeSet<String>> {
+        self.narrowed.as_ref()?.get(domain)
+    }
+
     /// Whether every cluster carries the label `key`.
     pub(crate) fn all_carry(&self, key: &str) -> bool {
-        self.narrowed.values().all(|keys| keys.contains(key))
+        let mut narrowed = self.narrowed.iter().flat_map(|narrowed| narrowed.values());
+        narrowed.all(|keys| keys.contains(key))
+    }
+
+    /// Whether both are one value, or say of every cluster that it carries everything. Two that are equal
+    /// need not be.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (&self.narrowed, &other.narrowed) {
+            (None, None) => true,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            _ => false,
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Asking policy about one connection of this node.
 
+use std::sync::Arc;
+
 use identity::{
     Claims,
     fault::{self, Fault},
 };
-use policy::{Decision, DropReason, Peer, Query, RuleRef, Staged, Verdict, model::Direction};
+use policy::{Decision, DropReason, Pair, Peer, Query, RuleRef, Staged, Verdict, model::Direction};
 use wire::flow::FlowKey;
 
 use super::snapshot::NodeSnapshot;
@@ -29,30 +31,55 @@ pub(super) struct Judgement {
     pub staged: Option<Box<Staged>>,
 }
 
-/// Whether `subject` and `peer` may talk on the flow `key`.
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Other<'a> {
+    /// It proved this, from its address in the flow.
+    Proven(&'a Arc<Claims>),
+    /// It is anything else.
+    Unproven(Peer<'a>),
+}
+
+/// Whether `subject` and `other` may talk on the flow `key`.
 pub(super) fn decide(
     snapshot: &NodeSnapshot,
     direction: Direction,
-    subject: &Claims,
-    peer: Peer<'_>,
+    subject: &Arc<Claims>,
+    other: Other<'_>,
     key: &FlowKey,
 ) -> Judgement {
+    let (table, known, protocol) = (&snapshot.policy, &snapshot.known, key.protocol);
+    let port = match fault::is(Fault::AgentAsksOtherPort) {
+        false => key.dport,
+        true => key.dport ^ 1,
+    };
     let Verdict {
         decision,
         rule,
         logs,
         staged,
-    } = snapshot.policy.decide(&Query {
-        direction,
-        subject,
-        peer,
-        protocol: key.protocol,
-        port: match fault::is(Fault::AgentAsksOtherPort) {
-            false => key.dport,
-            true => key.dport ^ 1,
-        },
-        known: &snapshot.known,
-    });
+    } = match other {
+        Other::Proven(peer) => table.decide_pair(&Pair {
+            direction,
+            subject,
+            peer,
+            address: Some(match direction {
+                Direction::Ingress => key.src,
+                Direction::Egress => key.dst,
+            }),
+            protocol,
+            port,
+            known,
+        }),
+        Other::Unproven(peer) => table.decide(&Query {
+            direction,
+            subject,
+            peer,
+            protocol,
+            port,
+            known,
+        }),
+    };
     let outcome = match decision {
         Decision::Allow => Ok(rule),
         _ if fault::is(Fault::AgentSkipsPolicy) => Ok(rule),
@@ -72,23 +99,15 @@ pub(super) fn decide(
 /// Both halves for two pods of this node: egress of `from`, then ingress of `to`.
 pub(super) fn decide_local(
     snapshot: &NodeSnapshot,
-    from: &Claims,
-    to: &Claims,
+    from: &Arc<Claims>,
+    to: &Arc<Claims>,
     key: &FlowKey,
 ) -> Judgement {
-    let to_peer = Peer::Identity {
-        claims: to,
-        address: Some(key.dst),
-    };
-    let from_peer = Peer::Identity {
-        claims: from,
-        address: Some(key.src),
-    };
-    let egress = decide(snapshot, Direction::Egress, from, to_peer, key);
+    let egress = decide(snapshot, Direction::Egress, from, Other::Proven(to), key);
     let Ok(leaving) = &egress.outcome else {
         return egress;
     };
-    let mut ingress = decide(snapshot, Direction::Ingress, to, from_peer, key);
+    let mut ingress = decide(snapshot, Direction::Ingress, to, Other::Proven(from), key);
     ingress.outcome = ingress.outcome.map(|entering| entering.or(leaving.clone()));
     ingress.logs.splice(0..0, egress.logs);
     if egress

@@ -7,7 +7,7 @@ use identity::{
     Mono, Now,
     fault::{self, Fault},
 };
-use policy::{DropReason, Peer, model::Direction};
+use policy::{DropReason, model::Direction};
 use wire::{
     confirm::{self, Confirm},
     flow::FlowKey,
@@ -17,7 +17,9 @@ use wire::{
 
 use super::{
     ESTABLISHED, Ends, Event, Fate, FlowRecord, HALF_OPEN_LIFE, Handled, Mark, Node, ONCE,
-    RemoteEnd, Transmit, decide::decide, live::Live,
+    RemoteEnd, Transmit,
+    decide::{Other, decide},
+    live::Live,
 };
 use crate::{
     judge::{Answer, Judge},
@@ -157,10 +159,7 @@ impl Node {
             .get(&key.src)
             .ok_or(DropReason::SpoofedSource)?;
         let identity = pod.identity.as_ref().ok_or(DropReason::NoCredential)?;
-        let peer = Peer::Identity {
-            claims: &claims,
-            address: Some(key.dst),
-        };
+        let peer = Other::Proven(&claims);
         let judgement = decide(&snapshot, Direction::Egress, &identity.claims, peer, &key);
         let rule = match self.heed(key, judgement) {
             Ok(rule) => rule,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use wire::flow::FlowKey;
 
 use super::{
-    decide::{decide, decide_local},
+    decide::{Other, decide, decide_local},
     snapshot::NodeSnapshot,
 };
 use crate::{half_open::HalfOpen, hash::Seed, keys::Tag, table::FlowTable};
@@ -288,7 +288,7 @@ impl Live {
                 .map(|id| id.claims.clone())
                 .ok_or(DropReason::NoCredential)
         };
-        let claims = self.remote.as_deref();
+        let claims = self.remote.as_ref();
         let judgement = match &self.record.ends {
             Ends::Initiator { pod_uid, remote } => {
                 let subject = local(key.src, pod_uid)?;
@@ -296,7 +296,7 @@ impl Live {
                     snapshot,
                     Direction::Egress,
                     &subject,
-                    peer(snapshot, claims, remote, key.dst)?,
+                    other(snapshot, claims, remote, key.dst)?,
                     &key,
                 )
             }
@@ -306,7 +306,7 @@ impl Live {
                     snapshot,
                     Direction::Ingress,
                     &subject,
-                    peer(snapshot, claims, remote, key.src)?,
+                    other(snapshot, claims, remote, key.src)?,
                     &key,
                 )
             }
@@ -327,25 +327,27 @@ impl Live {
 }
 
 /// The other end of a flow at `address`, as policy sees it.
-fn peer<'a>(
+fn other<'a>(
     snapshot: &NodeSnapshot,
-    claims: Option<&'a Claims>,
+    claims: Option<&'a Arc<Claims>>,
     remote: &'a RemoteEnd,
     address: IpAddr,
-) -> Result<Peer<'a>, DropReason> {
+) -> Result<Other<'a>, DropReason> {
     // The address may have become part of an identity network since.
     let is_owned = || snapshot.identity_owner(address).is_some();
-    match remote {
-        RemoteEnd::Proven(_) => Ok(Peer::Identity {
-            claims: claims.ok_or(DropReason::NoIdentity)?,
-            address: Some(address),
-        }),
-        RemoteEnd::Node => Ok(Peer::Node),
-        RemoteEnd::Address | RemoteEnd::Named(_) if is_owned() => Err(DropReason::NoIdentity),
-        RemoteEnd::Address => Ok(Peer::Address(address)),
-        RemoteEnd::Named(names) => Ok(Peer::Named {
+    Ok(Other::Unproven(match remote {
+        RemoteEnd::Proven(_) => {
+            let claims = claims.ok_or(DropReason::NoIdentity)?;
+            return Ok(Other::Proven(claims));
+        }
+        RemoteEnd::Node => Peer::Node,
+        RemoteEnd::Address | RemoteEnd::Named(_) if is_owned() => {
+            return Err(DropReason::NoIdentity);
+        }
+        RemoteEnd::Address => Peer::Address(address),
+        RemoteEnd::Named(names) => Peer::Named {
             address: Some(address),
             names,
-        }),
-    }
+        },
+    }))
 }

@@ -8,7 +8,7 @@ use policy::{DropReason, Peer, RuleRef, model::Direction};
 
 use super::{
     ESTABLISHED, Ends, Fate, FlowRecord, Node, RemoteEnd, Transmit,
-    decide::{Refusal, decide, decide_local},
+    decide::{Other, Refusal, decide, decide_local},
     live::Live,
 };
 use crate::packet::Parsed;
@@ -107,14 +107,14 @@ impl Node {
                 names: &names,
             },
         };
-        let judgement = decide(&snapshot, direction, subject, peer, &p.key);
+        let judgement = decide(&snapshot, direction, subject, Other::Unproven(peer), &p.key);
         match self.heed(p.key, judgement) {
             Ok(rule) => {
                 let end = match names.is_empty() {
                     true => end,
                     false => RemoteEnd::Named(telling(names, |names| {
                         let address = Some(other);
-                        let peer = Peer::Named { address, names };
+                        let peer = Other::Unproven(Peer::Named { address, names });
                         decide(&snapshot, direction, subject, peer, &p.key)
                             .outcome
                             .is_ok()

@@ -7,12 +7,13 @@ use identity::{
     Claims, CredentialHash, Now,
     fault::{self, Fault},
 };
-use policy::{DropReason, Peer, RuleRef, model::Direction};
+use policy::{DropReason, RuleRef, model::Direction};
 use wire::{flow::FlowKey, hello::HelloHeader, marker::MARKER, reply::Reply};
 
 use super::{
     Ends, Fate, FlowRecord, HALF_OPEN_LIFE, Handled, Mark, Node, RemoteEnd, Transmit,
-    decide::decide, live::Live,
+    decide::{Other, decide},
+    live::Live,
 };
 use crate::{
     credentials::Verified,
@@ -98,15 +99,11 @@ impl Node {
             Judged::Believed(believed) => believed,
         };
         let remote = believed.newest;
-        let peer = Peer::Identity {
-            claims: &remote,
-            address: Some(p.key.src),
-        };
         let judgement = decide(
             &snapshot,
             Direction::Ingress,
             &identity.claims,
-            peer,
+            Other::Proven(&remote),
             &p.key,
         );
         let rule = match self.heed(p.key, judgement) {
@@ -303,11 +300,7 @@ impl Node {
                 .changes
                 .newest(&credential.claims)
                 .ok_or(DropReason::Revoked)?;
-            let peer = Peer::Identity {
-                claims: &remote,
-                address: Some(p.key.src),
-            };
-            let own = &identity.claims;
+            let (own, peer) = (&identity.claims, Other::Proven(&remote));
             // Its Log rules spoke on the SYN.
             match decide(&snapshot, Direction::Ingress, own, peer, &p.key).outcome {
                 Ok(rule) => (remote, rule),

@@ -1,10 +1,12 @@
 //! Asking the policies that a gateway knows: its own cluster's, and what each peer announced.
 
+use std::sync::Arc;
+
 use identity::{
     Claims,
     fault::{self, Fault},
 };
-use policy::{Decision, DropReason, Peer, Query, model::Direction};
+use policy::{Decision, DropReason, Pair, model::Direction};
 use wire::flow::FlowKey;
 
 use super::{Ends, Refused, TransitSnapshot};
@@ -14,7 +16,7 @@ use super::{Ends, Refused, TransitSnapshot};
 /// source has at the address.
 pub(super) fn decide_syn(
     snapshot: &TransitSnapshot,
-    initiator: &Claims,
+    initiator: &Arc<Claims>,
     key: &FlowKey,
 ) -> Result<(), Refused> {
     if *initiator.trust_domain() == snapshot.own {
@@ -90,21 +92,19 @@ fn decide(
     snapshot: &TransitSnapshot,
     table: &policy::Table,
     direction: Direction,
-    subject: &Claims,
-    peer: &Claims,
+    subject: &Arc<Claims>,
+    peer: &Arc<Claims>,
     key: &FlowKey,
 ) -> Result<(), Refused> {
     let address = match direction {
         Direction::Ingress => key.src,
         Direction::Egress => key.dst,
     };
-    let verdict = table.decide(&Query {
+    let verdict = table.decide_pair(&Pair {
         direction,
         subject,
-        peer: Peer::Identity {
-            claims: peer,
-            address: Some(address),
-        },
+        peer,
+        address: Some(address),
         protocol: key.protocol,
         port: match fault::is(Fault::GatewayAsksOtherPort) {
             false => key.dport,
