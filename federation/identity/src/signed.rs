@@ -7,8 +7,8 @@ use crate::{
     cose::{self, Sign1},
 };
 
-/// Longest signed object in bytes; a session refuses longer messages anyway.
-pub const MAX_SIGNED: usize = 1 << 20;
+/// Longest signed object in bytes: a digest of some twenty thousand policies.
+pub const MAX_SIGNED: usize = 16 << 20;
 
 impl IssuerKey {
     /// Signs `payload` as an object of the kind `context`.

@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use identity::{MAX_BUNDLE, MAX_RECORD, MAX_SIGNED, TrustDomain, UnixMillis};
+use identity::{MAX_BUNDLE, MAX_RECORD, TrustDomain, UnixMillis};
 use ipnet::IpNet;
 use policy::model::Policy;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -17,6 +17,8 @@ pub const PEER_PROTOCOL: u16 = 2;
 pub const MAX_PEER_RANGES: usize = 256;
 /// Most associations in one direction between two gateways: one per sending queue.
 pub const MAX_ASSOCIATIONS: usize = 64;
+/// Most bytes of a digest in one piece of it.
+pub const MAX_PIECE: usize = 512 << 10;
 /// Most records in one message.
 pub const MAX_BATCH: usize = 256;
 
@@ -54,6 +56,10 @@ pub enum PeerMessage {
     DigestChange(Box<DigestChange>),
     /// The sender has not what that digest differs from: it wants the whole of it.
     DigestWanted(u64),
+    /// A piece of a signed digest that is longer than a message.
+    DigestPiece(DigestPiece),
+    /// The piece that is to be sent next.
+    PieceWanted(PieceWanted),
 }
 
 /// Who speaks, and what it has of the other.
@@ -128,6 +134,31 @@ pub struct DigestChange {
     pub removed: Vec<u32>,
     /// Places of policies in the new list, ascending, and the policies that stand there.
     pub added: Vec<(u32, Arc<Policy>)>,
+}
+
+/// Bytes of a signed digest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DigestPiece {
+    /// Of the digest.
+    pub sequence: u64,
+    /// How many bytes the signed digest has.
+    pub length: u64,
+    /// Where in it these stand.
+    pub offset: u64,
+    /// At least one, at most [`MAX_PIECE`].
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// Asks for the next piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PieceWanted {
+    /// Of the digest.
+    pub sequence: u64,
+    /// How many bytes of it are there.
+    pub offset: u64,
 }
 
 /// What is enforced, as opposed to announced.
@@ -248,6 +279,8 @@ impl PeerMessage {
             Self::Pong(_) => 12,
             Self::DigestChange(_) => 13,
             Self::DigestWanted(_) => 14,
+            Self::DigestPiece(_) => 15,
+            Self::PieceWanted(_) => 16,
         }
     }
 
@@ -283,6 +316,8 @@ impl PeerMessage {
             12 => Self::Pong(read.cbor()?),
             13 => Self::DigestChange(read.cbor()?),
             14 => Self::DigestWanted(read.cbor()?),
+            15 => Self::DigestPiece(read.cbor()?),
+            16 => Self::PieceWanted(read.cbor()?),
             _ => return Ok(None),
         };
         message.check(kind)?;
@@ -331,6 +366,8 @@ impl PeerMessage {
             | Self::Ping(number)
             | Self::DigestWanted(number) => cbor(number, &mut bytes),
             Self::DigestChange(body) => cbor(body, &mut bytes),
+            Self::DigestPiece(body) => cbor(body, &mut bytes),
+            Self::PieceWanted(body) => cbor(body, &mut bytes),
             Self::Records(body) => cbor(body, &mut bytes),
             Self::Pong(body) => cbor(body, &mut bytes),
         }
@@ -344,8 +381,8 @@ fn limit(kind: u8) -> usize {
         1 => 1 << 10,
         2 => MAX_BUNDLE,
         3 => 32 << 10,
-        4 => MAX_SIGNED - 1,
-        5 | 7 | 8 | 10 | 11 | 12 | 14 => 128,
+        5 | 7 | 8 | 10 | 11 | 12 | 14 | 16 => 128,
+        15 => MAX_PIECE + 128,
         6 => 8 << 10,
         9 => MAX_BATCH * (MAX_RECORD + 8) + 64,
         _ => MAX_MESSAGE - 1,
@@ -447,6 +484,16 @@ mod tests {
                 added: Vec::new(),
             })),
             PeerMessage::DigestWanted(u64::MAX),
+            PeerMessage::DigestPiece(DigestPiece {
+                sequence: u64::MAX,
+                length: u64::MAX,
+                offset: u64::MAX,
+                bytes: vec![255; MAX_PIECE],
+            }),
+            PeerMessage::PieceWanted(PieceWanted {
+                sequence: u64::MAX,
+                offset: u64::MAX,
+            }),
         ]
     }
 
@@ -521,7 +568,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_never_panic(kind in 0u8..16, mut bytes: Vec<u8>) {
+        fn any_bytes_never_panic(kind in 0u8..18, mut bytes: Vec<u8>) {
             let _ = PeerMessage::decode(&bytes);
             bytes.insert(0, kind);
             let _ = PeerMessage::decode(&bytes);
@@ -529,7 +576,7 @@ mod tests {
 
         #[test]
         fn changed_messages_never_panic(which: prop::sample::Index, at: prop::sample::Index, byte: u8) {
-            let mut bytes = samples()[which.index(14)].encode();
+            let mut bytes = samples()[which.index(16)].encode();
             let at = at.index(bytes.len());
             bytes[at] = byte;
             if let Ok(Some(message)) = PeerMessage::decode(&bytes) {

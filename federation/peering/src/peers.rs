@@ -22,6 +22,7 @@ mod digest;
 mod inbox;
 mod membership;
 mod peer;
+mod pieces;
 mod state;
 mod status;
 mod timer;

@@ -22,8 +22,8 @@ pub struct Digest {
     pub sequence: u64,
     /// The hash of the canonical policy that the cluster enforces.
     pub hash: [u8; 32],
-    /// The part of it that admits identities of other clusters; none when it would not fit into a
-    /// message: then only the destination can decide.
+    /// The part of it that admits identities of other clusters; none when the signed object would be longer than
+    /// [`MAX_SIGNED`]: then only the destination can decide.
     pub part: Option<Arc<PolicySet>>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Announced(VecDeque<Signed>);
 #[derive(Debug)]
 pub(crate) struct Signed {
     pub digest: Digest,
-    pub signed: Vec<u8>,
+    pub signed: Arc<[u8]>,
     /// SHA-256 of its payload.
     content: [u8; 32],
     /// Where in `signed` the payload stands.
@@ -77,7 +77,7 @@ impl Announced {
     pub(crate) fn push(&mut self, newest: Signed) {
         // Only the newest is sent whole.
         if let Some(last) = self.0.back_mut() {
-            last.signed = Vec::new();
+            last.signed = Arc::default();
         }
         self.0.push_back(newest);
         if self.0.len() > REMEMBERED {
@@ -212,7 +212,7 @@ pub(crate) fn sign(key: &IssuerKey, sequence: u64, hash: [u8; 32], part: &Policy
         digest: payload.into(),
         content: Sha256::digest(&bytes).into(),
         payload: start..start + bytes.len(),
-        signed,
+        signed: signed.into(),
     }
 }
 
@@ -317,7 +317,7 @@ mod tests {
             let held = Digest { sequence: 1, hash: [1; 32], part: Some(Arc::new(old)) };
             let made = apply(&new.cluster, &held, &change);
             let (signed, part) = made.unwrap();
-            prop_assert_eq!(&signed, &announced.newest().unwrap().signed);
+            prop_assert_eq!(&*signed, &*announced.newest().unwrap().signed);
             prop_assert_eq!(&*part, &new);
             prop_assert!(announced.change_from(3).is_none());
         }

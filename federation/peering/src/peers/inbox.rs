@@ -11,6 +11,7 @@ use policy::model::PolicySet;
 use super::{
     PeerEvent, Peering, StateKey, digest,
     peer::{Peer, Problem},
+    pieces::Gathered,
     state::StoredDigest,
 };
 use crate::peer_messages::{
@@ -22,7 +23,8 @@ use crate::peer_messages::{
 const MAX_RANGE_IDS: usize = 4096;
 
 /// Why a session is closed: the peer does what no gateway of ours would do.
-struct Misbehaved(String);
+#[derive(Debug)]
+pub(super) struct Misbehaved(String);
 
 impl From<&str> for Misbehaved {
     fn from(what: &str) -> Self {
@@ -70,6 +72,11 @@ impl Peering {
             PeerMessage::Digest(signed) => self.take_digest(domain, &signed, None),
             PeerMessage::DigestChange(change) => self.change_digest(domain, &change),
             PeerMessage::DigestWanted(sequence) => session.want_digest(sequence),
+            PeerMessage::DigestPiece(piece) => match session.gathering.add(piece)? {
+                Gathered::Wanting(next) => session.outbox.piece_wanted = Some(next),
+                Gathered::Whole(signed) => self.take_digest(domain, &signed, None),
+            },
+            PeerMessage::PieceWanted(wanted) => session.want_piece(wanted)?,
             PeerMessage::Enforcing(enforcing) => peer.take_enforcing(enforcing, now),
             PeerMessage::Associations(theirs) => self.take_associations(domain, theirs)?,
             PeerMessage::InUse(generation) => {

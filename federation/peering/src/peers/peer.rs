@@ -7,10 +7,12 @@ use identity::{IdentityRange, Mono, Now, UnixMillis};
 use super::{
     Digest, PeerConfig,
     clock::{PING_EVERY, PeerClock},
+    inbox::Misbehaved,
+    pieces::{Gathering, Sending},
     state::PeerState,
     tunnel::Tunnel,
 };
-use crate::peer_messages::{Enforcing, Hello, Instance};
+use crate::peer_messages::{Enforcing, Hello, Instance, PieceWanted};
 
 /// How many messages a peer may send at once, and how soon the next after that.
 const BURST: u32 = 1000;
@@ -63,6 +65,10 @@ pub(crate) struct Session {
     pub digest_told: Option<u64>,
     /// The sequence of our digest that the peer was sent whole.
     pub digest_whole: Option<u64>,
+    /// Our digest of which the peer has not all pieces yet.
+    pub sending: Option<Sending>,
+    /// Its digest of which not all pieces came yet.
+    pub gathering: Gathering,
     budget: Budget,
 }
 
@@ -74,6 +80,9 @@ pub(crate) struct Outbox {
     pub ranges: bool,
     pub digest: bool,
     pub digest_wanted: Option<u64>,
+    /// The next piece of our digest.
+    pub piece: bool,
+    pub piece_wanted: Option<PieceWanted>,
     pub enforcing: bool,
     pub associations: bool,
     pub in_use: bool,
@@ -126,6 +135,8 @@ impl Peer {
             records_out: false,
             digest_told: None,
             digest_whole: None,
+            sending: None,
+            gathering: Gathering::default(),
             budget: Budget {
                 left: BURST,
                 at: now.mono,
@@ -153,6 +164,15 @@ impl Session {
     /// Whether the peer may send one more message now.
     pub(crate) fn admits(&mut self, now: Mono) -> bool {
         self.budget.take(now)
+    }
+
+    /// The peer asks for the next piece of our digest.
+    pub(crate) fn want_piece(&mut self, wanted: PieceWanted) -> Result<(), Misbehaved> {
+        if !self.sending.as_ref().is_some_and(|s| s.expects(wanted)) {
+            return Err("it asks for a piece of the digest that is not the next one".into());
+        }
+        self.outbox.piece = true;
+        Ok(())
     }
 
     /// The peer has not what our digest of `sequence` was told to differ from. It is sent the whole of each once.

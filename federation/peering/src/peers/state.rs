@@ -6,7 +6,7 @@ use std::{
     fmt,
 };
 
-use identity::{BundleMark, TrustDomain};
+use identity::{BundleMark, MAX_SIGNED, TrustDomain};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::peer_messages::AnnouncedRange;
 
 /// Longest stored object in bytes: a digest, a bundle, and room for the rest.
-pub const MAX_STATE: usize = 2 << 20;
+pub const MAX_STATE: usize = MAX_SIGNED + (1 << 20);
 
 /// Bytes 0..8 of a stored object; the last of them is the version.
 const MAGIC: [u8; 8] = *b"LBSTATE\x01";

@@ -5,9 +5,9 @@ use std::ops::Bound;
 use identity::{SignedRecord, TrustDomain};
 use serde_bytes::ByteBuf;
 
-use super::{Peering, peer::Outbox};
+use super::{Peering, peer::Outbox, pieces::Sending};
 use crate::peer_messages::{
-    Enforcing, Hello, MAX_BATCH, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
+    Enforcing, Hello, MAX_BATCH, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
 };
 
 impl Peering {
@@ -101,15 +101,37 @@ impl Peering {
         }
         // Only the greeting says what it has.
         if session.hello.is_some()
+            // One that is being sent comes before the next one.
+            && session.sending.is_none()
             && take(&mut outbox.digest)
             && let Some(newest) = self.own.digests.newest()
         {
-            let told = session.digest_told.replace(newest.digest.sequence);
-            if let Some(change) = told.and_then(|told| self.own.digests.change_from(told)) {
-                return Some(PeerMessage::DigestChange(Box::new(change)));
+            let sequence = newest.digest.sequence;
+            let told = session.digest_told.replace(sequence);
+            let change = told.and_then(|told| self.own.digests.change_from(told));
+            let change = change.map(|change| PeerMessage::DigestChange(Box::new(change)));
+            // Not one that is longer than the whole, or than a message.
+            if let Some(change) = change.filter(|change| is_shorter(change, &newest.signed)) {
+                return Some(change);
             }
-            session.digest_whole = Some(newest.digest.sequence);
-            return Some(PeerMessage::Digest(newest.signed.clone()));
+            session.digest_whole = Some(sequence);
+            if newest.signed.len() < MAX_MESSAGE {
+                return Some(PeerMessage::Digest(newest.signed.to_vec()));
+            }
+            session.sending = Some(Sending::new(sequence, newest.signed.clone()));
+            outbox.piece = true;
+        }
+        if take(&mut outbox.piece)
+            && let Some(sending) = &mut session.sending
+        {
+            let piece = sending.next();
+            if sending.is_done() {
+                session.sending = None;
+            }
+            return Some(PeerMessage::DigestPiece(piece));
+        }
+        if let Some(wanted) = outbox.piece_wanted.take() {
+            return Some(PeerMessage::PieceWanted(wanted));
         }
         if let Some(sequence) = outbox.digest_wanted.take() {
             return Some(PeerMessage::DigestWanted(sequence));
@@ -150,6 +172,11 @@ impl Peering {
         let number = outbox.pong.take()?;
         Some(PeerMessage::Pong(Pong { number, clock }))
     }
+}
+
+fn is_shorter(change: &PeerMessage, whole: &[u8]) -> bool {
+    let length = change.encode().len();
+    length < whole.len() && length <= MAX_MESSAGE
 }
 
 fn take(flag: &mut bool) -> bool {

@@ -80,13 +80,15 @@ fn digests(world: &mut World, from: &str, to: &str) -> Vec<(u8, usize)> {
         .iter()
         .filter(|(a, b, _)| a.as_str() == from && b.as_str() == to);
     let sent = sent.map(|(_, _, bytes)| (bytes[0], bytes.len()));
-    sent.filter(|(kind, _)| [4, 13, 14].contains(kind))
+    sent.filter(|(kind, _)| [WHOLE, CHANGE, WANTED, PIECE, PIECE_WANTED].contains(kind))
         .collect()
 }
 
 const WHOLE: u8 = 4;
 const CHANGE: u8 = 13;
 const WANTED: u8 = 14;
+const PIECE: u8 = 15;
+const PIECE_WANTED: u8 = 16;
 
 #[test]
 fn one_changed_policy_of_many_is_sent_alone() {
@@ -110,7 +112,7 @@ fn one_changed_policy_of_many_is_sent_alone() {
 
     part.policies.remove(0);
     announce(&mut world, "less", &part);
-    assert_eq!(*held(&mut world).unwrap(), part);
+    assert!(*held(&mut world).unwrap() == part);
     let [(CHANGE, length)] = digests(&mut world, "west", "east")[..] else {
         panic!("not a change")
     };
@@ -230,4 +232,78 @@ fn digests_asked(world: &mut World, times: usize) -> Vec<(u8, usize)> {
         world.run(secs(1));
     }
     digests(world, "west", "east")
+}
+
+/// What does not fit into a message comes in pieces, each when it is asked for; a change in it is short still.
+#[test]
+fn thousands_of_policies_come_in_pieces() {
+    let mut world = World::mesh(&["east", "west"]);
+    world.run(secs(1));
+    digests(&mut world, "west", "east");
+    let mut part = services(10_000);
+    announce(&mut world, "many", &part);
+    world.run(secs(1));
+    assert!(*held(&mut world).unwrap() == part);
+    let sent = std::mem::take(&mut world.sent);
+    let kinds = sent.iter().map(|(_, _, bytes)| bytes[0]);
+    let kinds: Vec<u8> = kinds
+        .filter(|kind| [WHOLE, CHANGE, PIECE, PIECE_WANTED].contains(kind))
+        .collect();
+    let count = kinds.iter().filter(|kind| **kind == PIECE).count();
+    assert!(count > 4, "{count}");
+    let mut expected = [PIECE, PIECE_WANTED].repeat(count);
+    expected.pop();
+    assert_eq!(kinds, expected);
+
+    part.policies[5000] = Arc::new(service(5000, 8443));
+    announce(&mut world, "changed", &part);
+    assert!(*held(&mut world).unwrap() == part);
+    let [(CHANGE, length)] = digests(&mut world, "west", "east")[..] else {
+        panic!("not a change")
+    };
+    assert!(length <= 1024, "{length} bytes");
+
+    // What changes while pieces are under way comes after them; a restart finds what was stored.
+    world.get("east").disk.clear();
+    world.restart("east");
+    world.connect("east", "west");
+    while world.sent.iter().all(|(_, _, bytes)| bytes[0] != PIECE) {
+        world.run(std::time::Duration::from_millis(1));
+    }
+    part.policies.remove(1);
+    announce(&mut world, "less", &part);
+    world.run(secs(1));
+    assert!(*held(&mut world).unwrap() == part);
+    assert!(matches!(
+        digests(&mut world, "west", "east")[..],
+        [(PIECE, _), .., (CHANGE, _)]
+    ));
+    world.restart("east");
+    assert!(*held(&mut world).unwrap() == part);
+    world.connect("east", "west");
+    world.run(secs(1));
+    assert!(matches!(
+        digests(&mut world, "west", "east")[..],
+        [(CHANGE, _)]
+    ));
+    assert_eq!(world.status("east", "west").problems, Vec::<String>::new());
+    assert!(world.get("east").alarms().is_empty());
+}
+
+/// Other thousands share nothing with those before: the whole is shorter.
+#[test]
+fn a_change_of_everything_is_sent_whole() {
+    let mut world = World::mesh(&["east", "west"]);
+    announce(&mut world, "many", &services(6_000));
+    digests(&mut world, "west", "east");
+    let policies = (0..6_000).map(|n| Arc::new(service(n, 8443))).collect();
+    let part = PolicySet {
+        policies,
+        ..services(0)
+    };
+    announce(&mut world, "others", &part);
+    assert!(*held(&mut world).unwrap() == part);
+    let sent = digests(&mut world, "west", "east");
+    assert!(sent.iter().all(|(kind, _)| *kind == PIECE), "{sent:?}");
+    assert!(world.get("east").alarms().is_empty());
 }

@@ -99,7 +99,7 @@ fn a_policy_too_large_to_announce_is_announced_by_its_hash() {
     let mut world = World::mesh(&["east", "west"]);
     world.with("west", |west, now| {
         let mut part = policy("west", "big");
-        std::sync::Arc::make_mut(&mut part.policies[0]).name = "x".repeat(1 << 20);
+        std::sync::Arc::make_mut(&mut part.policies[0]).name = "x".repeat(identity::MAX_SIGNED);
         west.peering.set_policy(hash("big"), &part, now);
     });
     world.run(secs(1));

@@ -2,8 +2,8 @@
 
 use peering::{
     peer_messages::{
-        Associations, Hello, Instance, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage, TunnelKey,
-        TunnelSecret,
+        Associations, DigestPiece, Hello, Instance, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage,
+        PieceWanted, TunnelKey, TunnelSecret,
     },
     peers::MembershipError,
 };
@@ -95,6 +95,35 @@ fn a_peer_that_breaks_the_rules_loses_its_session() {
         closes(true, &one(PeerMessage::RecordsSeen(99))),
         "it has records that were never sent"
     );
+    assert_eq!(
+        closes(
+            true,
+            &one(PeerMessage::PieceWanted(PieceWanted {
+                sequence: 1,
+                offset: 0
+            }))
+        ),
+        "it asks for a piece of the digest that is not the next one"
+    );
+    let piece = |length, offset| DigestPiece {
+        sequence: 9,
+        length,
+        offset,
+        bytes: vec![1; 10],
+    };
+    for pieces in [
+        vec![piece(20, 10)],
+        vec![piece(20, 0), piece(20, 5)],
+        vec![piece(5, 0)],
+        vec![piece(u64::MAX, 0)],
+    ] {
+        let pieces = pieces.into_iter().map(PeerMessage::DigestPiece);
+        let pieces: Vec<_> = pieces.map(|piece| piece.encode()).collect();
+        assert_eq!(
+            closes(true, &pieces),
+            "a piece of its digest is not the next one"
+        );
+    }
     let key = TunnelKey {
         spi: 7,
         secret: TunnelSecret::from_bytes(vec![1; 16]),
