@@ -7,4 +7,5 @@ mod exchange;
 mod net;
 mod rules;
 mod sequences;
+mod services;
 mod tunnel;
