@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use policy::{Explanation, model::Direction};
 use serde_json::{Value, json};
@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use crate::{
     admin,
     demo::{self, Running, StateArg},
-    oracle::{End, Half, Oracle},
+    oracle::{Half, Oracle},
+    party::Party,
     say::{Output, say},
     service::Service,
 };
@@ -18,11 +19,11 @@ use crate::{
 /// Arguments of `explain`.
 #[derive(Debug, Args)]
 pub struct ExplainArgs {
-    /// Who connects
-    #[arg(long, value_name = "CLUSTER/NAMESPACE/POD")]
+    /// Who connects: CLUSTER/NAMESPACE/POD, an address, or a name of the DNS
+    #[arg(long, value_name = "POD|ADDRESS|NAME")]
     from: String,
-    /// To whom
-    #[arg(long, value_name = "CLUSTER/NAMESPACE/POD")]
+    /// To whom, named in the same way
+    #[arg(long, value_name = "POD|ADDRESS|NAME")]
     to: String,
     /// The destination port as the pod gets it, by number or name, such as 80/tcp or http
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
@@ -92,15 +93,19 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
 }
 
 fn from_files(args: &ExplainArgs, oracle: &Oracle, asked: String) -> Result<Both> {
-    let (from, to) = (oracle.end(&args.from)?, oracle.end(&args.to)?);
-    let (protocol, port) = args.port.at(&to)?;
-    let half = |direction, subject: &End, peer: &End| {
-        oracle.half(direction, subject, peer, protocol as u8, port)
+    let (from, to) = ends(args, oracle)?;
+    let (protocol, port) = args.port.at_party(&to)?;
+    let half = |direction, subject: &Party, peer: &Party| {
+        subject.half(oracle, direction, peer, protocol as u8, port)
+    };
+    let announced = match (from.pod(), to.pod()) {
+        (Some(from), Some(to)) => oracle.announced(from, to, protocol as u8, port),
+        _ => None,
     };
     Ok(Both {
         egress: half(Direction::Egress, &from, &to)?,
         ingress: half(Direction::Ingress, &to, &from)?,
-        announced: oracle.announced(&from, &to, protocol as u8, port),
+        announced,
         service: format!("{port}/{}", protocol.word()),
         asked,
     })
@@ -111,10 +116,10 @@ fn from_files(args: &ExplainArgs, oracle: &Oracle, asked: String) -> Result<Both
 fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
     // The files say where the pods are, and refuse a name that is wrong.
     let (oracle, _) = Oracle::in_force(&running.config())?;
-    let (from, to) = (oracle.end(&args.from)?, oracle.end(&args.to)?);
-    let (protocol, port) = args.port.at(&to)?;
+    let (from, to) = ends(args, &oracle)?;
+    let (protocol, port) = args.port.at_party(&to)?;
     let request = json!({
-        "op": "explain", "from": args.from, "to": args.to, "port": port,
+        "op": "explain", "from": name(&oracle, &args.from), "to": name(&oracle, &args.to), "port": port,
         "protocol": protocol.word(),
     });
     let mut asked = Vec::new();
@@ -124,21 +129,23 @@ fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
         let explanation = explanation(&answer, direction);
         explanation.with_context(|| format!("{role} explains no {direction:?}: {answer}"))
     };
-    let mut half = |direction, subject: &End, peer: &End| {
-        match oracle.half(direction, subject, peer, protocol as u8, port)? {
-            Half::Decided(_) => Ok(Half::Decided(ask(
-                running.agent_beside(subject)?,
-                direction,
-            )?)),
+    let mut half = |direction, subject: &Party, peer: &Party| {
+        let by_files = subject.half(&oracle, direction, peer, protocol as u8, port)?;
+        match (by_files, subject.pod()) {
+            (Half::Decided(_), Some(pod)) => {
+                Ok(Half::Decided(ask(running.agent_beside(pod)?, direction)?))
+            }
             // No table is asked, so no agent need be.
-            other => anyhow::Ok(other),
+            (other, _) => anyhow::Ok(other),
         }
     };
     let egress = half(Direction::Egress, &from, &to)?;
     let ingress = half(Direction::Ingress, &to, &from)?;
-    let announced = match &ingress {
-        Half::Decided(_) if from.claims.trust_domain() != to.claims.trust_domain() => {
-            Some(ask(running.gateway_of(&from)?, Direction::Ingress)?)
+    let announced = match (&ingress, from.pod(), to.pod()) {
+        (Half::Decided(_), Some(from), Some(to))
+            if from.claims.trust_domain() != to.claims.trust_domain() =>
+        {
+            Some(ask(running.gateway_of(from)?, Direction::Ingress)?)
         }
         _ => None,
     };
@@ -149,6 +156,25 @@ fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
         service: format!("{port}/{}", protocol.word()),
         asked: asked.join(", "),
     })
+}
+
+fn ends(args: &ExplainArgs, oracle: &Oracle) -> Result<(Party, Party)> {
+    let (from, to) = (
+        Party::find(oracle, &args.from)?,
+        Party::find(oracle, &args.to)?,
+    );
+    if from.pod().is_none() && to.pod().is_none() {
+        bail!("neither {} nor {} is a pod", args.from, args.to);
+    }
+    Ok((from, to))
+}
+
+/// As an agent is asked of it: an address means the pod that has it.
+fn name<'a>(oracle: &'a Oracle, given: &'a str) -> &'a str {
+    match given.parse().map(|address| oracle.at(address)) {
+        Ok([pod]) => pod,
+        _ => given,
+    }
 }
 
 /// What an agent or gateway answered of one direction.

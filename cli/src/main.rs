@@ -7,6 +7,7 @@ mod demo;
 mod end_verdict;
 mod explain;
 mod oracle;
+mod party;
 mod policy_check;
 mod policy_eval;
 mod policy_matrix;

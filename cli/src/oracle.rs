@@ -2,7 +2,7 @@
 //! alone: no gateway, agent or packet is asked. Both ends are: the source's cluster for egress, the
 //! destination's for ingress.
 
-use std::{collections::BTreeMap, fmt, path::Path};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
 
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
@@ -19,6 +19,8 @@ pub struct Oracle {
     /// What each cluster announces of its policies to the others.
     announced: BTreeMap<TrustDomain, Table>,
     known: KnownKeys,
+    /// Which pods have an address: clusters may use the same ones.
+    addresses: BTreeMap<IpAddr, Vec<String>>,
 }
 
 /// A pod of one of the clusters.
@@ -99,8 +101,18 @@ impl Oracle {
             let table = table.with_context(|| format!("the policies of {}", world.cluster.name))?;
             tables.insert(world.cluster.trust_domain.clone(), table);
         }
+        let mut addresses: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
+        for world in &worlds {
+            for pod in &world.workloads {
+                let name = world.pod_name(&pod.namespace, &pod.pod);
+                if let Some(address) = pod.address {
+                    addresses.entry(address).or_default().push(name);
+                }
+            }
+        }
         Ok(Self {
             worlds,
+            addresses,
             tables,
             announced: BTreeMap::new(),
             known: KnownKeys::all(),
@@ -122,6 +134,11 @@ impl Oracle {
             claims: workload.claims(&world.cluster.trust_domain)?,
             workload: workload.clone(),
         })
+    }
+
+    /// The names of the pods that have `address`.
+    pub fn at(&self, address: IpAddr) -> &[String] {
+        self.addresses.get(&address).map_or(&[], Vec::as_slice)
     }
 
     /// What the source's cluster says of egress, and the destination's of ingress.
@@ -210,10 +227,7 @@ impl Oracle {
         let mut ends = Vec::new();
         for world in &self.worlds {
             for workload in &world.workloads {
-                let name = format!(
-                    "{}/{}/{}",
-                    world.cluster.name, workload.namespace, workload.pod
-                );
+                let name = world.pod_name(&workload.namespace, &workload.pod);
                 let claims = workload.claims(&world.cluster.trust_domain)?;
                 let workload = workload.clone();
                 ends.push((name, End { claims, workload }));

@@ -12,7 +12,8 @@ use sources::{LoadError, Problem};
 
 use crate::{
     end_verdict::EndVerdict,
-    oracle::{End, Oracle},
+    oracle::Oracle,
+    party::Party,
     policy_eval,
     policy_matrix::{self, DiffArgs, TableArgs},
     policy_test::{self, TestArgs},
@@ -52,11 +53,11 @@ pub enum PolicyCommand {
 /// Arguments of `policy check`.
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Who connects, as CLUSTER/NAMESPACE/POD
-    #[arg(long, value_name = "CLUSTER/NAMESPACE/POD")]
+    /// Who connects: CLUSTER/NAMESPACE/POD, an address, or a name of the DNS
+    #[arg(long, value_name = "POD|ADDRESS|NAME")]
     from: String,
-    /// To whom, as CLUSTER/NAMESPACE/POD
-    #[arg(long, value_name = "CLUSTER/NAMESPACE/POD")]
+    /// To whom, named in the same way
+    #[arg(long, value_name = "POD|ADDRESS|NAME")]
     to: String,
     /// The destination port as the pod gets it, by number or name, such as 80/tcp, 53/udp or http
     #[arg(long, value_name = "PORT[/PROTOCOL]")]
@@ -104,8 +105,9 @@ pub fn run(command: &PolicyCommand) -> ExitCode {
 
 fn check(args: &CheckArgs) -> Result<u8> {
     let oracle = Oracle::load(&args.config)?;
-    let (from, to) = (oracle.end(&args.from)?, oracle.end(&args.to)?);
-    let (protocol, port) = args.port.at(&to)?;
+    let party = |name: &str| Party::find(&oracle, name);
+    let (from, to) = (party(&args.from)?, party(&args.to)?);
+    let (protocol, port) = args.port.at_party(&to)?;
     let report = Report::new(&oracle, args, [&from, &to], protocol, port)?;
     match args.output {
         Output::Json => say!("{}", serde_json::to_string_pretty(&report)?),
@@ -136,12 +138,12 @@ impl Report {
     fn new(
         oracle: &Oracle,
         args: &CheckArgs,
-        [from, to]: [&End; 2],
+        [from, to]: [&Party; 2],
         protocol: Protocol,
         port: u16,
     ) -> Result<Self> {
-        let half = |direction, subject: &End, peer: &End| {
-            let half = oracle.half(direction, subject, peer, protocol as u8, port);
+        let half = |direction, subject: &Party, peer: &Party| {
+            let half = subject.half(oracle, direction, peer, protocol as u8, port);
             half.map(EndVerdict::of)
         };
         let egress = half(Direction::Egress, from, to)?;
@@ -203,7 +205,7 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/three-tier")
     }
 
-    fn report(from: &str, to: &str, port: &str) -> Report {
+    fn args(from: &str, to: &str, port: &str) -> CheckArgs {
         let folder = example();
         let line = [
             "policy", "check", "--from", from, "--to", to, "--port", port, "--config",
@@ -215,12 +217,17 @@ mod tests {
         let PolicyCommand::Check(args) = Line::parse_from(line).command else {
             panic!("another command");
         };
+        args
+    }
+
+    fn report(from: &str, to: &str, port: &str) -> Report {
+        let args = args(from, to, port);
         let oracle = Oracle::load(&args.config).unwrap();
         let (from, to) = (
-            oracle.end(&args.from).unwrap(),
-            oracle.end(&args.to).unwrap(),
+            Party::find(&oracle, &args.from).unwrap(),
+            Party::find(&oracle, &args.to).unwrap(),
         );
-        let (protocol, port) = args.port.at(&to).unwrap();
+        let (protocol, port) = args.port.at_party(&to).unwrap();
         let report = Report::new(&oracle, &args, [&from, &to], protocol, port).unwrap();
         assert_eq!(check(&args).unwrap(), if report.allowed { YES } else { NO });
         report
@@ -236,6 +243,30 @@ mod tests {
             "west.example: FederationPolicy shop/api rule web-tier",
         ];
         assert_eq!(rules, expected);
+    }
+
+    /// An address that a pod has means the pod; of others, and of names, only the pod's end speaks.
+    #[test]
+    fn the_other_end_may_be_an_address_or_a_name() {
+        let oracle = Oracle::load(&example()).unwrap();
+        let api = oracle.end("west/shop/api").unwrap();
+        let address = api.workload.address.unwrap().to_string();
+        let (by_name, by_address) = (
+            report("east/shop/frontend", "west/shop/api", "8080"),
+            report("east/shop/frontend", &address, "8080"),
+        );
+        assert_eq!(by_name.ingress.rule, by_address.ingress.rule);
+        assert!(by_address.allowed);
+        for outside in ["203.0.113.9", "2001:db8::9", "www.example.com"] {
+            let to = report("west/shop/api", outside, "443");
+            assert!(to.ingress.rule.is_none() && to.ingress.because.contains("speaks for it"));
+            assert_eq!(to.egress.cluster.as_deref(), Some("west"));
+            let from = report(outside, "west/shop/api", "8080");
+            assert!(!from.allowed && from.egress.allowed, "{from:?}");
+        }
+        let args = args("west/shop/api", "203.0.113.9", "http");
+        let error = check(&args).unwrap_err().to_string();
+        assert_eq!(error, "only pods give names to ports, and \"http\" is one");
     }
 
     #[test]

@@ -1,25 +1,14 @@
 //! `landbridge policy eval`: questions of scripts, a line of JSON each.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, BufRead, BufWriter, Read, Write},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 
 use anyhow::{Context, Result, bail};
-use policy::{
-    Peer,
-    model::{Direction, icmp},
-};
+use policy::model::{Direction, icmp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sources::{DEFAULT_CLUSTER, Problem};
 
-use crate::{
-    end_verdict::EndVerdict,
-    oracle::{End, Half, Oracle},
-};
+use crate::{end_verdict::EndVerdict, oracle::Oracle, party::Party};
 
 /// The longest line in bytes.
 const MAX_LINE: u64 = 256 * 1024 * 1024;
@@ -93,14 +82,6 @@ enum Answer {
     Error { allowed: bool, error: String },
 }
 
-/// An end of a connection.
-enum Party {
-    Pod(Box<End>),
-    Address(IpAddr),
-    /// A name of the DNS outside, whatever its address.
-    Name([Arc<str>; 1]),
-}
-
 /// Answers every line of standard input until it ends.
 ///
 /// # Errors
@@ -128,9 +109,9 @@ fn answer(line: &[u8]) -> Result<Value> {
     let line: Line = serde_json::from_slice(line).context("the line")?;
     let (worlds, mut problems) = sources::worlds_of(&line.objects);
     problems.extend(worlds.iter().flat_map(|world| world.problems.clone()));
-    let judge = Judge::new(Oracle::of(worlds)?);
+    let oracle = Oracle::of(worlds)?;
     let verdicts = line.queries.into_iter().map(|query| {
-        judge.answer(query).unwrap_or_else(|e| Answer::Error {
+        decide(&oracle, query).unwrap_or_else(|e| Answer::Error {
             allowed: false,
             error: format!("{e:#}"),
         })
@@ -142,108 +123,29 @@ fn answer(line: &[u8]) -> Result<Value> {
     Ok(serde_json::to_value(answers)?)
 }
 
-struct Judge {
-    oracle: Oracle,
-    /// Which pod has an address, by cluster: clusters may use the same ones.
-    pods: BTreeMap<IpAddr, Vec<String>>,
+fn decide(oracle: &Oracle, query: Value) -> Result<Answer> {
+    let query: Query = serde_json::from_value(query).context("the query")?;
+    let (from, to) = (party(oracle, &query.from)?, party(oracle, &query.to)?);
+    let protocol = query.protocol.number()?;
+    let port = query.port(protocol, &to)?;
+    let half = |direction, subject: &Party, peer: &Party| {
+        let half = subject.half(oracle, direction, peer, protocol, port);
+        half.map(EndVerdict::of)
+    };
+    let egress = half(Direction::Egress, &from, &to)?;
+    let ingress = half(Direction::Ingress, &to, &from)?;
+    Ok(Answer::Decided {
+        allowed: egress.allowed && ingress.allowed,
+        ingress,
+        egress,
+    })
 }
 
-impl Judge {
-    fn new(oracle: Oracle) -> Self {
-        let mut pods: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
-        for world in oracle.worlds() {
-            for pod in &world.workloads {
-                let name = format!("{}/{}/{}", world.cluster.name, pod.namespace, pod.pod);
-                let address = pod.address.into_iter();
-                address.for_each(|a| pods.entry(a).or_default().push(name.clone()));
-            }
-        }
-        Self { oracle, pods }
-    }
-
-    fn answer(&self, query: Value) -> Result<Answer> {
-        let query: Query = serde_json::from_value(query).context("the query")?;
-        let (from, to) = (self.party(&query.from)?, self.party(&query.to)?);
-        let protocol = query.protocol.number()?;
-        let port = query.port(protocol, &to)?;
-        let half = |direction, subject: &Party, peer: &Party| {
-            self.half(direction, subject, peer, protocol, port)
-                .map(EndVerdict::of)
-        };
-        let egress = half(Direction::Egress, &from, &to)?;
-        let ingress = half(Direction::Ingress, &to, &from)?;
-        Ok(Answer::Decided {
-            allowed: egress.allowed && ingress.allowed,
-            ingress,
-            egress,
-        })
-    }
-
-    /// `CLUSTER/NAMESPACE/POD`, `NAMESPACE/POD` of the default cluster, an address, which is the pod's
-    /// that has it, or a name of the DNS.
-    fn party(&self, name: &str) -> Result<Party> {
-        let Ok(address) = name.parse::<IpAddr>() else {
-            if name.contains('.') && !name.contains('/') {
-                let name = name.to_ascii_lowercase();
-                return Ok(Party::Name([name.trim_end_matches('.').into()]));
-            }
-            let whole = match name.split('/').count() {
-                2 => format!("{DEFAULT_CLUSTER}/{name}"),
-                _ => name.to_owned(),
-            };
-            return Ok(Party::Pod(Box::new(self.oracle.end(&whole)?)));
-        };
-        match self.pods.get(&address).map(Vec::as_slice) {
-            None => Ok(Party::Address(address)),
-            Some([pod]) => Ok(Party::Pod(Box::new(self.oracle.end(pod)?))),
-            Some(pods) => bail!(
-                "{address} is the address of {}: name one",
-                pods.join(" and of ")
-            ),
-        }
-    }
-
-    fn half(
-        &self,
-        direction: Direction,
-        subject: &Party,
-        peer: &Party,
-        protocol: u8,
-        port: u16,
-    ) -> Result<Half> {
-        match (subject, peer) {
-            (Party::Address(address), _) => Ok(Half::Unenforced(format!(
-                "allowed because {address} is no pod's address, and no policy here speaks for it"
-            ))),
-            (Party::Name([name]), _) => Ok(Half::Unenforced(format!(
-                "allowed because {name} is no pod, and no policy here speaks for it"
-            ))),
-            (Party::Pod(subject), Party::Pod(peer)) => {
-                self.oracle.half(direction, subject, peer, protocol, port)
-            }
-            (Party::Pod(subject), Party::Address(address)) => {
-                Ok(self.outside(direction, subject, Peer::Address(*address), protocol, port))
-            }
-            (Party::Pod(subject), Party::Name(names)) => {
-                let peer = Peer::Named {
-                    address: None,
-                    names,
-                };
-                Ok(self.outside(direction, subject, peer, protocol, port))
-            }
-        }
-    }
-
-    fn outside(
-        &self,
-        direction: Direction,
-        subject: &End,
-        peer: Peer<'_>,
-        protocol: u8,
-        port: u16,
-    ) -> Half {
-        let oracle = &self.oracle;
-        oracle.half_to_outside(direction, subject, peer, protocol, port)
+/// `NAMESPACE/POD` means one of the default cluster.
+fn party(oracle: &Oracle, name: &str) -> Result<Party> {
+    match name.split('/').count() {
+        2 => Party::find(oracle, &format!("{DEFAULT_CLUSTER}/{name}")),
+        _ => Party::find(oracle, name),
     }
 }
 

@@ -257,7 +257,7 @@ fn declared_ports(oracle: &Oracle) -> BTreeMap<String, BTreeSet<(u8, u16)>> {
     let mut all = BTreeMap::new();
     for world in oracle.worlds() {
         for pod in &world.pods {
-            let name = format!("{}/{}/{}", world.cluster.name, pod.namespace, pod.name);
+            let name = world.pod_name(&pod.namespace, &pod.name);
             let ports = pod.ports.iter().map(|port| (port.protocol, port.port));
             all.insert(name, ports.collect());
         }

@@ -2,9 +2,9 @@
 
 use std::{fmt, str::FromStr};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
-use crate::oracle::End;
+use crate::{oracle::End, party::Party};
 
 /// A port of a protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +83,17 @@ impl fmt::Display for Service {
 }
 
 impl Service {
-    /// The protocol and number, where no name is given.
-    pub fn number(&self) -> Option<(Protocol, u16)> {
-        match self.port {
-            Port::Number(number) => Some((self.protocol, number)),
-            Port::Name(_) => None,
+    /// The protocol and number, as `to` means a name.
+    ///
+    /// # Errors
+    /// When it has no such name.
+    pub fn at_party(&self, to: &Party) -> Result<(Protocol, u16)> {
+        match (to.pod(), &self.port) {
+            (Some(pod), _) => self.at(pod),
+            (None, Port::Number(number)) => Ok((self.protocol, *number)),
+            (None, Port::Name(name)) => {
+                bail!("only pods give names to ports, and {name:?} is one")
+            }
         }
     }
 

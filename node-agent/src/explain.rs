@@ -1,9 +1,9 @@
 //! Which rule decides, asked of the table that is in force on this node.
 
-use std::{net::IpAddr, path::Path};
+use std::{net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::bail;
-use identity::Claims;
+use identity::{Claims, IdentityNetworks};
 use policy::{KnownKeys, Peer, Query, Table, model::Direction};
 use serde_json::{Value, json};
 use sources::World;
@@ -16,52 +16,82 @@ pub fn explain(
     folder: &Path,
     table: &Table,
     known: &KnownKeys,
+    networks: &IdentityNetworks,
     (from, to): (&str, &str),
     (protocol, port): (u8, u16),
 ) -> anyhow::Result<Value> {
     // Peers' pods are in no snapshot: their labels come from the folder.
     let worlds = sources::load_once(folder)?;
-    let (from, to) = (end(&worlds, from)?, end(&worlds, to)?);
+    let (from, to) = (end(&worlds, networks, from)?, end(&worlds, networks, to)?);
     let half = |direction, subject: &End, peer: &End| {
-        let peer = Peer::Identity {
-            claims: &peer.claims,
-            address: peer.address,
-        };
-        let own = subject.claims.trust_domain() == table.cluster();
-        own.then(|| {
-            let subject = &subject.claims;
-            table.explain(&Query {
-                direction,
-                subject,
-                peer,
-                protocol,
-                port,
-                known,
-            })
-        })
+        let own = |claims: &&Claims| claims.trust_domain() == table.cluster();
+        let subject = subject.claims().filter(own)?;
+        Some(table.explain(&Query {
+            direction,
+            subject,
+            peer: peer.peer(),
+            protocol,
+            port,
+            known,
+        }))
     };
     let egress = half(Direction::Egress, &from, &to);
     let ingress = half(Direction::Ingress, &to, &from);
     if egress.is_none() && ingress.is_none() {
-        bail!("neither pod belongs to {}", table.cluster());
+        bail!("neither is a pod of {}", table.cluster());
     }
     Ok(json!({"egress": egress, "ingress": ingress}))
 }
 
-struct End {
-    claims: Claims,
-    address: Option<IpAddr>,
+enum End {
+    Pod(Box<Claims>, Option<IpAddr>),
+    Address(IpAddr),
+    /// Of the DNS.
+    Name([Arc<str>; 1]),
 }
 
-fn end(worlds: &[World], name: &str) -> anyhow::Result<End> {
+impl End {
+    fn claims(&self) -> Option<&Claims> {
+        match self {
+            Self::Pod(claims, _) => Some(claims),
+            Self::Address(_) | Self::Name(_) => None,
+        }
+    }
+
+    fn peer(&self) -> Peer<'_> {
+        match self {
+            Self::Pod(claims, address) => Peer::Identity {
+                claims,
+                address: *address,
+            },
+            Self::Address(address) => Peer::Address(*address),
+            Self::Name(names) => Peer::Named {
+                address: None,
+                names,
+            },
+        }
+    }
+}
+
+fn end(worlds: &[World], networks: &IdentityNetworks, name: &str) -> anyhow::Result<End> {
+    if let Ok(address) = name.parse() {
+        if let Some(owner) = networks.owner(address) {
+            bail!(
+                "{address} is in the networks of {owner} and no pod's: what proves no identity there is dropped before policy is asked"
+            );
+        }
+        return Ok(End::Address(address));
+    }
+    if name.contains('.') && !name.contains('/') {
+        let name = name.to_ascii_lowercase();
+        return Ok(End::Name([name.trim_end_matches('.').into()]));
+    }
     let (world, workload) = World::find(worlds, name)?;
     if workload.unprotected {
         bail!(
             "{name} is in an unprotected namespace: it proves no identity that a policy could ask for"
         );
     }
-    Ok(End {
-        claims: workload.claims(&world.cluster.trust_domain)?,
-        address: workload.address,
-    })
+    let claims = workload.claims(&world.cluster.trust_domain)?;
+    Ok(End::Pod(Box::new(claims), workload.address))
 }

@@ -7,20 +7,20 @@ mod workloads;
 use std::{
     fs,
     io::{self, Write},
-    net::IpAddr,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use policy::{DropReason, Peer, model::Direction};
+use policy::{DropReason, model::Direction};
 use sources::strict::Text;
 
 use crate::{
     demo::tap::{self, Verdict},
     end_verdict::EndVerdict,
-    oracle::{End, Oracle},
+    oracle::Oracle,
+    party::Party,
     service::Service,
 };
 
@@ -56,20 +56,13 @@ struct Case {
 /// What is asked.
 enum What {
     /// Both ends.
-    Pods {
+    Connection {
         from: String,
         to: String,
         port: Service,
         expected: Expected,
         /// Must stand in the name of the rule that decides.
         rule: Option<String>,
-    },
-    /// The source's end alone.
-    Address {
-        from: String,
-        address: IpAddr,
-        port: Service,
-        expected: Expected,
     },
     /// Nothing that policy could tell.
     Skipped(String),
@@ -174,17 +167,17 @@ fn read(path: &Path) -> Result<Tests> {
 /// An error says what is the case instead.
 fn judge(oracle: &Oracle, what: &What) -> Result<()> {
     match what {
-        What::Pods {
+        What::Connection {
             from,
             to,
             port,
             expected,
             rule,
         } => {
-            let (from, to) = (oracle.end(from)?, oracle.end(to)?);
-            let (protocol, port) = port.at(&to)?;
-            let half = |direction, subject: &End, peer: &End| {
-                let half = oracle.half(direction, subject, peer, protocol as u8, port);
+            let (from, to) = (Party::find(oracle, from)?, Party::find(oracle, to)?);
+            let (protocol, port) = port.at_party(&to)?;
+            let half = |direction, subject: &Party, peer: &Party| {
+                let half = subject.half(oracle, direction, peer, protocol as u8, port);
                 half.map(EndVerdict::of)
             };
             let egress = half(Direction::Egress, &from, &to)?;
@@ -194,21 +187,6 @@ fn judge(oracle: &Oracle, what: &What) -> Result<()> {
                 *expected,
                 rule.as_deref(),
             )
-        }
-        What::Address {
-            from,
-            address,
-            port,
-            expected,
-        } => {
-            let from = oracle.end(from)?;
-            let (protocol, port) = port
-                .number()
-                .context("an address gives no names to ports")?;
-            let out = Direction::Egress;
-            let peer = Peer::Address(*address);
-            let egress = oracle.half_to_outside(out, &from, peer, protocol as u8, port);
-            compare(&[("egress: ", &EndVerdict::of(egress))], *expected, None)
         }
         What::Skipped(why) => bail!("{why}; --allow-skip lets it pass"),
         What::Fails(why) => bail!("{why}"),

@@ -174,18 +174,10 @@ impl Assertion {
         }
         let to = |from: &String| match pod {
             Some(pod) => {
-                let to = format!("{}/{}/{}", world.cluster.name, pod.namespace, pod.pod);
+                let to = world.pod_name(&pod.namespace, &pod.pod);
                 self.pair(from, &to, port)
             }
-            None => case(
-                self.title(from, &address.to_string(), port),
-                What::Address {
-                    from: from.clone(),
-                    address,
-                    port: port.clone(),
-                    expected: self.expected,
-                },
-            ),
+            None => self.pair(from, &address.to_string(), port),
         };
         from.iter().map(to).collect()
     }
@@ -193,7 +185,7 @@ impl Assertion {
     fn pair(&self, from: &str, to: &str, port: &Service) -> Case {
         Case {
             title: self.title(from, to, port),
-            what: What::Pods {
+            what: What::Connection {
                 from: from.to_owned(),
                 to: to.to_owned(),
                 port: port.clone(),

@@ -30,7 +30,7 @@ struct Test {
     rule: Option<String>,
 }
 
-/// One pod or several.
+/// One pod, address or name of the DNS, or several.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Names {
@@ -65,7 +65,7 @@ pub fn read(text: &str) -> Result<File> {
 }
 
 impl File {
-    /// One case for each pair of pods.
+    /// One case for each pair.
     pub fn cases(&self) -> Vec<Case> {
         self.tests.iter().flat_map(Test::cases).collect()
     }
@@ -91,7 +91,7 @@ impl Test {
     }
 
     fn what(&self, from: &str, to: &str) -> Result<What, String> {
-        Ok(What::Pods {
+        Ok(What::Connection {
             from: from.to_owned(),
             to: to.to_owned(),
             port: self.port.parse().map_err(|e| format!("port: {e}"))?,

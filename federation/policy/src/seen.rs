@@ -13,7 +13,7 @@ use identity::Claims;
 
 use crate::{KnownKeys, Peer, Query, Table, Verdict, model::Direction, shared::Mixer};
 
-/// How many answers a table remembers, each at its place: about a megabyte, with the identities a
+/// How many answers a table remembers, each at one of two places: half a megabyte, with the identities a
 /// few more.
 const PLACES: usize = 4096;
 
@@ -51,12 +51,13 @@ impl<'a> Pair<'a> {
         }
     }
 
-    fn place(&self) -> usize {
-        let mut mixer = Mixer(Arc::as_ptr(self.subject) as u64);
-        mixer.word(Arc::as_ptr(self.peer) as u64);
+    /// Where its answer may stand.
+    fn places(&self) -> [usize; 2] {
         let direction = u64::from(self.direction == Direction::Egress);
-        mixer.word(direction << 32 | u64::from(self.protocol) << 16 | u64::from(self.port));
-        mixer.0 as usize % PLACES
+        let asked = direction << 32 | u64::from(self.protocol) << 16 | u64::from(self.port);
+        let mut mixer = Mixer(Arc::as_ptr(self.subject) as u64);
+        mixer.word((Arc::as_ptr(self.peer) as u64).rotate_left(24) ^ asked);
+        [mixer.0, mixer.0 >> 32].map(|hash| hash as usize % PLACES)
     }
 }
 
@@ -65,18 +66,26 @@ impl Table {
     /// identities are used.
     #[must_use]
     pub fn decide_pair(&self, pair: &Pair<'_>) -> Verdict {
-        let place = pair.place();
+        let places = pair.places();
         // Whoever would have to wait for another thread decides meanwhile.
-        if let Ok(answers) = self.seen.0.try_lock()
-            && let Some(Some(answer)) = answers.get(place)
-            && answer.is_of(pair)
-        {
-            return answer.verdict.clone();
+        if let Ok(answers) = self.seen.0.try_lock() {
+            let mut found = places
+                .iter()
+                .filter_map(|place| answers.get(*place)?.as_ref());
+            if let Some(answer) = found.find(|answer| answer.is_of(pair)) {
+                return answer.verdict.clone();
+            }
         }
         let verdict = self.decide(&pair.query());
         let answer = Answer::new(pair, verdict.clone());
         if let Ok(mut answers) = self.seen.0.try_lock() {
             answers.resize_with(PLACES, || None);
+            let [first, second] = places;
+            let place = if answers[first].is_none() {
+                first
+            } else {
+                second
+            };
             answers[place] = Some(answer);
         }
         verdict

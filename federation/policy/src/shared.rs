@@ -74,20 +74,43 @@ pub(crate) struct Mixer(pub u64);
 
 impl Mixer {
     pub(crate) fn word(&mut self, word: u64) {
-        // Two odd constants, from the digits of pi.
-        let wide = u128::from(self.0 ^ word ^ 0x243f_6a88_85a3_08d3) * 0x1319_8a2e_0370_7345;
-        self.0 = (wide >> 64) as u64 ^ wide as u64;
+        self.pair(word, 0x1319_8a2e_0370_7345);
     }
 
     pub(crate) fn text(&mut self, text: &str) {
-        let (words, rest) = text.as_bytes().as_chunks::<8>();
-        for word in words {
-            self.word(u64::from_le_bytes(*word));
+        let (pairs, rest) = text.as_bytes().as_chunks::<16>();
+        for pair in pairs {
+            let pair = u128::from_le_bytes(*pair);
+            self.pair(pair as u64, (pair >> 64) as u64);
         }
-        let rest = rest
-            .iter()
-            .fold(0, |rest, byte| (rest << 8) | u64::from(*byte));
-        self.word((rest << 8) | (text.len() as u64 % 256));
+        let (first, last) = ends(rest);
+        // Spread, so that it does not look like letters.
+        let length = (text.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.pair(first ^ length, last);
+    }
+
+    /// One multiplication for two words.
+    fn pair(&mut self, a: u64, b: u64) {
+        // From the digits of pi.
+        let wide = u128::from(a ^ 0x243f_6a88_85a3_08d3) * u128::from(b ^ self.0);
+        self.0 = (wide >> 64) as u64 ^ wide as u64;
+    }
+}
+
+/// Two words that tell bytes of one length apart: their first and their last ones, which may overlap.
+fn ends(bytes: &[u8]) -> (u64, u64) {
+    match (bytes.first_chunk(), bytes.last_chunk()) {
+        (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
+        _ => match (bytes.first_chunk(), bytes.last_chunk()) {
+            (Some(first), Some(last)) => (
+                u32::from_le_bytes(*first).into(),
+                u32::from_le_bytes(*last).into(),
+            ),
+            _ => {
+                let few = |word, byte: &u8| word << 8 | u64::from(*byte);
+                (bytes.iter().fold(0, few), 0)
+            }
+        },
     }
 }
 
@@ -105,6 +128,37 @@ mod tests {
     fn hash() -> impl Strategy<Value = u64> {
         (any::<u8>(), 0_u32..8, prop_oneof![Just(0), Just(u64::MAX)])
             .prop_map(|(byte, place, rest)| rest ^ (u64::from(byte) << (place * 8)))
+    }
+
+    /// A hash that two texts share costs a look each time; one that a whole family shares would be slow.
+    #[test]
+    fn texts_are_told_apart() {
+        let mut hashes = BTreeMap::new();
+        let long = "x".repeat(40);
+        let texts = (0..=40).flat_map(|length| {
+            let text = &long[..length];
+            let changed = (0..length).map(|at| format!("{}y{}", &text[..at], &text[at + 1..]));
+            changed.chain([text.to_owned()]).collect::<Vec<_>>()
+        });
+        let numbers = (0..100_000).map(|n| format!("a{n}"));
+        for text in texts.chain(numbers) {
+            let mut mixer = Mixer(1);
+            mixer.text(&text);
+            if let Some(other) = hashes.insert(mixer.0, text.clone()) {
+                panic!("{other} and {text}");
+            }
+        }
+        let buckets = |bits: fn(u64) -> u64| {
+            let mut counts = [0_u32; 256];
+            hashes
+                .keys()
+                .for_each(|hash| counts[bits(*hash) as usize % 256] += 1);
+            let most = counts.iter().max().copied().unwrap_or_default();
+            assert!(most < 600, "{most} of {} in one of 256", hashes.len());
+        };
+        buckets(|hash| hash);
+        buckets(|hash| hash >> 40);
+        buckets(|hash| hash >> 56);
     }
 
     proptest! {

@@ -55,6 +55,12 @@ impl World {
         Ok((world, workload))
     }
 
+    /// `CLUSTER/NAMESPACE/POD` of one of its pods, by which [`World::find`] finds it.
+    #[must_use]
+    pub fn pod_name(&self, namespace: &str, pod: &str) -> String {
+        format!("{}/{namespace}/{pod}", self.cluster.name)
+    }
+
     /// The declared pod `name` of `namespace`.
     #[must_use]
     pub fn workload(&self, namespace: &str, name: &str) -> Option<&Workload> {

@@ -63,6 +63,7 @@ impl Control {
                 &self.config.source.folder,
                 &self.table,
                 &self.snapshot.known,
+                &self.snapshot.networks,
                 (&from, &to),
                 (protocol.number(), port),
             ),

@@ -1,6 +1,7 @@
 //! Tests against the real kernel, in network namespaces that they make and remove. They need root;
 //! without it they are skipped loudly, and with `CI=true` they fail.
 
+pub mod machine;
 pub mod outside;
 pub mod plan;
 pub mod probe;

@@ -13,7 +13,9 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use common::{Site, set_names};
 use landbridge_netns::{
-    Demo, outside, possible,
+    Demo,
+    machine::{self, Machine},
+    outside, possible,
     probe::{self, Fate, Probe, Protocol},
     verdicts::{self, Question, Verdict},
 };
@@ -24,6 +26,8 @@ const PORTS: [u16; 3] = [8080, 8081, 8090];
 const DATAGRAMS: u16 = 5353;
 /// The cluster beside the host outside.
 const BESIDE: &str = "west";
+/// A machine that is no pod, on the first node of its cluster.
+const MACHINE: (&str, Ipv4Addr) = ("west/shop/vm", Ipv4Addr::new(10, 2, 1, 77));
 /// How soon a live connection that is no longer allowed must be cut.
 const CUT: Duration = Duration::from_secs(5);
 /// How long an echo on a live connection may take.
@@ -63,6 +67,7 @@ fn look(demo: &Demo) -> Result<()> {
     }
     lines.push(names(&site)?);
     lines.push(quarantine(&site)?);
+    lines.push(machine(&site)?);
     let mut stderr = std::io::stderr();
     writeln!(stderr, "{}", lines.join("\n"))?;
     writeln!(
@@ -282,4 +287,85 @@ fn quarantine(site: &Site) -> Result<String> {
     Ok(format!(
         "quarantine: {cut} live connections cut, {kept} kept"
     ))
+}
+
+/// A machine behind an interface of a node is judged as a pod is from when a Workload names it, and cut off before and
+/// after; a Workload that names another interface gives it nothing.
+fn machine(site: &Site) -> Result<String> {
+    site.put_in_force("network-policy")?;
+    let (name, address) = MACHINE;
+    let cluster = site.plan.clusters.iter().find(|c| c.name == BESIDE);
+    let node = cluster.and_then(|cluster| cluster.nodes.first());
+    let node = node.ok_or_else(|| anyhow::anyhow!("{BESIDE} has no node"))?;
+    let machine = Machine::new(site.demo.prefix(), node, address, &PORTS)?;
+    let own = (name.to_owned(), machine.netns.as_str(), address);
+    let mut cases = Vec::new();
+    for (name, _, pod) in site.plan.pods() {
+        let other = (name, pod.netns.as_str(), pod.address);
+        cases.extend(PORTS.map(|port| case(&own, &other, (Protocol::Tcp, port))));
+        cases.extend(PORTS.map(|port| case(&other, &own, (Protocol::Tcp, port))));
+    }
+    let path = site.demo.config().join(BESIDE).join("machine.yaml");
+    let save = |interface: &str| common::replace(&path, &workload(interface));
+
+    save(machine::INTERFACE)?;
+    let questions: Vec<Question> = cases.iter().map(|(question, _)| question.clone()).collect();
+    let verdicts = verdicts::eval(site.demo, &questions)?;
+    let allowed = verdicts.iter().filter(|verdict| verdict.allowed).count();
+    ensure!(allowed > 0 && allowed < cases.len(), "{allowed} allowed");
+    let first = cases.iter().zip(&verdicts).find(|(_, v)| v.allowed);
+    let ((_, first), _) = first.ok_or_else(|| anyhow::anyhow!("nothing is allowed"))?;
+    let saved = Instant::now();
+    let mut live = loop {
+        match first.hold() {
+            Ok(stream) => break stream,
+            Err(e) if saved.elapsed() > CUT => bail!("the machine has no identity: {e:#}"),
+            Err(_) => {}
+        }
+    };
+    let probes = cases.iter().zip(&verdicts);
+    let probes: Vec<_> = probes
+        .map(|((_, probe), v)| (probe.clone(), v.allowed))
+        .collect();
+    let fates = probe::all(&probes)?;
+    for ((question, verdict), fate) in questions.iter().zip(&verdicts).zip(fates) {
+        if let Some(expected) = complaint(question, verdict, fate) {
+            bail!(
+                "{question:?}: {fate}, but should be {expected}: {}",
+                verdict.because
+            );
+        }
+    }
+
+    let denied: Vec<(Probe, bool)> = probes.into_iter().map(|(p, _)| (p, false)).collect();
+    let mut without = |what: &str| -> Result<()> {
+        let changed = Instant::now();
+        while probe::echo(&mut live, ECHO).is_ok() {
+            ensure!(changed.elapsed() < CUT, "a connection goes on {what}");
+        }
+        let fates = probe::all(&denied)?;
+        for ((probe, _), fate) in denied.iter().zip(fates) {
+            // A pod of an unprotected namespace asks nobody.
+            let judged = !matches!(fate, Fate::Echoed | Fate::Mute);
+            ensure!(judged, "{probe:?} {what}: {fate}");
+        }
+        Ok(())
+    };
+    save("vm1")?;
+    without("with a Workload of another interface")?;
+    fs::remove_file(&path)?;
+    without("without a Workload")?;
+    Ok(format!(
+        "machine: {allowed} of {} connections allowed as a Workload, none without",
+        cases.len()
+    ))
+}
+
+fn workload(interface: &str) -> String {
+    let address = MACHINE.1;
+    format!(
+        "apiVersion: landbridge.io/v1alpha1\nkind: Workload\nmetadata: {{name: vm, namespace: shop, labels: {{app: db, env: machine}}}}\n\
+         spec:\n  node: node1\n  address: {address}\n  interface: {interface}\n  ports:\n  \
+         - {{name: http, port: 8080}}\n  - {{name: extra, port: 8090}}\n"
+    )
 }

@@ -55,4 +55,3 @@ pub fn services(count: usize) -> PolicySet {
         policies: (0..count).map(|n| Arc::new(service(n, 443))).collect(),
     }
 }
-
