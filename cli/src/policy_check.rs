@@ -260,7 +260,7 @@ mod tests {
         for outside in ["203.0.113.9", "2001:db8::9", "www.example.com"] {
             let to = report("west/shop/api", outside, "443");
             assert!(to.ingress.rule.is_none() && to.ingress.because.contains("speaks for it"));
-            assert_eq!(to.egress.cluster.as_deref(), Some("west"));
+            assert_eq!(to.egress.cluster.as_deref(), Some("west.example"));
             let from = report(outside, "west/shop/api", "8080");
             assert!(!from.allowed && from.egress.allowed, "{from:?}");
         }
