@@ -12,6 +12,9 @@ use policy::{
 use serde::Serialize;
 use sources::{Problem, World};
 
+/// More problems of a folder than that hide the first of them.
+const MOST_TOLD: usize = 20;
+
 /// The worlds of all clusters with their compiled policies.
 pub struct Oracle {
     worlds: Vec<World>,
@@ -57,17 +60,25 @@ impl Oracle {
     /// Reads the folder `dir` where a person can still correct it: as a whole or not at all.
     ///
     /// # Errors
-    /// When it cannot be read, or an object in it is refused: every problem, one per line.
+    /// When it cannot be read, or an object in it is refused: the first problems, one per line.
     pub fn load(dir: &Path) -> Result<Self> {
         let (oracle, problems) = Self::in_force(dir)?;
-        let refused: Vec<_> = refused(&problems).map(|p| p.to_string()).collect();
-        if refused.is_empty() {
+        let mut told: Vec<_> = refused(&problems).map(|p| p.to_string()).collect();
+        if told.is_empty() {
             return Ok(oracle);
+        }
+        let more = told.len().saturating_sub(MOST_TOLD);
+        told.truncate(MOST_TOLD);
+        if more > 0 {
+            let dir = dir.display();
+            told.push(format!(
+                "and {more} more: `landbridge policy lint {dir}` tells all"
+            ));
         }
         bail!(
             "{} is not usable as it is; nothing was changed.\n  - {}",
             dir.display(),
-            refused.join("\n  - ")
+            told.join("\n  - ")
         )
     }
 

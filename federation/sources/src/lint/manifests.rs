@@ -1,6 +1,6 @@
 //! The policies of a cluster as they stand in their files, so that a warning can say where.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use policy::model::Policy;
 use serde_json::{Map, Value};
@@ -19,6 +19,7 @@ use crate::{
 pub(super) struct Manifest<'a> {
     pub key: ObjectKey,
     pub tree: Value,
+    pub object: Object,
     file: &'a str,
     document: Document<'a>,
     /// Where the object stands in the document: in a List, or at its root.
@@ -38,7 +39,7 @@ pub(super) struct RuleText<'a> {
 /// The policies of `loaded` that are in force as they stand there.
 pub(super) fn policies<'a>(loaded: &'a Loaded, federation: &FederationConfig) -> Vec<Manifest<'a>> {
     let own = loaded.world.cluster.name.as_str();
-    let mut found: Vec<Manifest<'a>> = Vec::new();
+    let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for (file, text) in loaded.files.manifests.iter().flatten() {
         let Ok(text) = text else { continue };
         for document in yaml::documents(text) {
@@ -55,17 +56,24 @@ pub(super) fn policies<'a>(loaded: &'a Loaded, federation: &FederationConfig) ->
             };
             for (tree, place) in objects {
                 let reading = read(&tree, Some(federation), own);
-                let (Some(key), Some(Object::Policy(_))) = (reading.key, reading.object) else {
+                let (Some(key), Some(object)) = (reading.key, reading.object) else {
                     continue;
                 };
+                if !matches!(
+                    object,
+                    Object::Policy(_) | Object::Team(_) | Object::Zones(_)
+                ) {
+                    continue;
+                }
                 let line = yaml::first_line(document);
                 let accepted = loaded.store.objects().get(&key);
                 let is_it = accepted.is_some_and(|a| a.file == *file && a.line == line);
                 // Of two in one document the first counts.
-                if is_it && !found.iter().any(|f| f.key == key) {
+                if is_it && seen.insert(key.clone()) {
                     found.push(Manifest {
                         key,
                         tree,
+                        object,
                         file,
                         document,
                         place,
@@ -83,6 +91,13 @@ impl Manifest<'_> {
         let line = yaml::line(self.document, &path, false);
         warning.path = path;
         Problem::warning((self.file, line), self.key.to_string(), warning)
+    }
+
+    /// A list of its spec, or of the whole where it is a team's that has no spec.
+    pub fn list(&self, field: &str) -> impl Iterator<Item = &Value> {
+        let spec = self.tree.get("spec").unwrap_or(&self.tree);
+        let list = spec.get(field).and_then(Value::as_array);
+        list.into_iter().flatten()
     }
 
     /// The rules, in the order of the object.

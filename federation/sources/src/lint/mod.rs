@@ -5,6 +5,7 @@
 //! A folder that declares no pods of a cluster is not asked about that cluster's pods: they live elsewhere.
 
 mod blame;
+mod intents;
 mod manifests;
 mod names;
 mod selectors;
@@ -102,6 +103,7 @@ impl<'a> Linter<'a> {
         let mut found = Warnings::default();
         self.names(manifest, &mut found);
         self.selectors(manifest, &mut found);
+        self.intents(manifest, &manifest.object, &mut found);
         let told = found.list.into_iter().take(MAX_FAULTS);
         problems.extend(told.map(|warning| manifest.problem(warning)));
     }

@@ -91,7 +91,7 @@ fn clusters(policy: &Policy) -> Option<&ClusterMatch> {
     })
 }
 
-fn check_lists(
+pub(super) fn check_lists(
     tree: &Value,
     path: &FieldPath,
     clusters: &[&Declared],

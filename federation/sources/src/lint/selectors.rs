@@ -132,7 +132,7 @@ impl<'a> Linter<'a> {
     }
 
     /// The declared pods that fit; `None` when a cluster that is looked at declares none at all.
-    fn pods(self, selector: &WorkloadSelector) -> Option<Vec<&'a Claims>> {
+    pub(super) fn pods(self, selector: &WorkloadSelector) -> Option<Vec<&'a Claims>> {
         let clusters = self.looked_at(&selector.clusters);
         if clusters.iter().any(|c| c.pods.is_empty()) {
             return None;
@@ -142,7 +142,12 @@ impl<'a> Linter<'a> {
     }
 
     /// Says that no pod fits, and which part of the selector is to blame.
-    fn nothing(self, selector: &WorkloadSelector, path: FieldPath, found: &mut Warnings) {
+    pub(super) fn nothing(
+        self,
+        selector: &WorkloadSelector,
+        path: FieldPath,
+        found: &mut Warnings,
+    ) {
         // What stands for a peer that is not enforced was told when it was read.
         let is_nobody =
             matches!(&selector.namespaces, NamespaceMatch::Names(names) if names.is_empty());

@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use policy::{
     KnownKeys, RuleRef,
-    model::{Direction, Policy, PolicySet},
+    model::{Direction, Policy, PolicyKind, PolicySet},
 };
 
-use super::{Warning, manifests::Manifest};
+use super::{Warning, intents::Rows, manifests::Manifest};
 use crate::{
     Problem,
     fault::{FieldPath, MAX_FAULTS},
     folder::Loaded,
-    read::{Object, ObjectKey},
+    read::{Kind, Object, ObjectKey},
 };
 
 /// So many rules are named that stand before one.
@@ -37,8 +37,14 @@ pub(super) fn warn(loaded: &Loaded, manifests: &[Manifest<'_>], problems: &mut V
         return;
     };
     let mut told: BTreeMap<&ObjectKey, usize> = BTreeMap::new();
-    for shadowed in table.shadowed(&KnownKeys::all()) {
+    let all = table.shadowed(&KnownKeys::all());
+    let mut rows = Rows::default();
+    for shadowed in &all {
         let rule = &shadowed.rule;
+        if rule.kind == PolicyKind::Zones {
+            rows.add(shadowed);
+            continue;
+        }
         let is_it = |m: &&Manifest<'_>| {
             m.key.kind.policy() == Some(rule.kind)
                 && m.key.namespace == rule.namespace.as_deref().unwrap_or_default()
@@ -61,15 +67,23 @@ pub(super) fn warn(loaded: &Loaded, manifests: &[Manifest<'_>], problems: &mut V
             .iter()
             .find(|t| t.direction == direction && t.name == rule.rule);
         let path = text.map_or_else(FieldPath::default, |t| t.path.clone());
-        problems.push(manifest.problem(Warning {
-            path,
-            message: format!(
-                "rule {} can never decide, because what it matches is decided before by {}",
-                rule.rule,
-                named(&shadowed.by)
-            ),
-            expected: "a rule that is asked before those or matches more, or no such rule".into(),
-        }));
+        problems.push(manifest.problem(can_never_decide(path, &rule.rule, &shadowed.by)));
+    }
+    let zones = manifests.iter().filter(|m| m.key.kind == Kind::Zones);
+    for manifest in zones {
+        let warnings = rows.warnings(&set, manifest).take(MAX_FAULTS);
+        problems.extend(warnings.map(|warning| manifest.problem(warning)));
+    }
+}
+
+pub(super) fn can_never_decide(path: FieldPath, rule: &str, by: &[RuleRef]) -> Warning {
+    Warning {
+        path,
+        message: format!(
+            "rule {rule} can never decide, because what it matches is decided before by {}",
+            named(by)
+        ),
+        expected: "a rule that is asked before those or matches more, or no such rule".into(),
     }
 }
 
