@@ -7,10 +7,14 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
 use policy::{
-    Decision, DropReason, Explanation, KnownKeys, Peer, Query, RuleRef, Table, model::Direction,
+    Decision, DropReason, Explanation, KnownKeys, Peer, Query, RuleRef, Table,
+    model::{Direction, PolicySet},
 };
 use serde::Serialize;
+use serde_json::json;
 use sources::{Problem, World};
+
+use crate::{admin, demo::Running};
 
 /// More problems of a folder than that hide the first of them.
 const MOST_TOLD: usize = 20;
@@ -19,6 +23,8 @@ const MOST_TOLD: usize = 20;
 pub struct Oracle {
     worlds: Vec<World>,
     tables: BTreeMap<TrustDomain, Table>,
+    /// Those that agents enforce at this moment, by their nodes, where they were asked.
+    live: BTreeMap<(TrustDomain, String), Table>,
     /// What each cluster announces of its policies to the others.
     announced: BTreeMap<TrustDomain, Table>,
     known: KnownKeys,
@@ -101,6 +107,28 @@ impl Oracle {
         Ok((oracle, problems))
     }
 
+    /// The pods of the folder of `running`, and what the agents beside them enforce at this moment.
+    ///
+    /// # Errors
+    /// When there is no usable Federation, or an agent does not answer.
+    pub fn live(running: &Running) -> Result<Self> {
+        let (mut oracle, _) = Self::in_force(&running.config())?;
+        for (name, end) in oracle.ends()? {
+            let place = (end.claims.trust_domain().clone(), end.workload.node.clone());
+            if oracle.live.contains_key(&place) {
+                continue;
+            }
+            let (role, dir) = running.agent_beside(&end).context(name)?;
+            let answer = admin::ask(&dir, &json!({"op": "policies"}));
+            let set: PolicySet = serde_json::from_value(answer.with_context(|| role.clone())?)
+                .with_context(|| format!("the policies of {role}"))?;
+            oracle
+                .live
+                .insert(place, policy::compile(&set).context(role)?);
+        }
+        Ok(oracle)
+    }
+
     /// For `worlds`, and without what clusters announce to each other.
     ///
     /// # Errors
@@ -125,6 +153,7 @@ impl Oracle {
             worlds,
             addresses,
             tables,
+            live: BTreeMap::new(),
             announced: BTreeMap::new(),
             known: KnownKeys::all(),
         })
@@ -292,8 +321,15 @@ impl Oracle {
             port,
             known: &self.known,
         };
+        let domain = subject.claims.trust_domain();
+        let live = match self.live.is_empty() {
+            true => None,
+            false => self
+                .live
+                .get(&(domain.clone(), subject.workload.node.clone())),
+        };
         // Every end is of a world, and every world has a table.
-        (&self.tables[subject.claims.trust_domain()], query)
+        (live.unwrap_or_else(|| &self.tables[domain]), query)
     }
 
     /// What the cluster of `from` knows of the destination's answer, by what that one announces;

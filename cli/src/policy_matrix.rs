@@ -13,6 +13,7 @@ use policy::model::Direction;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use crate::{
+    demo::{self, StateArg},
     oracle::{Brief, End, Oracle},
     say::{Output, say},
     service::{self, Service},
@@ -22,8 +23,17 @@ use crate::{
 #[derive(Debug, Args)]
 pub struct TableArgs {
     /// The configuration folder
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    #[arg(
+        value_name = "DIR",
+        required_unless_present = "live",
+        conflicts_with = "live"
+    )]
+    folder: Option<PathBuf>,
+    /// Instead of a folder: what the agents of a running federation enforce at this moment
+    #[arg(long)]
+    live: bool,
+    #[command(flatten)]
+    state: StateArg,
     #[command(flatten)]
     ports: Ports,
     /// For people, or for programs: an object per line
@@ -123,11 +133,15 @@ struct Change<'a> {
 /// Prints the table.
 ///
 /// # Errors
-/// When the folder is not usable as it is.
+/// When the folder is not usable as it is, or an agent does not answer.
 pub fn table(args: &TableArgs) -> Result<()> {
+    let oracle = match &args.folder {
+        Some(folder) => Oracle::load(folder)?,
+        None => Oracle::live(&demo::running(&args.state)?)?,
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     let mut last = None;
-    let printed = each(&args.folder, &args.ports.port, |question, cell| {
+    let printed = each(&oracle, &args.ports.port, |question, cell| {
         if args.output == Output::Json {
             let (question, cell) = (&question, &cell);
             serde_json::to_writer(&mut out, &Line { question, cell })?;
@@ -148,12 +162,16 @@ pub fn table(args: &TableArgs) -> Result<()> {
 /// # Errors
 /// When a folder is not usable as it is.
 pub fn diff(args: &DiffArgs) -> Result<bool> {
-    let load = |folder| {
+    let load = |folder: &Path| {
         let mut cells = BTreeMap::new();
-        each(folder, &args.ports.port, |question, cell| {
-            cells.insert(question, cell);
-            Ok(())
-        })?;
+        each(
+            &Oracle::load(folder)?,
+            &args.ports.port,
+            |question, cell| {
+                cells.insert(question, cell);
+                Ok(())
+            },
+        )?;
         anyhow::Ok(cells)
     };
     let (before, after) = (load(&args.before)?, load(&args.after)?);
@@ -209,12 +227,11 @@ fn done(result: Result<()>) -> Result<()> {
 
 /// Every pod to every other, by destination and port.
 fn each(
-    folder: &Path,
+    oracle: &Oracle,
     ports: &[Service],
     mut tell: impl FnMut(Question, Cell) -> io::Result<()>,
 ) -> Result<()> {
-    let oracle = Oracle::load(folder)?;
-    let declared = declared_ports(&oracle);
+    let declared = declared_ports(oracle);
     let ends = oracle.ends()?.into_iter();
     let ends: Vec<(Arc<str>, End)> = ends.map(|(name, end)| (name.into(), end)).collect();
     for (to_name, to) in &ends {
@@ -302,7 +319,7 @@ mod tests {
     fn cells(folder: &Path, ports: &[&str]) -> BTreeMap<Question, Cell> {
         let ports: Vec<Service> = ports.iter().map(|p| p.parse().unwrap()).collect();
         let mut cells = BTreeMap::new();
-        each(folder, &ports, |question, cell| {
+        each(&Oracle::load(folder).unwrap(), &ports, |question, cell| {
             assert!(cells.insert(question, cell).is_none());
             Ok(())
         })

@@ -24,6 +24,8 @@ pub enum Request {
         #[serde(default)]
         protocol: Protocol,
     },
+    /// The policies in force, of the own cluster.
+    Policies {},
     /// Shows packets until the caller leaves. Root only.
     Capture(CaptureRequest),
 }

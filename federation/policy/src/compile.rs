@@ -186,6 +186,15 @@ impl Table {
         &self.cluster
     }
 
+    /// The policies as they were given.
+    #[must_use]
+    pub fn set(&self) -> PolicySet {
+        PolicySet {
+            cluster: self.cluster.clone(),
+            policies: self.sources.iter().map(|(p, _)| Arc::clone(p)).collect(),
+        }
+    }
+
     /// The policies in canonical order: by tier, order, kind, namespace and name.
     pub fn policies(&self) -> impl ExactSizeIterator<Item = &Policy> {
         self.held.iter().map(|held| &held.policy)

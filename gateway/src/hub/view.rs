@@ -229,6 +229,11 @@ impl Observed for Observer {
                 port,
                 protocol,
             } => self.explain(&from, &to, port, protocol)?,
+            Request::Policies {} => {
+                let view = self.view.load();
+                let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;
+                serde_json::to_value(transit.policy.set()).map_err(|e| e.to_string())?
+            }
             Request::Capture(request) => {
                 let clusters = &self.view.load().clusters;
                 let lines = self.capturer.begin(&request, clusters, by)?;

@@ -67,6 +67,7 @@ impl Control {
                 (&from, &to),
                 (protocol.number(), port),
             ),
+            Request::Policies {} => Ok(serde_json::to_value(self.table.set())?),
             Request::Capture(_) => anyhow::bail!(
                 "an agent takes no packets from an interface: tcpdump sees all of them; captures are a gateway's"
             ),

@@ -70,6 +70,12 @@ impl Demo {
         Ok(demo)
     }
 
+    /// Where everything of it is.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
     /// The configuration in force.
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     fs,
     io::Write,
     path::Path,
@@ -94,10 +95,21 @@ fn verdict((answer, question): (&Value, &Question)) -> Result<Verdict> {
 /// # Errors
 /// When the folder is not usable as it is.
 pub fn table(demo: &Demo, ports: &[u16]) -> Result<BTreeMap<Question, bool>> {
+    matrix(demo, ports, &[demo.config().as_os_str()])
+}
+
+/// The same of what the agents enforce at this moment.
+///
+/// # Errors
+/// When an agent does not answer.
+pub fn live_table(demo: &Demo, ports: &[u16]) -> Result<BTreeMap<Question, bool>> {
+    let state = demo.state().as_os_str();
+    matrix(demo, ports, &["--live".as_ref(), "--state".as_ref(), state])
+}
+
+fn matrix(demo: &Demo, ports: &[u16], of: &[&OsStr]) -> Result<BTreeMap<Question, bool>> {
     let mut command = Command::new(demo.program());
-    command
-        .args(["policy", "table", "-o", "json"])
-        .arg(demo.config());
+    command.args(["policy", "table", "-o", "json"]).args(of);
     for port in ports {
         command.arg("--port").arg(format!("{port}/tcp"));
     }

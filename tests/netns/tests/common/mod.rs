@@ -94,11 +94,14 @@ impl<'a> Site<'a> {
         Ok(names_it("ingress") && names_it("announced"))
     }
 
-    /// What the policies in force say of all cases: `policy eval`, and for pods `policy table` as well.
+    /// What the policies in force say of all cases: `policy eval`, and for pods `policy table` as well, of the
+    /// folder and of what the agents enforce.
     pub fn verdicts(&self, cases: &[(Question, Probe)], ports: &[u16]) -> Result<Vec<Verdict>> {
         let questions: Vec<Question> = cases.iter().map(|(question, _)| question.clone()).collect();
         let verdicts = verdicts::eval(self.demo, &questions)?;
         let table = verdicts::table(self.demo, ports)?;
+        let live = verdicts::live_table(self.demo, ports)?;
+        ensure!(table == live, "the agents enforce another table");
         let mut found = 0;
         for (question, verdict) in questions.iter().zip(&verdicts) {
             if let Some(allowed) = table.get(question) {
