@@ -66,7 +66,9 @@ fn look(demo: &Demo) -> Result<()> {
         wrong.extend(seen.wrong);
     }
     lines.push(names(&site)?);
-    lines.push(quarantine(&site)?);
+    for change in &RELABELLED {
+        lines.push(relabelled(&site, change)?);
+    }
     lines.push(machine(&site)?);
     let mut stderr = std::io::stderr();
     writeln!(stderr, "{}", lines.join("\n"))?;
@@ -243,10 +245,50 @@ fn outwards(site: &Site, to: &str) -> Result<Vec<bool>> {
     Ok(verdicts.iter().map(|verdict| verdict.allowed).collect())
 }
 
-/// The label that a zone isolates is set on a pod that holds live connections: those that the policies of the
-/// folder as it is then deny are cut, and all others go on.
-fn quarantine(site: &Site) -> Result<String> {
-    site.put_in_force("zones")?;
+/// A change of labels while connections live.
+struct Relabelled {
+    what: &'static str,
+    set: &'static str,
+    file: &'static str,
+    before: &'static str,
+    after: &'static str,
+}
+
+const RELABELLED: [Relabelled; 3] = [
+    Relabelled {
+        what: "a pod in quarantine",
+        set: "zones",
+        file: "east/pods.yaml",
+        before: "{app: frontend, tier: web}\nspec:\n  nodeName: node1\n  serviceAccountName",
+        after: "{app: frontend, tier: web, quarantine: now}\nspec:\n  nodeName: node1\n  serviceAccountName",
+    },
+    Relabelled {
+        what: "a namespace of another team",
+        set: "federation-order",
+        file: "west/pods.yaml",
+        before: "metadata: {name: ops, labels: {team: ops}}",
+        after: "metadata: {name: ops, labels: {team: other}}",
+    },
+    Relabelled {
+        what: "a namespace of another team in the other cluster",
+        set: "federation-order",
+        file: "east/pods.yaml",
+        before: "metadata: {name: ops, labels: {team: ops}}",
+        after: "metadata: {name: ops, labels: {team: other}}",
+    },
+];
+
+/// A pod or a namespace gets other labels while connections live: those that the policies deny then are cut, and all
+/// others go on.
+fn relabelled(site: &Site, change: &Relabelled) -> Result<String> {
+    let Relabelled {
+        what,
+        set,
+        file,
+        before: label,
+        after: other,
+    } = change;
+    site.put_in_force(set)?;
     let cases = between_pods(site);
     let before = site.verdicts(&cases, &PORTS)?;
     let mut live = Vec::new();
@@ -255,12 +297,10 @@ fn quarantine(site: &Site) -> Result<String> {
             live.push((question, probe.hold()?));
         }
     }
-    let path = site.demo.config().join("east/pods.yaml");
+    let path = site.demo.config().join(file);
     let text = fs::read_to_string(&path)?;
-    let label = "{app: frontend, tier: web}\nspec:\n  nodeName: node1\n  serviceAccountName";
-    let quarantined = label.replacen('{', "{quarantine: now, ", 1);
     ensure!(text.contains(label), "{} changed its form", path.display());
-    common::replace(&path, &text.replacen(label, &quarantined, 1))?;
+    common::replace(&path, &text.replacen(label, other, 1))?;
     let saved = Instant::now();
     let questions: Vec<Question> = live.iter().map(|(question, _)| question.clone()).collect();
     let after = verdicts::eval(site.demo, &questions)?;
@@ -271,7 +311,7 @@ fn quarantine(site: &Site) -> Result<String> {
         }
         while probe::echo(stream, ECHO).is_ok() {
             if saved.elapsed() > CUT {
-                bail!("{question:?} goes on in quarantine: {}", verdict.because);
+                bail!("{question:?} goes on, {what}: {}", verdict.because);
             }
         }
         cut += 1;
@@ -282,11 +322,9 @@ fn quarantine(site: &Site) -> Result<String> {
             kept += 1;
         }
     }
-    ensure!(cut > 0 && kept > 0, "quarantine: {cut} cut, {kept} kept");
+    ensure!(cut > 0 && kept > 0, "{what}: {cut} cut, {kept} kept");
     common::replace(&path, &text)?;
-    Ok(format!(
-        "quarantine: {cut} live connections cut, {kept} kept"
-    ))
+    Ok(format!("{what}: {cut} live connections cut, {kept} kept"))
 }
 
 /// A machine behind an interface of a node is judged as a pod is from when a Workload names it, and cut off before and
