@@ -12,7 +12,7 @@ use policy::{
 };
 use serde::Serialize;
 use serde_json::json;
-use sources::{Problem, World};
+use sources::{ClusterConfig, Problem, World};
 
 use crate::{admin, demo::Running};
 
@@ -28,6 +28,8 @@ pub struct Oracle {
     /// What each cluster announces of its policies to the others.
     announced: BTreeMap<TrustDomain, Table>,
     known: KnownKeys,
+    /// Clusters with the addresses of their pods, where a folder tells them.
+    owners: Vec<ClusterConfig>,
     /// Which pods have an address: clusters may use the same ones.
     addresses: BTreeMap<IpAddr, Vec<String>>,
 }
@@ -99,6 +101,9 @@ impl Oracle {
         problems.sort();
         problems.dedup();
         let mut oracle = Self::of(worlds)?;
+        if let Some(world) = oracle.worlds.first() {
+            oracle.owners = world.federation.clusters.clone();
+        }
         for (domain, table) in &oracle.tables {
             let announced = policy::compile(&table.digest_part());
             let announced = announced.with_context(|| format!("the digest of {domain}"))?;
@@ -152,6 +157,7 @@ impl Oracle {
         Ok(Self {
             worlds,
             addresses,
+            owners: Vec::new(),
             tables,
             live: BTreeMap::new(),
             announced: BTreeMap::new(),
@@ -174,6 +180,12 @@ impl Oracle {
             claims: workload.claims(&world.cluster.trust_domain)?,
             workload: workload.clone(),
         })
+    }
+
+    /// The cluster whose pods have addresses such as `address`, where a folder says so.
+    pub fn owner(&self, address: IpAddr) -> Option<&str> {
+        let has = |c: &&ClusterConfig| c.pod_ranges.iter().any(|r| r.cidr.contains(&address));
+        Some(&self.owners.iter().find(has)?.name)
     }
 
     /// The names of the pods that have `address`.

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Result, bail};
-use policy::{Peer, model::Direction};
+use policy::{DropReason, Peer, model::Direction};
 
 use crate::oracle::{End, Half, Oracle};
 
@@ -76,7 +76,16 @@ impl Party {
         };
         let peer = match peer {
             Self::Pod(peer) => return oracle.half(direction, subject, peer, protocol, port),
-            Self::Address(address) => Peer::Address(*address),
+            Self::Address(address) => {
+                if let Some(cluster) = oracle.owner(*address) {
+                    return Ok(Half::NoIdentity(format!(
+                        "dropped ({}) because {address} is in the pod ranges of {cluster} and no pod's: what \
+                         proves no identity there is dropped before policy is asked",
+                        DropReason::NoIdentity
+                    )));
+                }
+                Peer::Address(*address)
+            }
             Self::Name(names) => Peer::Named {
                 address: None,
                 names,

@@ -264,6 +264,9 @@ mod tests {
             let from = report(outside, "west/shop/api", "8080");
             assert!(!from.allowed && from.egress.allowed, "{from:?}");
         }
+        // Nobody else may speak from there.
+        let stray = report("west/shop/api", "10.1.200.200", "443");
+        assert_eq!(stray.egress.reason, Some(DropReason::NoIdentity));
         let args = args("west/shop/api", "203.0.113.9", "http");
         let error = check(&args).unwrap_err().to_string();
         assert_eq!(error, "only pods give names to ports, and \"http\" is one");
