@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::{
     common::{number, protocol},
+    kind::Name,
     names::check_port_name,
-    object::Name,
     ordered::{
         Bounds, Peer, Reader, RuleText, Subject, WITH_PORTS, policy, port_list, priority, range,
         subject,

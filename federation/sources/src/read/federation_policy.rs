@@ -8,9 +8,9 @@ use policy::model::{
 
 use super::{
     federation_peers::{Context, PeerPart, PeerReader, namespaces},
+    kind::Name,
     names::{check_names, check_subdomain},
     network_policy::NETWORK_POLICY_ORDER,
-    object::Name,
     policy_ports::{ports, protocols},
     scope::scopes,
     selector::chosen_pods,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use identity::Labels;
 use k8s_openapi::api::core::v1::Namespace;
 
-use super::{names::labels, object::Name};
+use super::{kind::Name, names::labels};
 use crate::{
     fault::{Faults, FieldPath},
     suggest::nearest,

@@ -12,7 +12,7 @@ use policy::model::{
 
 use super::{
     common::{ip_block, ports},
-    object::Name,
+    kind::Name,
     scope::{annotated, clusters, scopes},
     selector::selector,
 };

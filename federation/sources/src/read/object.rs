@@ -1,16 +1,13 @@
 //! One document -> one object: which kind it is, what it is called, and what it says.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use identity::{Assurance, Labels};
+use identity::Labels;
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, ServiceAccount},
     networking::v1::NetworkPolicy,
 };
-use policy::model::{
-    Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, PeerMatch, Policy, PolicyKind,
-    Rule, Scope, Tier, WorkloadSelector,
-};
+use policy::model::{PeerMatch, Policy};
 use serde_json::Value;
 
 use super::{
@@ -19,6 +16,7 @@ use super::{
     federation_peers::Context,
     federation_policy::{cluster_federation_policy, federation_policy},
     foreign,
+    kind::{Kind, Name, ObjectKey},
     names::{LABEL, SUBDOMAIN, is_dns_label, is_dns_subdomain},
     namespace::{NamespaceObject, namespace},
     network_policy::network_policy,
@@ -34,178 +32,14 @@ use super::{
 use crate::{
     FederationConfig, FederationPeerConfig,
     crd::{
-        API_VERSION, ClusterFederationPolicy, ClusterNetworkSet, Federation, FederationPeer,
-        FederationPolicy, NetworkSet, PlatformAllowList, Team, Workload, Zones,
+        ClusterFederationPolicy, ClusterNetworkSet, Federation, FederationPeer, FederationPolicy,
+        NetworkSet, PlatformAllowList, Team, Workload, Zones,
     },
     decode::{decode, one_of},
     draft::Draft,
     fault::{Faults, FieldPath},
     suggest::nearest,
 };
-
-/// The kinds that are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
-    Namespace,
-    ServiceAccount,
-    Pod,
-    Node,
-    NetworkPolicy,
-    FederationPolicy,
-    ClusterFederationPolicy,
-    ClusterNetworkPolicy,
-    AdminNetworkPolicy,
-    BaselineAdminNetworkPolicy,
-    NetworkSet,
-    ClusterNetworkSet,
-    Zones,
-    Team,
-    PlatformAllowList,
-    Workload,
-    FederationPeer,
-    Federation,
-}
-
-impl Kind {
-    pub const ALL: [Self; 18] = [
-        Self::Namespace,
-        Self::ServiceAccount,
-        Self::Pod,
-        Self::Node,
-        Self::NetworkPolicy,
-        Self::FederationPolicy,
-        Self::ClusterFederationPolicy,
-        Self::ClusterNetworkPolicy,
-        Self::AdminNetworkPolicy,
-        Self::BaselineAdminNetworkPolicy,
-        Self::NetworkSet,
-        Self::ClusterNetworkSet,
-        Self::Zones,
-        Self::Team,
-        Self::PlatformAllowList,
-        Self::Workload,
-        Self::FederationPeer,
-        Self::Federation,
-    ];
-
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Namespace => "Namespace",
-            Self::ServiceAccount => "ServiceAccount",
-            Self::Pod => "Pod",
-            Self::Node => "Node",
-            Self::NetworkPolicy => "NetworkPolicy",
-            Self::FederationPolicy => "FederationPolicy",
-            Self::ClusterFederationPolicy => "ClusterFederationPolicy",
-            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
-            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
-            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
-            Self::NetworkSet => "NetworkSet",
-            Self::ClusterNetworkSet => "ClusterNetworkSet",
-            Self::Zones => "Zones",
-            Self::Team => "Team",
-            Self::PlatformAllowList => "PlatformAllowList",
-            Self::Workload => "Workload",
-            Self::FederationPeer => "FederationPeer",
-            Self::Federation => "Federation",
-        }
-    }
-
-    fn api_version(self) -> &'static str {
-        match self {
-            Self::Namespace | Self::ServiceAccount | Self::Pod | Self::Node => "v1",
-            Self::NetworkPolicy => "networking.k8s.io/v1",
-            Self::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
-            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => {
-                "policy.networking.k8s.io/v1alpha1"
-            }
-            Self::FederationPolicy
-            | Self::ClusterFederationPolicy
-            | Self::NetworkSet
-            | Self::ClusterNetworkSet
-            | Self::Zones
-            | Self::Team
-            | Self::PlatformAllowList
-            | Self::Workload
-            | Self::FederationPeer
-            | Self::Federation => API_VERSION,
-        }
-    }
-
-    fn is_namespaced(self) -> bool {
-        match self {
-            Self::ServiceAccount
-            | Self::Pod
-            | Self::NetworkPolicy
-            | Self::FederationPolicy
-            | Self::NetworkSet
-            | Self::Workload => true,
-            Self::Namespace
-            | Self::Node
-            | Self::ClusterFederationPolicy
-            | Self::ClusterNetworkPolicy
-            | Self::AdminNetworkPolicy
-            | Self::BaselineAdminNetworkPolicy
-            | Self::ClusterNetworkSet
-            | Self::Zones
-            | Self::Team
-            | Self::PlatformAllowList
-            | Self::FederationPeer
-            | Self::Federation => false,
-        }
-    }
-
-    /// As what a policy appears in verdicts.
-    pub fn policy(self) -> Option<PolicyKind> {
-        match self {
-            Self::NetworkPolicy => Some(PolicyKind::NetworkPolicy),
-            Self::FederationPolicy => Some(PolicyKind::FederationPolicy),
-            Self::ClusterFederationPolicy => Some(PolicyKind::ClusterFederationPolicy),
-            Self::ClusterNetworkPolicy => Some(PolicyKind::ClusterNetworkPolicy),
-            Self::AdminNetworkPolicy => Some(PolicyKind::AdminNetworkPolicy),
-            Self::BaselineAdminNetworkPolicy => Some(PolicyKind::BaselineAdminNetworkPolicy),
-            Self::Zones => Some(PolicyKind::Zones),
-            Self::Team => Some(PolicyKind::Team),
-            Self::PlatformAllowList => Some(PolicyKind::PlatformAllowList),
-            Self::Namespace
-            | Self::ServiceAccount
-            | Self::Pod
-            | Self::Node
-            | Self::NetworkSet
-            | Self::ClusterNetworkSet
-            | Self::Workload
-            | Self::FederationPeer
-            | Self::Federation => None,
-        }
-    }
-}
-
-/// What an object is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name {
-    /// Empty for an object of the whole cluster.
-    pub namespace: String,
-    pub name: String,
-}
-
-/// What tells an object from all others of its cluster.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ObjectKey {
-    pub kind: Kind,
-    /// Empty for an object of the whole cluster.
-    pub namespace: String,
-    pub name: String,
-}
-
-impl fmt::Display for ObjectKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ", self.kind.word())?;
-        if !self.namespace.is_empty() {
-            write!(f, "{}/", self.namespace)?;
-        }
-        f.write_str(&self.name)
-    }
-}
 
 /// What an object says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -535,77 +369,4 @@ fn body(kind: Kind, tree: &Value) -> Value {
         map.remove("kind");
     }
     body
-}
-
-/// What stands for a policy or namespace that cannot be read at start and whose last accepted
-/// version nobody remembers: the pods that it may concern are cut off, because it may have been what
-/// forbids. `None` for kinds whose absence allows nothing.
-pub(crate) fn closed(key: &ObjectKey) -> Option<Object> {
-    if key.kind == Kind::Namespace {
-        return Some(Object::ClosedNamespace);
-    }
-    let kind = key.kind.policy()?;
-    let namespace = (!key.namespace.is_empty()).then(|| key.namespace.clone());
-    let deny = |direction| Rule {
-        not_ports: Vec::new(),
-        name: "unreadable".into(),
-        direction,
-        action: Action::Deny,
-        reject: false,
-        scopes: vec![Scope::Local, Scope::Remote],
-        peers: Vec::new(),
-        ports: Vec::new(),
-        assurance: Assurance::default(),
-    };
-    let policy = Policy {
-        staged: false,
-        kind,
-        name: key.name.clone(),
-        tier: Tier::Admin,
-        order: 0,
-        subject: WorkloadSelector {
-            clusters: ClusterMatch::Own,
-            namespaces: match &namespace {
-                Some(namespace) => NamespaceMatch::Names(vec![namespace.clone()]),
-                None => NamespaceMatch::Any,
-            },
-            pods: LabelSelector::default(),
-            service_accounts: Vec::new(),
-        },
-        namespace,
-        isolates: Vec::new(),
-        rules: vec![deny(Direction::Ingress), deny(Direction::Egress)],
-    };
-    Some(Object::ClosedPolicy(policy.into()))
-}
-
-/// Which object a text that is no YAML was probably meant to be: the first lines that look like
-/// kind, name and namespace.
-pub(crate) fn guess(text: &str) -> Option<ObjectKey> {
-    let value = |line: &str, field: &str| {
-        let (_, rest) = line.split_once(field)?;
-        let rest = rest.trim_start().trim_start_matches(['"', '\'']);
-        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.')));
-        let word = rest.get(..end.unwrap_or(rest.len()))?;
-        (!word.is_empty()).then(|| word.to_owned())
-    };
-    let lines = || text.lines().take(1000);
-    let word = lines()
-        .filter(|l| l.starts_with("kind:"))
-        .find_map(|l| value(l, "kind:"))?;
-    let kind = Kind::ALL.into_iter().find(|k| k.word() == word)?;
-    let after_metadata = || lines().skip_while(|l| !l.starts_with("metadata:")).take(20);
-    let name = after_metadata().find_map(|l| value(l, "name:"))?;
-    let namespace = match (
-        kind.is_namespaced(),
-        after_metadata().find_map(|l| value(l, "namespace:")),
-    ) {
-        (true, found) => found.unwrap_or_else(|| "default".into()),
-        (false, _) => String::new(),
-    };
-    Some(ObjectKey {
-        kind,
-        namespace,
-        name,
-    })
 }

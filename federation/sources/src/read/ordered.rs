@@ -12,8 +12,8 @@ use serde::Deserialize;
 
 use super::{
     common::{block, number},
+    kind::Name,
     network_set::domains,
-    object::Name,
     scope::{clusters, scopes},
     selector::selector,
 };

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     common::{number, protocol},
+    kind::Name,
     names::{check_port_name, check_subdomain, labels},
-    object::Name,
     scope::COMMAND_ANNOTATION,
 };
 use crate::{

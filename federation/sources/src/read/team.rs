@@ -9,8 +9,8 @@ use policy::model::{
 };
 
 use super::{
-    names::check_label_name, network_policy::NETWORK_POLICY_ORDER, network_set::network_set_at,
-    object::Name, policy_ports::ports, scope::scopes, selector::selector,
+    kind::Name, names::check_label_name, network_policy::NETWORK_POLICY_ORDER,
+    network_set::network_set_at, policy_ports::ports, scope::scopes, selector::selector,
 };
 use crate::{
     crd::{

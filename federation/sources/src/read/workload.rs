@@ -2,8 +2,8 @@
 
 use super::{
     common::{number, protocol},
+    kind::Name,
     names::{check_port_name, check_subdomain, labels},
-    object::Name,
     pod::{PodObject, ZONE_LABEL, declared_node, own_address},
 };
 use crate::{

@@ -11,8 +11,8 @@ use policy::model::{
 use super::{
     federation_peers::{Context, PeerReader},
     federation_policy::{action, reject_only_denials},
+    kind::Name,
     names::check_label_name,
-    object::Name,
     policy_ports::ports,
     scope::scopes,
 };
