@@ -75,6 +75,39 @@ proptest! {
     }
 }
 
+/// More pairs than are remembered, each asked twice, and the first ones again at the end.
+#[test]
+fn many_pairs_push_out_others_and_nothing_else() {
+    let mut allow = rule("r", Direction::Ingress, Action::Allow);
+    allow.peers = vec![PeerMatch::Workload(own("shop", "app=even"))];
+    let policy = Policy {
+        isolates: vec![(Direction::Ingress, Scope::Local)],
+        ..federation_policy("shop", "p", 1, vec![allow])
+    };
+    let table = compile(&set("west", vec![policy])).unwrap();
+    let (subject, known) = (Arc::new(pod("west/shop/db", "app=db")), KnownKeys::all());
+    let peers = (0..6_000).map(|n| {
+        let app = if n % 2 == 0 { "even" } else { "odd" };
+        Arc::new(pod(&format!("west/shop/p{n}"), &format!("app={app}")))
+    });
+    let peers: Vec<Arc<Claims>> = peers.collect();
+    for n in (0..6_000).chain(0..100).flat_map(|n| [n, n]) {
+        let verdict = table.decide_pair(&Pair {
+            direction: Direction::Ingress,
+            subject: &subject,
+            peer: &peers[n],
+            address: None,
+            protocol: TCP,
+            port: 80,
+            known: &known,
+        });
+        assert_eq!(verdict.is_allowed(), n % 2 == 0, "{n}");
+    }
+    let kept = peers.iter().filter(|peer| Arc::strong_count(peer) > 1);
+    let kept = kept.count();
+    assert!((1_000..=4_096).contains(&kept), "{kept} are remembered");
+}
+
 /// Another pod at the place in memory of one that is gone would be taken for it.
 #[test]
 fn identities_stay_for_as_long_as_they_are_remembered() {
