@@ -20,6 +20,7 @@ pub mod keys;
 mod names;
 pub mod node;
 mod packet;
+mod question;
 pub mod replay;
 mod table;
 mod transcript;

@@ -70,14 +70,15 @@ impl Table {
     pub fn decide(&self, query: &Query<'_>) -> Verdict {
         let question = Question::new(query);
         let offered = self.offered(&question);
-        let isolators = || self.isolators(&question);
         if !self.has_staged() {
-            return self.walk(query, &offered, &isolators, &mut Silent);
+            return self.walk(query, &offered, &|| self.isolators(&question), &mut Silent);
         }
         let among = self.enforced(offered.clone());
-        let enforced = || self.enforced(isolators());
+        // Both walks may ask for them.
+        let isolators = LazyCell::new(|| self.isolators(&question));
+        let enforced = || self.enforced(isolators.clone());
         let mut verdict = self.walk(query, &among, &enforced, &mut Silent);
-        verdict.stage(self.walk(query, &offered, &isolators, &mut Silent));
+        verdict.stage(self.walk(query, &offered, &|| isolators.clone(), &mut Silent));
         verdict
     }
 

@@ -51,7 +51,8 @@ impl Held {
 }
 
 /// The order in which policies are asked, and written.
-pub(crate) fn canonical_order(a: &Policy, b: &Policy) -> Ordering {
+#[must_use]
+pub fn canonical_order(a: &Policy, b: &Policy) -> Ordering {
     let key = |p: &Policy| (p.tier, p.order);
     key(a).cmp(&key(b)).then_with(|| a.cmp(b))
 }

@@ -30,6 +30,7 @@ mod words;
 pub use canonical::{CompileError, Problem, check};
 pub use compile::{Table, compile};
 pub use explain::{Explanation, Outcome, Step};
+pub use held::canonical_order;
 pub use query::{KnownKeys, Peer, Query};
 pub use reason::DropReason;
 pub use seen::Pair;

@@ -10,6 +10,7 @@ use policy::{Decision, DropReason, Pair, Peer, Query, RuleRef, Staged, Verdict, 
 use wire::flow::FlowKey;
 
 use super::snapshot::NodeSnapshot;
+use crate::question::question;
 
 /// A connection that policy refuses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ pub(super) fn decide(
     other: Other<'_>,
     key: &FlowKey,
 ) -> Judgement {
-    let (table, known, protocol) = (&snapshot.policy, &snapshot.known, key.protocol);
+    let (table, known) = (&snapshot.policy, &snapshot.known);
     let port = match fault::is(Fault::AgentAsksOtherPort) {
         false => key.dport,
         true => key.dport ^ 1,
@@ -60,22 +61,14 @@ pub(super) fn decide(
         staged,
     } = match other {
         Other::Proven(peer) => table.decide_pair(&Pair {
-            direction,
-            subject,
-            peer,
-            address: Some(match direction {
-                Direction::Ingress => key.src,
-                Direction::Egress => key.dst,
-            }),
-            protocol,
             port,
-            known,
+            ..question(direction, subject, peer, key, known)
         }),
         Other::Unproven(peer) => table.decide(&Query {
             direction,
             subject,
             peer,
-            protocol,
+            protocol: key.protocol,
             port,
             known,
         }),

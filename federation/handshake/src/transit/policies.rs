@@ -10,6 +10,7 @@ use policy::{Decision, DropReason, Pair, model::Direction};
 use wire::flow::FlowKey;
 
 use super::{Ends, Refused, TransitSnapshot};
+use crate::question::question;
 
 /// What can be said when only the initiator is proven: its own gateway refuses what the other
 /// cluster's digest does not admit, and the other gateway asks its policy about the pod that its
@@ -96,21 +97,12 @@ fn decide(
     peer: &Arc<Claims>,
     key: &FlowKey,
 ) -> Result<(), Refused> {
-    let address = match direction {
-        Direction::Ingress => key.src,
-        Direction::Egress => key.dst,
-    };
     let verdict = table.decide_pair(&Pair {
-        direction,
-        subject,
-        peer,
-        address: Some(address),
-        protocol: key.protocol,
         port: match fault::is(Fault::GatewayAsksOtherPort) {
             false => key.dport,
             true => key.dport ^ 1,
         },
-        known: &snapshot.known,
+        ..question(direction, subject, peer, key, &snapshot.known)
     });
     match verdict.decision {
         Decision::Allow => Ok(()),
