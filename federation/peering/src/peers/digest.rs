@@ -117,10 +117,7 @@ fn difference(old: &[Arc<Policy>], new: &[Arc<Policy>]) -> (Vec<u32>, Vec<(u32, 
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((a, _)), Some((b, _))) if Arc::ptr_eq(a, b) => Ordering::Equal,
-            (Some((a, _)), Some((b, _))) => {
-                let key = |p: &Policy| (p.tier, p.order);
-                key(a).cmp(&key(b)).then_with(|| a.cmp(b))
-            }
+            (Some((a, _)), Some((b, _))) => policy::canonical_order(a, b),
         };
         if order != Ordering::Greater {
             let gone = was.next().filter(|_| order == Ordering::Less);
@@ -140,16 +137,9 @@ pub(crate) fn apply(
     change: &DigestChange,
 ) -> Option<(Vec<u8>, Arc<PolicySet>)> {
     let old = &held.part.as_ref()?.policies;
-    let is_ascending = |(a, b): (Option<&u32>, Option<&u32>)| a < b;
     let mut places = change.removed.iter();
-    let ascend = change
-        .removed
-        .windows(2)
-        .all(|two| is_ascending((two.first(), two.last())))
-        && change
-            .added
-            .windows(2)
-            .all(|two| is_ascending((two.first().map(|(p, _)| p), two.last().map(|(p, _)| p))));
+    let ascend = change.removed.is_sorted_by(|a, b| a < b)
+        && change.added.is_sorted_by(|(a, _), (b, _)| a < b);
     if !ascend
         || change
             .removed
@@ -216,16 +206,26 @@ pub(crate) fn sign(key: &IssuerKey, sequence: u64, hash: [u8; 32], part: &Policy
     }
 }
 
-/// The digest of the bundle's trust domain in `signed`, with its payload and the payload's SHA-256.
+/// A digest whose signature holds.
+pub(crate) struct Opened {
+    pub digest: Digest,
+    pub payload: Vec<u8>,
+    /// SHA-256 of the payload.
+    pub content: [u8; 32],
+}
+
+/// The digest of the bundle's trust domain in `signed`.
 pub(crate) fn open(
     bundle: &TrustBundle,
     signed: &[u8],
     now: UnixMillis,
-) -> Result<(Digest, Vec<u8>, [u8; 32]), DigestError> {
+) -> Result<Opened, DigestError> {
     let payload = bundle.open(CONTEXT, signed, now)?;
-    let digest = read(&bundle.trust_domain, &payload)?;
-    let content = Sha256::digest(&payload).into();
-    Ok((digest, payload, content))
+    Ok(Opened {
+        digest: read(&bundle.trust_domain, &payload)?,
+        content: Sha256::digest(&payload).into(),
+        payload,
+    })
 }
 
 /// A payload whose signature was checked.

@@ -6,10 +6,10 @@ use identity::{
     BundleChange, BundleError, Now, SignedRecord, TrustBundle, TrustDomain,
     fault::{self, Fault},
 };
-use policy::model::PolicySet;
 
 use super::{
-    PeerEvent, Peering, StateKey, digest,
+    PeerEvent, Peering, StateKey,
+    digest::{self, Opened},
     peer::{Peer, Problem},
     pieces::Gathered,
     state::StoredDigest,
@@ -69,12 +69,12 @@ impl Peering {
             PeerMessage::Hello(hello) => self.greet(domain, hello)?,
             PeerMessage::Bundle(jwks) => self.take_bundle(domain, &jwks)?,
             PeerMessage::Ranges(ranges) => self.take_ranges(domain, ranges)?,
-            PeerMessage::Digest(signed) => self.take_digest(domain, &signed, None),
+            PeerMessage::Digest(signed) => self.take_signed_digest(domain, &signed),
             PeerMessage::DigestChange(change) => self.change_digest(domain, &change),
             PeerMessage::DigestWanted(sequence) => session.want_digest(sequence),
             PeerMessage::DigestPiece(piece) => match session.gathering.add(piece)? {
                 Gathered::Wanting(next) => session.outbox.piece_wanted = Some(next),
-                Gathered::Whole(signed) => self.take_digest(domain, &signed, None),
+                Gathered::Whole(signed) => self.take_signed_digest(domain, &signed),
             },
             PeerMessage::PieceWanted(wanted) => session.want_piece(wanted)?,
             PeerMessage::Enforcing(enforcing) => peer.take_enforcing(enforcing, now),
@@ -254,13 +254,16 @@ impl Peering {
             .digest
             .as_deref()
             .filter(|_| content == Some(change.base));
-        let signed = held.and_then(|held| digest::apply(domain, held, change));
-        let bundle = self.bundles.bundle(domain);
-        let holds = |(signed, _): &(Vec<u8>, _)| {
-            bundle.is_some_and(|bundle| digest::open(bundle, signed, self.now.unix).is_ok())
-        };
-        match signed.filter(holds) {
-            Some((signed, part)) => self.take_digest(domain, &signed, Some(part)),
+        let made = held.and_then(|held| digest::apply(domain, held, change));
+        let opened = made.and_then(|(signed, part)| {
+            let bundle = self.bundles.bundle(domain)?;
+            let mut opened = digest::open(bundle, &signed, self.now.unix).ok()?;
+            // The same, and shared with the one before.
+            opened.digest.part = Some(part);
+            Some(opened)
+        });
+        match opened {
+            Some(opened) => self.take_digest(domain, opened),
             None => {
                 if let Some(session) = &mut peer.session {
                     session.outbox.digest_wanted = Some(change.sequence);
@@ -269,8 +272,8 @@ impl Peering {
         }
     }
 
-    /// A signed digest. `part` is its part, if it was put together here.
-    fn take_digest(&mut self, domain: &TrustDomain, signed: &[u8], part: Option<Arc<PolicySet>>) {
+    /// A signed digest as it came.
+    fn take_signed_digest(&mut self, domain: &TrustDomain, signed: &[u8]) {
         let Some(peer) = self.peers.get_mut(domain) else {
             return;
         };
@@ -279,21 +282,29 @@ impl Peering {
             peer.problems.insert(Problem::Digest, what);
             return;
         };
-        let (mut digest, payload, content) = match digest::open(bundle, signed, self.now.unix) {
-            Ok(opened) => opened,
+        match digest::open(bundle, signed, self.now.unix) {
+            Ok(opened) => self.take_digest(domain, opened),
             Err(e @ digest::DigestError::Foreign(_)) => {
-                return self.alarm(
-                    domain,
-                    Problem::Digest,
-                    format!("its digest is refused: {e}"),
-                );
+                let what = format!("its digest is refused: {e}");
+                self.alarm(domain, Problem::Digest, what);
             }
             Err(e) => {
                 let what = format!("its digest is refused: {e}");
                 peer.problems.insert(Problem::Digest, what);
-                return;
             }
+        }
+    }
+
+    /// A digest whose signature holds.
+    fn take_digest(&mut self, domain: &TrustDomain, opened: Opened) {
+        let Some(peer) = self.peers.get_mut(domain) else {
+            return;
         };
+        let Opened {
+            digest,
+            payload,
+            content,
+        } = opened;
         let (offered, held) = (digest.sequence, peer.state.digest.as_ref());
         match held.map(|held| (held.sequence, held.content)) {
             Some((held, _)) if offered < held && !fault::is(Fault::OldDigestTaken) => {
@@ -317,8 +328,6 @@ impl Peering {
             content,
             payload,
         });
-        // The same, and shared with the one before.
-        digest.part = part.or(digest.part);
         peer.digest = Some(Arc::new(digest));
         self.unsaved.insert(StateKey::Peer(domain.clone()));
         self.emit(PeerEvent::DigestChanged(domain.clone()));
