@@ -151,26 +151,11 @@ struct Seen {
 
 fn compare(site: &Site, set: &str, cases: &[Case]) -> Result<Seen> {
     let verdicts = site.verdicts(cases, &PORTS)?;
-    let probes: Vec<(Probe, bool)> = cases
-        .iter()
-        .zip(&verdicts)
-        .map(|((_, probe), verdict)| (probe.clone(), verdict.allowed))
-        .collect();
-    let fates = probe::all(&probes)?;
-    let mut wrong = Vec::new();
-    for (((question, _), verdict), fate) in cases.iter().zip(&verdicts).zip(&fates) {
-        if let Some(expected) = complaint(question, verdict, *fate) {
-            wrong.push(format!(
-                "{set}: {} -> {} {}/{}: {fate}, but should be {expected}: {}{}",
-                question.from,
-                question.to,
-                question.port,
-                question.protocol,
-                verdict.because,
-                site.explained(question)
-            ));
-        }
-    }
+    let (fates, wrong) = fates(cases, &verdicts)?;
+    let wrong = wrong
+        .into_iter()
+        .map(|(question, told)| format!("{set}: {told}{}", site.explained(question)));
+    let wrong = wrong.collect();
     let allowed = verdicts.iter().filter(|v| v.allowed).count();
     ensure!(
         allowed > 0 && allowed < cases.len(),
@@ -182,6 +167,41 @@ fn compare(site: &Site, set: &str, cases: &[Case]) -> Result<Seen> {
         refused: fates.iter().filter(|fate| **fate == Fate::Refused).count(),
         wrong,
     })
+}
+
+/// What is not as the policies say, in words.
+type Wrong<'c> = (&'c Question, String);
+
+/// Tries all cases; what became of them, and what is not as the policies say.
+fn fates<'c>(cases: &'c [Case], verdicts: &[Verdict]) -> Result<(Vec<Fate>, Vec<Wrong<'c>>)> {
+    let probes = cases.iter().zip(verdicts);
+    let probes: Vec<_> = probes
+        .map(|((_, probe), verdict)| (probe.clone(), verdict.allowed))
+        .collect();
+    let fates = probe::all(&probes)?;
+    let mut wrong = Vec::new();
+    for (((question, _), verdict), fate) in cases.iter().zip(verdicts).zip(&fates) {
+        if let Some(expected) = complaint(question, verdict, *fate) {
+            let told = format!(
+                "{} -> {} {}/{}: {fate}, but should be {expected}: {}",
+                question.from, question.to, question.port, question.protocol, verdict.because,
+            );
+            wrong.push((question, told));
+        }
+    }
+    Ok((fates, wrong))
+}
+
+/// The same, where nothing may be otherwise.
+fn all_as_told(cases: &[Case], verdicts: &[Verdict]) -> Result<()> {
+    let (_, wrong) = fates(cases, verdicts)?;
+    let wrong: Vec<String> = wrong.into_iter().map(|(_, told)| told).collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+fn questions(cases: &[Case]) -> Vec<Question> {
+    cases.iter().map(|(question, _)| question.clone()).collect()
 }
 
 /// What it should have been.
@@ -227,21 +247,8 @@ fn outwards(site: &Site, to: &str) -> Result<Vec<bool>> {
         .map(|(name, _, pod)| (name, pod.netns.as_str(), pod.address))
         .map(|own| case(&own, &other, (Protocol::Tcp, 443)))
         .collect();
-    let questions: Vec<Question> = cases.iter().map(|(question, _)| question.clone()).collect();
-    let verdicts = verdicts::eval(site.demo, &questions)?;
-    let probes = cases.iter().zip(&verdicts);
-    let probes: Vec<_> = probes
-        .map(|((_, probe), v)| (probe.clone(), v.allowed))
-        .collect();
-    let fates = probe::all(&probes)?;
-    for ((question, verdict), fate) in questions.iter().zip(&verdicts).zip(fates) {
-        if let Some(expected) = complaint(question, verdict, fate) {
-            bail!(
-                "{question:?}: {fate}, but should be {expected}: {}",
-                verdict.because
-            );
-        }
-    }
+    let verdicts = verdicts::eval(site.demo, &questions(&cases))?;
+    all_as_told(&cases, &verdicts)?;
     Ok(verdicts.iter().map(|verdict| verdict.allowed).collect())
 }
 
@@ -347,8 +354,7 @@ fn machine(site: &Site) -> Result<String> {
     let save = |interface: &str| common::replace(&path, &workload(interface));
 
     save(machine::INTERFACE)?;
-    let questions: Vec<Question> = cases.iter().map(|(question, _)| question.clone()).collect();
-    let verdicts = verdicts::eval(site.demo, &questions)?;
+    let verdicts = verdicts::eval(site.demo, &questions(&cases))?;
     let allowed = verdicts.iter().filter(|verdict| verdict.allowed).count();
     ensure!(allowed > 0 && allowed < cases.len(), "{allowed} allowed");
     let first = cases.iter().zip(&verdicts).find(|(_, v)| v.allowed);
@@ -361,21 +367,10 @@ fn machine(site: &Site) -> Result<String> {
             Err(_) => {}
         }
     };
-    let probes = cases.iter().zip(&verdicts);
-    let probes: Vec<_> = probes
-        .map(|((_, probe), v)| (probe.clone(), v.allowed))
-        .collect();
-    let fates = probe::all(&probes)?;
-    for ((question, verdict), fate) in questions.iter().zip(&verdicts).zip(fates) {
-        if let Some(expected) = complaint(question, verdict, fate) {
-            bail!(
-                "{question:?}: {fate}, but should be {expected}: {}",
-                verdict.because
-            );
-        }
-    }
+    all_as_told(&cases, &verdicts)?;
 
-    let denied: Vec<(Probe, bool)> = probes.into_iter().map(|(p, _)| (p, false)).collect();
+    let denied = cases.iter().map(|(_, probe)| (probe.clone(), false));
+    let denied: Vec<(Probe, bool)> = denied.collect();
     let mut without = |what: &str| -> Result<()> {
         let changed = Instant::now();
         while probe::echo(&mut live, ECHO).is_ok() {
