@@ -95,16 +95,14 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
 fn from_files(args: &ExplainArgs, oracle: &Oracle, asked: String) -> Result<Both> {
     let (from, to) = ends(args, oracle)?;
     let (protocol, port) = args.port.at_party(&to)?;
-    let half = |direction, subject: &Party, peer: &Party| {
-        subject.half(oracle, direction, peer, protocol as u8, port)
-    };
+    let [egress, ingress] = from.to(oracle, &to, protocol as u8, port)?;
     let announced = match (from.pod(), to.pod()) {
         (Some(from), Some(to)) => oracle.announced(from, to, protocol as u8, port),
         _ => None,
     };
     Ok(Both {
-        egress: half(Direction::Egress, &from, &to)?,
-        ingress: half(Direction::Ingress, &to, &from)?,
+        egress,
+        ingress,
         announced,
         service: format!("{port}/{}", protocol.word()),
         asked,
@@ -129,8 +127,7 @@ fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
         let explanation = explanation(&answer, direction);
         explanation.with_context(|| format!("{role} explains no {direction:?}: {answer}"))
     };
-    let mut half = |direction, subject: &Party, peer: &Party| {
-        let by_files = subject.half(&oracle, direction, peer, protocol as u8, port)?;
+    let mut enforced = |direction, subject: &Party, by_files: Half| {
         match (by_files, subject.pod()) {
             (Half::Decided(_), Some(pod)) => {
                 Ok(Half::Decided(ask(running.agent_beside(pod)?, direction)?))
@@ -139,8 +136,9 @@ fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
             (other, _) => anyhow::Ok(other),
         }
     };
-    let egress = half(Direction::Egress, &from, &to)?;
-    let ingress = half(Direction::Ingress, &to, &from)?;
+    let [egress, ingress] = from.to(&oracle, &to, protocol as u8, port)?;
+    let egress = enforced(Direction::Egress, &from, egress)?;
+    let ingress = enforced(Direction::Ingress, &to, ingress)?;
     let announced = match (&ingress, from.pod(), to.pod()) {
         (Half::Decided(_), Some(from), Some(to))
             if from.claims.trust_domain() != to.claims.trust_domain() =>

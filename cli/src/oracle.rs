@@ -2,7 +2,12 @@
 //! alone: no gateway, agent or packet is asked. Both ends are: the source's cluster for egress, the
 //! destination's for ingress.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::Path};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    net::IpAddr,
+    path::Path,
+};
 
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
@@ -24,7 +29,7 @@ pub struct Oracle {
     worlds: Vec<World>,
     tables: BTreeMap<TrustDomain, Table>,
     /// Those that agents enforce at this moment, by their nodes, where they were asked.
-    live: BTreeMap<(TrustDomain, String), Table>,
+    live: BTreeMap<TrustDomain, BTreeMap<String, Table>>,
     /// What each cluster announces of its policies to the others.
     announced: BTreeMap<TrustDomain, Table>,
     known: KnownKeys,
@@ -119,17 +124,20 @@ impl Oracle {
     pub fn live(running: &Running) -> Result<Self> {
         let (mut oracle, _) = Self::in_force(&running.config())?;
         for (name, end) in oracle.ends()? {
-            let place = (end.claims.trust_domain().clone(), end.workload.node.clone());
-            if oracle.live.contains_key(&place) {
+            let domain = end.claims.trust_domain().clone();
+            let Entry::Vacant(place) = oracle
+                .live
+                .entry(domain)
+                .or_default()
+                .entry(end.workload.node.clone())
+            else {
                 continue;
-            }
+            };
             let (role, dir) = running.agent_beside(&end).context(name)?;
             let answer = admin::ask(&dir, &json!({"op": "policies"}));
             let set: PolicySet = serde_json::from_value(answer.with_context(|| role.clone())?)
                 .with_context(|| format!("the policies of {role}"))?;
-            oracle
-                .live
-                .insert(place, policy::compile(&set).context(role)?);
+            place.insert(policy::compile(&set).context(role)?);
         }
         Ok(oracle)
     }
@@ -334,12 +342,8 @@ impl Oracle {
             known: &self.known,
         };
         let domain = subject.claims.trust_domain();
-        let live = match self.live.is_empty() {
-            true => None,
-            false => self
-                .live
-                .get(&(domain.clone(), subject.workload.node.clone())),
-        };
+        let live = self.live.get(domain);
+        let live = live.and_then(|nodes| nodes.get(&subject.workload.node));
         // Every end is of a world, and every world has a table.
         (live.unwrap_or_else(|| &self.tables[domain]), query)
     }

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use anyhow::{Result, bail};
 use policy::{DropReason, Peer, model::Direction};
+use sources::EndName;
 
 use crate::oracle::{End, Half, Oracle};
 
@@ -24,12 +25,10 @@ impl Party {
     /// # Errors
     /// When there is no such pod, or several have the address.
     pub fn find(oracle: &Oracle, name: &str) -> Result<Self> {
-        let Ok(address) = name.parse::<IpAddr>() else {
-            if name.contains('.') && !name.contains('/') {
-                let name = name.to_ascii_lowercase();
-                return Ok(Self::Name([name.trim_end_matches('.').into()]));
-            }
-            return Ok(Self::Pod(Box::new(oracle.end(name)?)));
+        let address = match EndName::of(name) {
+            EndName::Address(address) => address,
+            EndName::Domain(name) => return Ok(Self::Name([name])),
+            EndName::Pod => return Ok(Self::Pod(Box::new(oracle.end(name)?))),
         };
         match oracle.at(address) {
             [] => Ok(Self::Address(address)),
@@ -49,11 +48,22 @@ impl Party {
         }
     }
 
+    /// What is enforced at both ends of a connection of this one to `to`, by the files: egress here, ingress there.
+    ///
+    /// # Errors
+    /// As [`Oracle::half`].
+    pub fn to(&self, oracle: &Oracle, to: &Self, protocol: u8, port: u16) -> Result<[Half; 2]> {
+        Ok([
+            self.half(oracle, Direction::Egress, to, protocol, port)?,
+            to.half(oracle, Direction::Ingress, self, protocol, port)?,
+        ])
+    }
+
     /// What is enforced beside it towards `peer`, by the files.
     ///
     /// # Errors
     /// As [`Oracle::half`].
-    pub fn half(
+    fn half(
         &self,
         oracle: &Oracle,
         direction: Direction,

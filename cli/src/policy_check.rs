@@ -6,7 +6,6 @@ use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use policy::model::Direction;
 use serde::Serialize;
 use sources::{LoadError, Problem};
 
@@ -142,12 +141,8 @@ impl Report {
         protocol: Protocol,
         port: u16,
     ) -> Result<Self> {
-        let half = |direction, subject: &Party, peer: &Party| {
-            let half = subject.half(oracle, direction, peer, protocol as u8, port);
-            half.map(EndVerdict::of)
-        };
-        let egress = half(Direction::Egress, from, to)?;
-        let ingress = half(Direction::Ingress, to, from)?;
+        let halves = from.to(oracle, to, protocol as u8, port)?;
+        let [egress, ingress] = halves.map(EndVerdict::of);
         Ok(Self {
             from: args.from.clone(),
             to: args.to.clone(),

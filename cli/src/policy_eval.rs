@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufWriter, Read, Write};
 
 use anyhow::{Context, Result, bail};
-use policy::model::{Direction, icmp};
+use policy::model::icmp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sources::{DEFAULT_CLUSTER, Problem};
@@ -128,12 +128,8 @@ fn decide(oracle: &Oracle, query: Value) -> Result<Answer> {
     let (from, to) = (party(oracle, &query.from)?, party(oracle, &query.to)?);
     let protocol = query.protocol.number()?;
     let port = query.port(protocol, &to)?;
-    let half = |direction, subject: &Party, peer: &Party| {
-        let half = subject.half(oracle, direction, peer, protocol, port);
-        half.map(EndVerdict::of)
-    };
-    let egress = half(Direction::Egress, &from, &to)?;
-    let ingress = half(Direction::Ingress, &to, &from)?;
+    let halves = from.to(oracle, &to, protocol, port)?;
+    let [egress, ingress] = halves.map(EndVerdict::of);
     Ok(Answer::Decided {
         allowed: egress.allowed && ingress.allowed,
         ingress,

@@ -6,7 +6,7 @@ use anyhow::bail;
 use identity::{Claims, IdentityNetworks};
 use policy::{KnownKeys, Peer, Query, Table, model::Direction};
 use serde_json::{Value, json};
-use sources::World;
+use sources::{EndName, World};
 
 /// The egress half when `from` is a pod of this cluster, the ingress half when `to` is.
 ///
@@ -74,17 +74,17 @@ impl End {
 }
 
 fn end(worlds: &[World], networks: &IdentityNetworks, name: &str) -> anyhow::Result<End> {
-    if let Ok(address) = name.parse() {
-        if let Some(owner) = networks.owner(address) {
-            bail!(
-                "{address} is in the networks of {owner} and no pod's: what proves no identity there is dropped before policy is asked"
-            );
+    match EndName::of(name) {
+        EndName::Address(address) => {
+            if let Some(owner) = networks.owner(address) {
+                bail!(
+                    "{address} is in the networks of {owner} and no pod's: what proves no identity there is dropped before policy is asked"
+                );
+            }
+            return Ok(End::Address(address));
         }
-        return Ok(End::Address(address));
-    }
-    if name.contains('.') && !name.contains('/') {
-        let name = name.to_ascii_lowercase();
-        return Ok(End::Name([name.trim_end_matches('.').into()]));
+        EndName::Domain(name) => return Ok(End::Name([name])),
+        EndName::Pod => {}
     }
     let (world, workload) = World::find(worlds, name)?;
     if workload.unprotected {

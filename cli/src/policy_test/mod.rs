@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use policy::{DropReason, model::Direction};
+use policy::DropReason;
 use sources::strict::Text;
 
 use crate::{
@@ -176,12 +176,8 @@ fn judge(oracle: &Oracle, what: &What) -> Result<()> {
         } => {
             let (from, to) = (Party::find(oracle, from)?, Party::find(oracle, to)?);
             let (protocol, port) = port.at_party(&to)?;
-            let half = |direction, subject: &Party, peer: &Party| {
-                let half = subject.half(oracle, direction, peer, protocol as u8, port);
-                half.map(EndVerdict::of)
-            };
-            let egress = half(Direction::Egress, &from, &to)?;
-            let ingress = half(Direction::Ingress, &to, &from)?;
+            let halves = from.to(oracle, &to, protocol as u8, port)?;
+            let [egress, ingress] = halves.map(EndVerdict::of);
             compare(
                 &[("egress:  ", &egress), ("ingress: ", &ingress)],
                 *expected,

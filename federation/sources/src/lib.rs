@@ -12,6 +12,7 @@ mod decode;
 mod documents;
 mod draft;
 mod elsewhere;
+mod end_name;
 mod fault;
 mod federation;
 mod files;
@@ -32,6 +33,7 @@ mod yaml;
 mod store_tests;
 
 pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
+pub use end_name::EndName;
 pub use fault::FieldPath;
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
 pub use folder::{FolderSource, LoadError, load_once};

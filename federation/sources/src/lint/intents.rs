@@ -14,8 +14,8 @@ use super::{
 use crate::{fault::FieldPath, read::Object};
 
 impl Linter<'_> {
-    pub(super) fn intents(self, manifest: &Manifest<'_>, object: &Object, found: &mut Warnings) {
-        match object {
+    pub(super) fn intents(self, manifest: &Manifest<'_>, found: &mut Warnings) {
+        match &manifest.object {
             // A service that has no pods yet is one that nobody calls by its name.
             Object::Team(team) => {
                 let path = FieldPath::of(&["spec", "services"]);
@@ -78,35 +78,19 @@ impl<'s> Rows<'s> {
         set: &PolicySet,
         manifest: &Manifest<'_>,
     ) -> impl Iterator<Item = Warning> {
-        let rows = manifest.list("rows").enumerate();
-        rows.filter_map(|(index, row)| {
-            let name = row_name(row);
+        let rows = match &manifest.object {
+            Object::Zones(zones) => zones.rows.as_slice(),
+            _ => &[],
+        };
+        rows.iter().enumerate().filter_map(|(index, name)| {
             let shadowed = self.0.get(&(manifest.key.name.as_str(), name.as_str()))?;
             let policies = set.policies.iter();
             let own = policies
                 .filter(|p| p.kind == PolicyKind::Zones && p.name == manifest.key.name)
-                .filter(|p| p.rules.iter().any(|rule| rule.name == name));
-            // What logs before it decides is no second row.
+                .filter(|p| p.rules.iter().any(|rule| rule.name == *name));
             let by = &shadowed.first()?.by;
             let path = FieldPath::of(&["spec", "rows"]).index(index);
-            (shadowed.len() >= own.count()).then(|| can_never_decide(path, &name, by))
+            (shadowed.len() >= own.count()).then(|| can_never_decide(path, name, by))
         })
     }
-}
-
-/// As verdicts call it.
-fn row_name(row: &Value) -> String {
-    let words = |field: &str| {
-        let zones = row.get(field).and_then(Value::as_array);
-        let zones: Vec<&str> = zones
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
-        match zones[..] {
-            [] => "any".to_owned(),
-            _ => zones.join(","),
-        }
-    };
-    format!("{} -> {}", words("from"), words("to"))
 }

@@ -103,7 +103,7 @@ impl<'a> Linter<'a> {
         let mut found = Warnings::default();
         self.names(manifest, &mut found);
         self.selectors(manifest, &mut found);
-        self.intents(manifest, &manifest.object, &mut found);
+        self.intents(manifest, &mut found);
         let told = found.list.into_iter().take(MAX_FAULTS);
         problems.extend(told.map(|warning| manifest.problem(warning)));
     }

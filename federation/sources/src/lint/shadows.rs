@@ -12,7 +12,7 @@ use crate::{
     Problem,
     fault::{FieldPath, MAX_FAULTS},
     folder::Loaded,
-    read::{Kind, Object, ObjectKey},
+    read::{Object, ObjectKey},
 };
 
 /// So many rules are named that stand before one.
@@ -69,8 +69,7 @@ pub(super) fn warn(loaded: &Loaded, manifests: &[Manifest<'_>], problems: &mut V
         let path = text.map_or_else(FieldPath::default, |t| t.path.clone());
         problems.push(manifest.problem(can_never_decide(path, &rule.rule, &shadowed.by)));
     }
-    let zones = manifests.iter().filter(|m| m.key.kind == Kind::Zones);
-    for manifest in zones {
+    for manifest in manifests {
         let warnings = rows.warnings(&set, manifest).take(MAX_FAULTS);
         problems.extend(warnings.map(|warning| manifest.problem(warning)));
     }

@@ -34,6 +34,8 @@ pub(crate) struct ZonesObject {
     pub policies: Vec<Arc<Policy>>,
     /// The members of each zone, for policies that name it.
     pub zones: BTreeMap<String, Vec<PeerMatch>>,
+    /// What verdicts call each row of the matrix.
+    pub rows: Vec<String>,
 }
 
 /// The zones and policies that `spec` describes; nothing of them counts when `faults` refuse it.
@@ -84,7 +86,16 @@ pub(super) fn zones(
     ZonesObject {
         policies: policies.into_iter().map(Arc::new).collect(),
         zones,
+        rows: spec.rows.iter().map(row_name).collect(),
     }
+}
+
+fn row_name(row: &ZoneRow) -> String {
+    let words = |zones: &[String]| match zones {
+        [] => "any".to_owned(),
+        zones => zones.join(","),
+    };
+    format!("{} -> {}", words(&row.from), words(&row.to))
 }
 
 fn members(
@@ -175,11 +186,7 @@ struct Matrix<'a> {
 impl Matrix<'_> {
     /// A row as the destination's cluster enforces it, and as the source's does.
     fn row(&self, row: &ZoneRow, ports: &[PortMatch], order: u32) -> Vec<Policy> {
-        let words = |zones: &[String]| match zones {
-            [] => "any".to_owned(),
-            zones => zones.join(","),
-        };
-        let name = format!("{} -> {}", words(&row.from), words(&row.to));
+        let name = row_name(row);
         let mut policies = Vec::new();
         for (direction, own, other) in [
             (Direction::Ingress, &row.to, &row.from),
