@@ -6,6 +6,7 @@ mod capture;
 mod demo;
 mod end_verdict;
 mod explain;
+mod gateway;
 mod oracle;
 mod party;
 mod policy_check;
@@ -15,6 +16,7 @@ mod policy_test;
 mod say;
 mod service;
 mod status;
+mod trust;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Which rule decides a connection, at both ends, without sending a packet
     Explain(explain::ExplainArgs),
+    /// Believe something no more: a cluster, an identity, a credential, pods by their labels (root)
+    Revoke(trust::RevokeArgs),
+    /// Believe it again (root)
+    Unrevoke(trust::UnrevokeArgs),
+    /// All that is revoked, by whom and why
+    Revocations(trust::RevocationsArgs),
     /// The packets of a gateway, with verdict and both identities, as a file for Wireshark (root)
     Capture(capture::CaptureArgs),
     /// What the files of a configuration folder say, without a running gateway
@@ -55,6 +63,9 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Revoke(args) => trust::revoke(args),
+        Command::Unrevoke(args) => trust::unrevoke(args),
+        Command::Revocations(args) => trust::revocations(&args),
         Command::Policy(command) => return policy_check::run(&command),
         Command::DemoServer(args) => demo::server::run(&args),
     };

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use gateway_xdp::AttachMode;
+use identity::ClaimLimits;
 use serde::{Deserialize, Deserializer, de};
 
 /// The whole file. See `docs/` for an annotated example.
@@ -88,6 +89,9 @@ pub struct Peer {
     /// It is a peer only while a FederationPeer object names its cluster: deleting the object withdraws it.
     #[serde(default)]
     pub while_declared: bool,
+    /// What its credentials may claim here.
+    #[serde(default)]
+    pub accept: ClaimLimits,
 }
 
 /// A node of this cluster.

@@ -4,6 +4,7 @@
 //! After every input the same round runs (`Hub::settle`): store what must be stored, act on events
 //! until all is quiet, send, and publish the new snapshot for the queue threads, if there is one.
 
+mod commands;
 pub mod dial;
 mod flow_log;
 pub mod links;
@@ -26,6 +27,7 @@ use gateway_core::{Control, Side, context::Event};
 use gateway_xdp::Attachment;
 use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
+use observe::AuditLog;
 use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
 use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
 use rand_chacha::ChaCha20Rng;
@@ -40,6 +42,7 @@ use crate::{
     clock::Clock, config::Config, nexthops::NextHops, pipeline::Shared, refusals::Refusals,
     state::State,
 };
+use commands::Waiting;
 use flow_log::FlowLog;
 use links::{Input, LinkId};
 use nodes::Nodes;
@@ -127,6 +130,9 @@ pub struct Hub {
     problems: BTreeMap<String, String>,
     refusals: Refusals,
     flow_log: FlowLog,
+    audit: AuditLog,
+    /// Answers that wait until what they say is stored.
+    waiting: Waiting,
 }
 
 impl Hub {
@@ -140,6 +146,7 @@ impl Hub {
             sender.clone(),
             parts.rng,
         );
+        let audit = parts.config.state_dir.clone();
         let control = Control::new(
             parts.trust_domain.clone(),
             parts.config.wan.psp_port,
@@ -172,7 +179,15 @@ impl Hub {
             problems: BTreeMap::new(),
             refusals: Refusals::default(),
             flow_log: FlowLog::default(),
+            audit: AuditLog::new(&audit),
+            waiting: Waiting::new(),
         }
+    }
+
+    /// Where commands of operators go.
+    #[must_use]
+    pub fn commands(&self) -> mpsc::Sender<Input> {
+        self.sender.clone()
     }
 
     /// The picture for people.
@@ -188,6 +203,7 @@ impl Hub {
         let mut stored = self.settle();
         let mut tick = Instant::now() + TICK;
         while !*stop.borrow() {
+            self.answer_commands(stored);
             if !stored {
                 let _ = timeout(TICK, stop.changed()).await;
                 stored = self.settle();
@@ -248,6 +264,7 @@ impl Hub {
                     self.control.handle_peer_refused(&peer, &why, now);
                 }
             }
+            Input::Command(command) => self.command(command),
             Input::Frame(id, bytes) => {
                 if let Some(peer) = self.peers.of(id) {
                     self.control.handle_peer_message(&peer, &bytes, now);

@@ -139,6 +139,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         name: format!("{}/{}", config.cluster, config.name),
         folder: config.source.folder.clone(),
         view: hub.view(),
+        commands: hub.commands(),
         capturer: Capturer {
             shared: Arc::clone(&shared),
             gateway: format!("{}/{}", config.cluster, config.name),

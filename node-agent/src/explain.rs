@@ -3,8 +3,9 @@
 use std::{net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::bail;
+use handshake::node::NodeSnapshot;
 use identity::{Claims, IdentityNetworks};
-use policy::{KnownKeys, Peer, Query, Table, model::Direction};
+use policy::{Peer, Query, Table, model::Direction};
 use serde_json::{Value, json};
 use sources::{EndName, World};
 
@@ -15,25 +16,27 @@ use sources::{EndName, World};
 pub fn explain(
     folder: &Path,
     table: &Table,
-    known: &KnownKeys,
-    networks: &IdentityNetworks,
+    snapshot: &NodeSnapshot,
     (from, to): (&str, &str),
     (protocol, port): (u8, u16),
 ) -> anyhow::Result<Value> {
     // Peers' pods are in no snapshot: their labels come from the folder.
     let worlds = sources::load_once(folder)?;
-    let (from, to) = (end(&worlds, networks, from)?, end(&worlds, networks, to)?);
+    let end = |name| end(&worlds, &snapshot.networks, name);
+    let (from, to) = (end(from)?, end(to)?);
     let half = |direction, subject: &End, peer: &End| {
         let own = |claims: &&Claims| claims.trust_domain() == table.cluster();
         let subject = subject.claims().filter(own)?;
-        Some(table.explain(&Query {
+        let explained = table.explain(&Query {
             direction,
             subject,
             peer: peer.peer(),
             protocol,
             port,
-            known,
-        }))
+            known: &snapshot.known,
+        });
+        let ends = [Some(subject), peer.claims()];
+        Some((snapshot.admission).explain(explained, ends.into_iter().flatten()))
     };
     let egress = half(Direction::Egress, &from, &to);
     let ingress = half(Direction::Ingress, &to, &from);

@@ -7,6 +7,7 @@ mod connections;
 mod http;
 mod log;
 mod request;
+mod trust;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ pub use audit::AuditLog;
 pub use http::serve as serve_http;
 pub use log::init as init_log;
 pub use request::{Caller, CaptureRequest, CaptureView, Protocol, Request};
+pub use trust::TrustRequest;
 
 /// What is said to a request.
 #[derive(Debug)]

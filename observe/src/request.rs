@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::TrustRequest;
+
 /// One line of JSON, such as `{"op":"status"}`. An unknown field is an error.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
@@ -28,6 +30,8 @@ pub enum Request {
     Policies {},
     /// Shows packets until the caller leaves. Root only.
     Capture(CaptureRequest),
+    /// Whom the cluster trusts. Root only, where it changes something.
+    Trust(TrustRequest),
 }
 
 /// Which packets are shown.

@@ -23,7 +23,7 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
-use crate::demo::{self, StateArg};
+use crate::gateway::GatewayArg;
 use pcapng::{Packet, Writer};
 
 /// A gateway that captures says something every second.
@@ -34,9 +34,8 @@ const PLACES: [&str; 3] = ["lan", "wan", "tunnel"];
 /// Arguments of `capture`.
 #[derive(Debug, Args)]
 pub struct CaptureArgs {
-    /// Whose packets: a gateway's name as `landbridge status` has it, or its state directory
-    #[arg(long, short, value_name = "NAME|DIR")]
-    gateway: String,
+    #[command(flatten)]
+    gateway: GatewayArg,
     /// Only packets from and to this cluster
     #[arg(long, value_name = "CLUSTER")]
     peer: Option<String>,
@@ -65,8 +64,6 @@ pub struct CaptureArgs {
     /// The most bytes of a packet that are kept
     #[arg(long, value_name = "BYTES", default_value_t = 65_535)]
     snaplen: u32,
-    #[command(flatten)]
-    state: StateArg,
 }
 
 /// The first line of the gateway.
@@ -118,7 +115,7 @@ pub fn run(args: &CaptureArgs) -> Result<()> {
 }
 
 async fn capture(args: &CaptureArgs) -> Result<()> {
-    let dir = state_dir(args)?;
+    let dir = args.gateway.state_dir()?;
     let (about, mut lines) = begin(args, &dir).await?;
     let mut file = File::create(args, &about)?;
     let (mut interrupt, mut terminate) = (
@@ -157,32 +154,6 @@ async fn capture(args: &CaptureArgs) -> Result<()> {
         End::Asked => closed.with_context(|| args.write.display().to_string()),
         End::Gateway => bail!("{}: the gateway ended the capture", dir.display()),
     }
-}
-
-/// The state directory of the gateway that is meant.
-fn state_dir(args: &CaptureArgs) -> Result<PathBuf> {
-    let given = Path::new(&args.gateway);
-    if given.is_dir() {
-        return Ok(given.into());
-    }
-    let gateways = demo::running(&args.state)
-        .with_context(|| {
-            format!(
-                "--gateway {}: no directory, so a gateway of a demo",
-                args.gateway
-            )
-        })?
-        .gateways();
-    let named = gateways.iter().find(|(name, _)| *name == args.gateway);
-    let names: Vec<&str> = gateways.iter().map(|(name, _)| name.as_str()).collect();
-    let (_, dir) = named.with_context(|| {
-        format!(
-            "--gateway: there is no {}; there is {}",
-            args.gateway,
-            names.join(", ")
-        )
-    })?;
-    Ok(dir.clone())
 }
 
 /// Asks, and reads the first line.

@@ -52,7 +52,7 @@ pub enum DemoCommand {
 #[derive(Clone, Debug, Args)]
 pub struct StateArg {
     /// The directory that holds everything of the demo
-    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE)]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE, global = true)]
     pub state: PathBuf,
 }
 

@@ -15,8 +15,9 @@ use wire::{
 };
 
 use crate::{
+    admission::Admission,
     bucket::Bucket,
-    credentials::{PodStates, Verified, Verifier},
+    credentials::{Verified, Verifier},
     freshness,
     keys::{ProofCheck, SegmentKeys},
     packet::{Parsed, Tcp},
@@ -27,7 +28,7 @@ use crate::{
 pub(crate) struct Judge<'a> {
     pub verifier: &'a mut Verifier,
     pub bundles: &'a BundleStore,
-    pub changes: &'a PodStates,
+    pub admission: &'a Admission,
     /// The owner of the range that the packet came from: nobody else may have issued its credential.
     pub issuer: &'a TrustDomain,
 }
@@ -149,7 +150,7 @@ impl Judge<'_> {
 
     /// What the pod of `claims` is by now.
     pub fn newest(&self, claims: &Arc<Claims>) -> Result<Arc<Claims>, DropReason> {
-        self.changes.newest(claims).ok_or(DropReason::Revoked)
+        self.admission.newest(claims)
     }
 
     fn credential(

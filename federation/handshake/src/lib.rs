@@ -10,6 +10,7 @@
 //! no socket, no clock and no file.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod admission;
 pub mod bucket;
 pub mod credentials;
 mod freshness;

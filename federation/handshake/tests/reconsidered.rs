@@ -118,9 +118,7 @@ fn a_pod_that_is_gone_or_another_ends_it() {
         let mut opening = Opening::new();
         let uid = support::claims(cluster, pod, &support::secret(cluster)).pod_uid;
         opening.change(|snapshot| {
-            snapshot
-                .changes
-                .insert(domain(cluster), uid, PodState::Gone);
+            snapshot.admission = support::changed(cluster, &uid, PodState::Gone);
         });
         assert_eq!(opening.answer().unwrap_err(), DropReason::Revoked);
     }
@@ -130,9 +128,7 @@ fn a_pod_that_is_gone_or_another_ends_it() {
     other.generation = 2;
     opening.change(|snapshot| {
         let newer = PodState::Relabelled(other.clone().into());
-        snapshot
-            .changes
-            .insert(domain("east"), other.pod_uid.clone(), newer);
+        snapshot.admission = support::changed("east", &other.pod_uid, newer);
     });
     assert_eq!(opening.answer().unwrap_err(), DropReason::DeniedByRule);
 }

@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use handshake::{
+    admission::Target,
     credentials::PodState,
     transit::{Origin, Passed, TransitSnapshot},
 };
@@ -58,9 +59,7 @@ fn a_flow_is_established_by_what_holds_when_its_server_speaks() {
         let refused = opened_while(closed, before_answer).unwrap_err();
         assert_eq!(refused, DropReason::DeniedByDefault);
         let gone = |snapshot: &mut TransitSnapshot| {
-            let uid = "uid-east-frontend".into();
-            let changes = &mut snapshot.changes;
-            changes.insert(domain("east"), uid, PodState::Gone);
+            snapshot.admission = changed("east", "uid-east-frontend", PodState::Gone);
         };
         let refused = opened_while(gone, before_answer).unwrap_err();
         assert_eq!(refused, DropReason::Revoked);
@@ -68,9 +67,13 @@ fn a_flow_is_established_by_what_holds_when_its_server_speaks() {
             let mut claims = claims("east", "batch", &secret("east"));
             claims.generation = 2;
             let state = PodState::Relabelled(Arc::new(claims));
-            let uid = "uid-east-frontend".into();
-            snapshot.changes.insert(domain("east"), uid, state);
+            snapshot.admission = changed("east", "uid-east-frontend", state);
         };
+        let revoked = |snapshot: &mut TransitSnapshot| {
+            snapshot.admission = revoking("east", Target::Cluster);
+        };
+        let refused = opened_while(revoked, before_answer).unwrap_err();
+        assert_eq!(refused, DropReason::Revoked);
         let refused = opened_while(relabelled, before_answer).unwrap_err();
         assert_eq!(refused, DropReason::DeniedByRule);
     }

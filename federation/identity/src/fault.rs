@@ -43,6 +43,12 @@ pub enum Fault {
     OldBundleTaken,
     /// An older policy digest is taken.
     OldDigestTaken,
+    /// An older list of revocations is taken.
+    OldRevocationsTaken,
+    /// What was revoked is believed.
+    RevocationIgnored,
+    /// A peer may claim anything.
+    LimitsIgnored,
 }
 
 /// Whether a fault can be switched on at all: a program asserts that it cannot.

@@ -14,6 +14,7 @@ pub mod fault;
 mod issuer_key;
 mod jwks;
 mod labels;
+mod limits;
 mod networks;
 mod record;
 mod signed;
@@ -34,6 +35,9 @@ pub use credential::{
 };
 pub use issuer_key::{IssuerKey, IssuerPublicKey, KeyError, KeyId};
 pub use labels::{LabelError, Labels};
+pub use limits::{
+    ClaimLimits, ClaimViolation, LabelLimit, MAX_PATTERNS, NamePattern, PatternError,
+};
 pub use networks::{IdentityNetworks, IdentityRange, NetworksError, RangeAddress};
 pub use record::{MAX_RECORD, PodChange, PodRecord, SignedRecord, VerifiedRecord};
 pub use signed::MAX_SIGNED;

@@ -24,10 +24,15 @@ use std::{
     time::Duration,
 };
 
+use handshake::{
+    admission::{Admission, Restricted},
+    credentials::PodStates,
+};
 use identity::{
     BundleStore, Claims, IdentityRange, IssuerKey, MAX_LIFETIME, Mono, Now, PodChange,
     SignedRecord, TrustDomain, VerifiedRecord, Workload,
 };
+use policy::KnownKeys;
 use rand_core::CryptoRng;
 
 use crate::{
@@ -128,6 +133,7 @@ pub struct Issuer {
     all_dirty: bool,
     registry: DeltaLog<String, NodeEntry>,
     bundles: DeltaLog<TrustDomain, Arc<str>>,
+    restricted: DeltaLog<TrustDomain, Arc<Restricted>>,
     records: DeltaLog<(TrustDomain, String), Arc<[u8]>>,
     ranges: (u64, Vec<IdentityRange>),
     segment: SegmentRing,
@@ -172,6 +178,7 @@ impl Issuer {
                 key,
                 lifetime: config.lifetime.clamp(Duration::from_mins(1), MAX_LIFETIME),
                 carried: config.carried_labels,
+                admission: Admission::default(),
             },
             rng,
             now,
@@ -187,6 +194,7 @@ impl Issuer {
             all_dirty: false,
             registry: DeltaLog::new(),
             bundles: DeltaLog::new(),
+            restricted: DeltaLog::new(),
             records: DeltaLog::new(),
             ranges: (0, Vec::new()),
             segment,
@@ -269,6 +277,40 @@ impl Issuer {
         }
         if changed {
             self.all_dirty = true;
+        }
+    }
+
+    /// Takes what restricts each trust domain. What is revoked of the own one gets no credential.
+    pub fn set_restrictions(&mut self, restricted: &BTreeMap<TrustDomain, Arc<Restricted>>) {
+        let gone: Vec<_> = self
+            .restricted
+            .iter()
+            .map(|(domain, _)| domain.clone())
+            .filter(|domain| !restricted.contains_key(domain))
+            .collect();
+        for domain in gone {
+            self.restricted.remove(domain);
+            self.all_dirty = true;
+        }
+        for (domain, restricted) in restricted {
+            self.all_dirty |= self.restricted.set(domain.clone(), restricted.clone());
+        }
+        // The issuer knows every label, carried or not.
+        self.press.admission =
+            Admission::new(PodStates::default(), restricted.clone(), KnownKeys::all());
+        self.nodes.values_mut().for_each(Node::forget_signed);
+        // Who is believed again does not wait until its agent asks again.
+        let refused = self.pods.iter_mut().filter_map(|(uid, pod)| {
+            pod.complained = false;
+            let refused = std::mem::take(&mut pod.refused);
+            refused.then(|| (pod.workload.node.clone(), uid.clone(), pod.withdrawn))
+        });
+        for (node, uid, withdrawn) in refused.collect::<Vec<_>>() {
+            match withdrawn {
+                // A record says that it is gone, which only one of a higher generation takes back.
+                true => self.relabel(&uid),
+                false => self.issue_for_all_keys(&node, &uid),
+            }
         }
     }
 

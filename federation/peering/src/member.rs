@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use handshake::keys::AgentSecret;
+use handshake::{admission::Restricted, keys::AgentSecret};
 use identity::{
     BundleMark, BundleStore, Claims, IdentityRange, Mono, Now, SignedCredential, TrustDomain,
     Workload,
@@ -89,6 +89,7 @@ pub struct AgentMember {
     keys: AgentKeys,
     pods: BTreeMap<String, LocalPod>,
     bundles: BundleStore,
+    restricted: BTreeMap<TrustDomain, Arc<Restricted>>,
     ranges: Vec<IdentityRange>,
     segment_keys: Vec<SegmentKeyGrant>,
     registry: BTreeMap<String, NodeEntry>,
@@ -123,6 +124,7 @@ struct Link {
 #[derive(Default)]
 struct Named {
     domains: BTreeSet<TrustDomain>,
+    restricted: BTreeSet<TrustDomain>,
     nodes: BTreeSet<String>,
 }
 
@@ -163,6 +165,7 @@ impl AgentMember {
             now,
             pods: BTreeMap::new(),
             bundles: BundleStore::with_marks(marks),
+            restricted: BTreeMap::new(),
             ranges: Vec::new(),
             segment_keys: Vec::new(),
             registry: BTreeMap::new(),
@@ -363,6 +366,12 @@ impl AgentMember {
     #[must_use]
     pub fn ranges(&self) -> &[IdentityRange] {
         &self.ranges
+    }
+
+    /// What restricts each trust domain.
+    #[must_use]
+    pub fn restrictions(&self) -> &BTreeMap<TrustDomain, Arc<Restricted>> {
+        &self.restricted
     }
 
     /// The valid segment keys, the one that makes proofs first.

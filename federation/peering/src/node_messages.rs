@@ -3,7 +3,10 @@
 
 use std::{fmt, net::IpAddr};
 
-use handshake::keys::{MacKey, SegmentKey};
+use handshake::{
+    admission::Restrictions,
+    keys::{MacKey, SegmentKey},
+};
 use identity::{IdentityRange, SignedCredential, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -11,7 +14,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Longest message in bytes, checked before it is decoded.
 pub const MAX_NODE_MESSAGE: usize = 1 << 20;
 /// The version that both ends say; another one is refused.
-pub const NODE_PROTOCOL: u16 = 1;
+pub const NODE_PROTOCOL: u16 = 2;
 
 /// Most pods in one [`ToIssuer::Want`].
 pub const MAX_WANTED: usize = 512;
@@ -68,6 +71,14 @@ pub enum ToNode {
         trust_domain: TrustDomain,
         /// The bundle.
         jwks: Option<String>,
+    },
+    /// What restricts a trust domain: what its credentials may claim, and what of it is revoked. None
+    /// when nothing does.
+    Restrictions {
+        /// Which.
+        trust_domain: TrustDomain,
+        /// What restricts it.
+        restrictions: Restrictions,
     },
     /// The identity networks, all of them.
     Ranges(Vec<IdentityRange>),
@@ -275,6 +286,8 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use handshake::admission::{CredentialId, Revocation, Target};
+
     use super::*;
 
     fn samples() -> Vec<ToNode> {
@@ -289,6 +302,17 @@ mod tests {
             ToNode::Bundle {
                 trust_domain: domain.clone(),
                 jwks: Some("{}".into()),
+            },
+            ToNode::Restrictions {
+                trust_domain: domain.clone(),
+                restrictions: Restrictions {
+                    limits: serde_json::from_str(r#"{"namespaces":["shop","team-*"]}"#).unwrap(),
+                    revoked: vec![Revocation {
+                        target: Target::Credential(CredentialId([7; 16])),
+                        reason: "lost".into(),
+                        at: UnixMillis(5),
+                    }],
+                },
             },
             ToNode::Ranges(vec![IdentityRange {
                 prefix: "10.1.0.0/16".parse().unwrap(),

@@ -12,7 +12,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Longest message in bytes, its kind included.
 pub const MAX_MESSAGE: usize = 1 << 20;
 /// The version that both ends say; another one is refused.
-pub const PEER_PROTOCOL: u16 = 2;
+pub const PEER_PROTOCOL: u16 = 3;
 /// Most ranges of one cluster.
 pub const MAX_PEER_RANGES: usize = 256;
 /// Most associations in one direction between two gateways: one per sending queue.
@@ -60,6 +60,8 @@ pub enum PeerMessage {
     DigestPiece(DigestPiece),
     /// The piece that is to be sent next.
     PieceWanted(PieceWanted),
+    /// What the sender revoked of itself, signed: all of it.
+    Revocations(Vec<u8>),
 }
 
 /// Who speaks, and what it has of the other.
@@ -82,6 +84,8 @@ pub struct Hello {
     pub seen_bundle: u64,
     /// The newest digest of the receiver that the sender has seen; 0 for none.
     pub seen_digest: u64,
+    /// The newest list of revocations of the receiver that the sender has seen; 0 for none.
+    pub seen_revocations: u64,
     /// The process of the receiver whose records the sender has.
     pub records_of: Instance,
     /// The position up to which it has them.
@@ -281,6 +285,7 @@ impl PeerMessage {
             Self::DigestWanted(_) => 14,
             Self::DigestPiece(_) => 15,
             Self::PieceWanted(_) => 16,
+            Self::Revocations(_) => 17,
         }
     }
 
@@ -318,6 +323,7 @@ impl PeerMessage {
             14 => Self::DigestWanted(read.cbor()?),
             15 => Self::DigestPiece(read.cbor()?),
             16 => Self::PieceWanted(read.cbor()?),
+            17 => Self::Revocations(body.to_vec()),
             _ => return Ok(None),
         };
         message.check(kind)?;
@@ -357,7 +363,7 @@ impl PeerMessage {
             Self::Hello(body) => cbor(body, &mut bytes),
             Self::Bundle(jwks) => bytes.extend_from_slice(jwks.as_bytes()),
             Self::Ranges(body) => cbor(body, &mut bytes),
-            Self::Digest(signed) => bytes.extend_from_slice(signed),
+            Self::Digest(signed) | Self::Revocations(signed) => bytes.extend_from_slice(signed),
             Self::Enforcing(body) => cbor(body, &mut bytes),
             Self::Associations(body) => cbor(body, &mut bytes),
             Self::InUse(number)

@@ -23,6 +23,7 @@ mod inbox;
 mod membership;
 mod peer;
 mod pieces;
+mod revocations;
 mod state;
 mod status;
 mod timer;
@@ -37,6 +38,7 @@ use std::{
     time::Duration,
 };
 
+use handshake::admission::Restricted;
 use identity::{
     BundleStore, IdentityRange, IssuerKey, IssuerPublicKey, Mono, Now, SignedRecord, TrustBundle,
     TrustDomain, UnixMillis, VerifiedRecord,
@@ -50,6 +52,7 @@ use peer::Peer;
 pub use clock::TOLERATED;
 pub use digest::{Digest, DigestError};
 pub use membership::{MembershipError, PeerConfig};
+pub use revocations::RevokeError;
 pub use state::{MAX_STATE, OwnState, StateError, StateKey};
 pub use status::{PeerStatus, Status};
 pub use tunnel::{DRAIN, REKEY_AFTER, REKEY_PACKETS, TunnelCipher, TunnelState};
@@ -115,6 +118,8 @@ pub enum PeerEvent {
     DigestChanged(TrustDomain),
     /// [`Peering::ranges`] changed.
     RangesChanged,
+    /// [`Peering::restrictions`] changed.
+    RestrictionsChanged,
     /// [`Peering::tunnel`] of the peer changed.
     TunnelChanged(TrustDomain),
     /// Pods of the peer were relabelled or deleted. Signatures hold.
@@ -149,6 +154,7 @@ pub struct Peering {
     own: Own,
     peers: BTreeMap<TrustDomain, Peer>,
     bundles: BundleStore,
+    restricted: BTreeMap<TrustDomain, Arc<Restricted>>,
     /// What was stored of peers that are none now.
     former: BTreeMap<TrustDomain, state::PeerState>,
     unsaved: BTreeSet<StateKey>,
@@ -200,6 +206,7 @@ impl Peering {
             own: Own::default(),
             peers: BTreeMap::new(),
             bundles: BundleStore::default(),
+            restricted: BTreeMap::new(),
             former: BTreeMap::new(),
             unsaved: BTreeSet::new(),
             events: VecDeque::new(),
@@ -208,6 +215,7 @@ impl Peering {
             ends_seen: now.unix,
         };
         peering.restore(stored)?;
+        peering.settle_restrictions();
         Ok(peering)
     }
 
@@ -224,6 +232,9 @@ impl Peering {
     pub fn set_issuer_key(&mut self, key: IssuerKey, now: Now) {
         self.now = now;
         self.key = key;
+        if self.own.state.revocation_sequence > 0 {
+            self.announce_revocations();
+        }
         if let Some(newest) = self.own.digests.newest()
             && let Some(part) = newest.digest.part.clone()
         {
@@ -275,6 +286,7 @@ impl Peering {
         if had_tunnel {
             self.emit(PeerEvent::TunnelChanged(peer.clone()));
         }
+        self.end_revoked(peer);
     }
 
     /// The session with `peer` ended. What it said stays in force until it expires by itself, and
@@ -394,6 +406,7 @@ impl Peering {
             expires_at: UnixMillis::from_secs(self.now.unix.after(life).as_secs()),
         };
         self.own.refresh_at = self.now.mono.after(life / 5);
+        self.forget_revoked_credentials();
         // Ours is the highest sequence there is: it cannot be refused.
         let inserted = self.bundles.insert(bundle.clone());
         debug_assert!(inserted.is_ok());
@@ -439,6 +452,7 @@ impl Peering {
             event,
             PeerEvent::BundlesChanged
                 | PeerEvent::RangesChanged
+                | PeerEvent::RestrictionsChanged
                 | PeerEvent::DigestChanged(_)
                 | PeerEvent::TunnelChanged(_)
         );

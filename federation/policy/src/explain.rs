@@ -6,7 +6,7 @@ use identity::TrustDomain;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Decision, Peer, Query, RuleName, RuleRef, Table, Verdict,
+    Decision, DropReason, Peer, Query, RuleName, RuleRef, Table, Verdict,
     decide::{Asked, Settled, Trace},
     model::{Action, Direction, Policy, Rule, Scope, Tier},
     order::Turn,
@@ -71,6 +71,29 @@ pub enum Outcome {
     NotMatched,
     /// It depends on a label that is not carried; a Deny then matches, an Allow does not.
     Unknown,
+}
+
+impl Explanation {
+    /// The same question, refused before policy was asked: for `reason`, which is `because` in words.
+    #[must_use]
+    pub fn refused_before(self, reason: DropReason, because: String) -> Self {
+        let decision = Decision::Drop {
+            reason,
+            reject: false,
+        };
+        Self {
+            verdict: Verdict {
+                decision,
+                rule: None,
+                logs: Vec::new(),
+                staged: None,
+            },
+            because: format!("denied ({reason}): {because}"),
+            steps: Vec::new(),
+            staged: None,
+            ..self
+        }
+    }
 }
 
 impl Table {

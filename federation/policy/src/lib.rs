@@ -34,6 +34,6 @@ pub use held::canonical_order;
 pub use query::{KnownKeys, Peer, Query};
 pub use reason::DropReason;
 pub use seen::Pair;
-pub use selector::selected;
+pub use selector::{Matcher, selected};
 pub use shadow::Shadowed;
 pub use verdict::{Decision, RuleName, RuleRef, Staged, Verdict};

@@ -45,6 +45,8 @@ reasons! {
     AssuranceTooLow => "assurance-too-low",
     /// The identity, credential or cluster was revoked.
     Revoked => "revoked",
+    /// The credential claims a namespace, service account or label that its cluster may not claim here.
+    ClaimNotAccepted => "claim-not-accepted",
     /// An address of an identity network spoke without marker, HELLO or REPLY.
     NoIdentity => "no-identity",
     /// The local pod has no credential yet.

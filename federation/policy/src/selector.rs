@@ -161,6 +161,41 @@ pub(crate) struct Context<'a> {
     pub known: &'a KnownKeys,
 }
 
+/// A selector that stands in no policy, to be asked about one workload after the other.
+#[derive(Clone, Debug)]
+pub struct Matcher {
+    selector: WorkloadSelector,
+    own: TrustDomain,
+}
+
+impl Matcher {
+    /// Asks `selector`, which need not be in canonical form, as the cluster `own` means it.
+    #[must_use]
+    pub fn new(selector: &WorkloadSelector, own: TrustDomain) -> Self {
+        let mut selector = selector.clone();
+        canonical_workloads(&mut selector);
+        Self { selector, own }
+    }
+
+    /// Whether the workload fits for certain, when `known` says which labels are carried.
+    #[must_use]
+    pub fn fits(&self, claims: &Claims, known: &KnownKeys) -> bool {
+        matches!(self.fit(claims, known), Fit::Yes)
+    }
+
+    /// The same, where a label that is not carried may have any value: as a rule that denies reads
+    /// it.
+    #[must_use]
+    pub fn may_fit(&self, claims: &Claims, known: &KnownKeys) -> bool {
+        !matches!(self.fit(claims, known), Fit::No(_))
+    }
+
+    fn fit<'a>(&'a self, claims: &'a Claims, known: &'a KnownKeys) -> Fit<'a> {
+        let own = &self.own;
+        workload(&self.selector, claims, Context { own, known })
+    }
+}
+
 /// Those of `claims` that fit `selector`, which need not be in canonical form, of a policy of the cluster
 /// `own`; every label counts as carried.
 pub fn selected<'c>(
@@ -168,16 +203,10 @@ pub fn selected<'c>(
     own: &TrustDomain,
     claims: impl IntoIterator<Item = &'c Claims>,
 ) -> impl Iterator<Item = &'c Claims> {
-    let mut selector = selector.clone();
-    canonical_workloads(&mut selector);
-    let (own, known) = (own.clone(), KnownKeys::all());
-    claims.into_iter().filter(move |claims| {
-        let context = Context {
-            own: &own,
-            known: &known,
-        };
-        matches!(workload(&selector, claims, context), Fit::Yes)
-    })
+    let (matcher, known) = (Matcher::new(selector, own.clone()), KnownKeys::all());
+    claims
+        .into_iter()
+        .filter(move |claims| matcher.fits(claims, &known))
 }
 
 /// Does the workload fit the selector?

@@ -157,6 +157,7 @@ impl Gateway {
         };
         peering.set_own_keys(keys, clock);
         let peers = vec![PeerConfig {
+            limits: identity::ClaimLimits::default(),
             trust_domain: machine.peer.clone(),
             pin: machine.peer_pin.0,
             ranges: Some(vec![AnnouncedRange {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use identity::{TrustDomain, Workload};
+use identity::{ClaimLimits, TrustDomain, Workload};
 use policy::model::PolicySet;
 use serde::{Deserialize, Serialize};
 
@@ -136,4 +136,6 @@ pub struct FederationPeerConfig {
     /// `sha256:` and 64 hex digits over the DER of its root certificate, believed until its bundle
     /// is stored.
     pub root_pin: Option<String>,
+    /// What its credentials may claim here.
+    pub accept: ClaimLimits,
 }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
+use handshake::{admission::Admission, keys::SegmentKeys, transit::TransitSnapshot};
 use identity::{BundleStore, IdentityNetworks, TrustDomain};
 use policy::{KnownKeys, Table};
 use wire::ethernet::Mac;
@@ -115,7 +115,7 @@ impl Snapshot {
             known: KnownKeys::all(),
             pods: BTreeMap::new(),
             segment_keys: SegmentKeys::default(),
-            changes: PodStates::default(),
+            admission: Admission::default(),
         };
         Self {
             transit: Arc::new(transit),

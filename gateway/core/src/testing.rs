@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
-use handshake::{credentials::PodStates, keys::SegmentKeys, transit::TransitSnapshot};
+use handshake::{admission::Admission, keys::SegmentKeys, transit::TransitSnapshot};
 use identity::{
     Assurance, BundleStore, Claims, IdentityNetworks, Labels, SpiffeId, TrustDomain, UnixMillis,
 };
@@ -59,6 +59,6 @@ pub fn transit_snapshot() -> TransitSnapshot {
         known: KnownKeys::all(),
         pods: BTreeMap::new(),
         segment_keys: SegmentKeys::default(),
-        changes: PodStates::default(),
+        admission: Admission::default(),
     }
 }

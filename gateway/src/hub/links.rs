@@ -1,8 +1,10 @@
 //! Sessions as the hub sees them: frames and ends come in through one bounded channel, whatever
 //! session they are of.
 
+use observe::{Caller, TrustRequest};
 use quic::{Enrolling, Refused, Session};
-use tokio::sync::mpsc;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
 
 /// What happened outside.
 #[derive(Debug)]
@@ -26,7 +28,23 @@ pub enum Input {
     Frame(LinkId, Vec<u8>),
     /// A session ended.
     Ended(LinkId, String),
+    /// An operator wants something.
+    Command(Command),
 }
+
+/// What an operator wants.
+#[derive(Debug)]
+pub struct Command {
+    /// What.
+    pub request: TrustRequest,
+    /// Who.
+    pub by: Caller,
+    /// Where the answer goes.
+    pub answer: Answer,
+}
+
+/// Where an answer goes, once what it says is stored.
+pub type Answer = oneshot::Sender<Result<Value, String>>;
 
 /// Names one session while this process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use gateway_core::control::Member;
-use identity::TrustDomain;
+use identity::{ClaimLimits, TrustDomain};
 use peering::peers::PeerConfig;
 use quic::{
     Anchor, Endpoint, Facts, Pin, Preferred, Protocol, Refused, Session, Target, Trust, preferred,
@@ -150,30 +150,69 @@ impl Peers {
     }
 }
 
+/// A peer as the file or an object declares it.
+struct Declared {
+    cluster: String,
+    endpoint: Option<String>,
+    pin: Option<String>,
+    limits: ClaimLimits,
+}
+
+fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketAddr, Pin), String> {
+    let cluster = world
+        .federation
+        .cluster(&declared.cluster)
+        .ok_or("the federation has no such cluster")?;
+    let endpoint = declared.endpoint.ok_or("it has no endpoint")?;
+    let address = endpoint
+        .parse()
+        .map_err(|_| format!("its endpoint {endpoint:?} is not address:port"))?;
+    let pin: Pin = declared
+        .pin
+        .ok_or("its root pin is missing")?
+        .parse()
+        .map_err(|e: quic::PinError| e.to_string())?;
+    let config = PeerConfig {
+        trust_domain: cluster.trust_domain.clone(),
+        pin: pin.0,
+        ranges: Some(cluster.pod_ranges.iter().map(announced).collect()),
+        limits: declared.limits,
+    };
+    Ok((config, address, pin))
+}
+
 impl Hub {
     /// The peers of the configuration file, and those that FederationPeer objects name. A cluster
     /// that the federation does not have is none.
     pub(super) fn configure_peers(&mut self, world: &World) {
         self.problems
             .retain(|origin, _| !origin.starts_with("peer "));
-        let declared = |cluster: &String| world.peers.iter().any(|p| p.cluster == *cluster);
+        let object = |cluster: &String| world.peers.iter().find(|p| p.cluster == *cluster);
         let in_file = self.config.peers.iter();
-        let file = in_file.filter(|peer| !peer.while_declared || declared(&peer.cluster));
-        let file = file.map(|peer| {
-            let endpoint = Some(peer.endpoint.to_string());
-            (peer.cluster.clone(), endpoint, Some(peer.root_pin.clone()))
+        let file = in_file.filter(|peer| !peer.while_declared || object(&peer.cluster).is_some());
+        let file = file.map(|peer| Declared {
+            cluster: peer.cluster.clone(),
+            endpoint: Some(peer.endpoint.to_string()),
+            pin: Some(peer.root_pin.clone()),
+            limits: match object(&peer.cluster) {
+                Some(object) if peer.accept.is_empty() => object.accept.clone(),
+                _ => peer.accept.clone(),
+            },
         });
         // The file wins: an object of the same cluster need not repeat what the file says.
         let listed = |cluster: &String| self.config.peers.iter().any(|p| p.cluster == *cluster);
         let objects = world.peers.iter().filter(|peer| !listed(&peer.cluster));
-        let objects = objects.map(|peer| {
-            let endpoint = peer.endpoints.first().cloned();
-            (peer.cluster.clone(), endpoint, peer.root_pin.clone())
+        let objects = objects.map(|peer| Declared {
+            cluster: peer.cluster.clone(),
+            endpoint: peer.endpoints.first().cloned(),
+            pin: peer.root_pin.clone(),
+            limits: peer.accept.clone(),
         });
         let all: Vec<_> = file.chain(objects).collect();
         let mut wanted = BTreeMap::new();
-        for (cluster, endpoint, pin) in all {
-            match self.peer_config(world, &cluster, endpoint.as_deref(), pin.as_deref()) {
+        for declared in all {
+            let cluster = declared.cluster.clone();
+            match peer_config(world, declared) {
                 Ok((config, address, pin)) => {
                     wanted
                         .entry(config.trust_domain.clone())
@@ -194,39 +233,17 @@ impl Hub {
             return;
         }
         for (domain, (_, address, pin)) in wanted {
+            if self.control.peering().revoked_cluster(&domain).is_some() {
+                // Nobody of it is spoken with, whoever dials.
+                self.peers.remove(&domain);
+                continue;
+            }
             if self.peers.keep(domain.clone(), address, pin) {
                 let why = "configured anew";
                 self.control.handle_peer_disconnected(&domain, why, now);
             }
         }
         self.trust_bundles();
-    }
-
-    fn peer_config(
-        &self,
-        world: &World,
-        cluster: &str,
-        endpoint: Option<&str>,
-        pin: Option<&str>,
-    ) -> Result<(PeerConfig, SocketAddr, Pin), String> {
-        let cluster = world
-            .federation
-            .cluster(cluster)
-            .ok_or("the federation has no such cluster")?;
-        let endpoint = endpoint.ok_or("it has no endpoint")?;
-        let address = endpoint
-            .parse()
-            .map_err(|_| format!("its endpoint {endpoint:?} is not address:port"))?;
-        let pin: Pin = pin
-            .ok_or("its root pin is missing")?
-            .parse()
-            .map_err(|e: quic::PinError| e.to_string())?;
-        let config = PeerConfig {
-            trust_domain: cluster.trust_domain.clone(),
-            pin: pin.0,
-            ranges: Some(cluster.pod_ranges.iter().map(announced).collect()),
-        };
-        Ok((config, address, pin))
     }
 
     /// TLS believes a peer by its bundle, and by its pin until there is one. A bundle without roots

@@ -105,6 +105,11 @@ impl Hub {
             PeerEvent::Connected(peer) => info!(%peer, "connected"),
             PeerEvent::Disconnected(peer) => info!(%peer, "disconnected"),
             PeerEvent::BundlesChanged => self.trust_bundles(),
+            // A cluster that is revoked as a whole has no session; one that is not any more has.
+            PeerEvent::RestrictionsChanged => {
+                let world = Arc::clone(&self.world.borrow());
+                self.configure_peers(&world);
+            }
             PeerEvent::RangesChanged => {
                 let world = Arc::clone(&self.world.borrow());
                 self.steer(&world);

@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use gateway_core::{FlowView, Totals, track::Sender};
-use handshake::transit::TransitSnapshot;
+use handshake::{admission::CredentialId, transit::TransitSnapshot};
 use identity::TrustDomain;
 use metrics_exporter_prometheus::PrometheusHandle;
-use observe::{Caller, Observed, Protocol, Reply, Request};
+use observe::{Caller, Observed, Protocol, Reply, Request, TrustRequest};
 use peering::peers::Status;
 use policy::{Peer, Query, model::Direction};
 use serde_json::{Map, Value, json};
 use sources::World;
+use tokio::sync::{mpsc, oneshot};
 
+use super::links::{Command, Input};
 use crate::{
     capture::Capturer,
     pipeline::{Published, Shared},
@@ -70,6 +72,8 @@ pub struct Observer {
     pub kernel: Box<dyn Fn() -> Value + Send + Sync>,
     /// Whether a queue thread ended.
     pub dead: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Where commands go.
+    pub commands: mpsc::Sender<Input>,
     /// Shows packets.
     pub capturer: Capturer,
     /// Where metrics are kept.
@@ -160,6 +164,26 @@ impl Observer {
         })
     }
 
+    /// Has the hub carry it out.
+    async fn command(&self, request: TrustRequest, by: Caller) -> Result<Value, String> {
+        if request.changes() && by.uid != 0 {
+            let uid = by.uid;
+            return Err(format!(
+                "only root may change whom this cluster trusts, not user {uid}"
+            ));
+        }
+        let (answer, answered) = oneshot::channel();
+        let command = Command {
+            request,
+            by,
+            answer,
+        };
+        let ends = |_| "this gateway ends".to_owned();
+        let sent = self.commands.send(Input::Command(command)).await;
+        sent.map_err(|_| "this gateway ends".to_owned())?;
+        answered.await.map_err(ends)?
+    }
+
     fn explain(
         &self,
         from: &str,
@@ -207,7 +231,9 @@ impl Observer {
                 port,
                 known: &transit.known,
             };
-            let explanation = serde_json::to_value(table.explain(&query));
+            let explained = table.explain(&query);
+            let explained = transit.admission.explain(explained, [subject, peer]);
+            let explanation = serde_json::to_value(explained);
             sides.insert(word.into(), explanation.map_err(|e| e.to_string())?);
         }
         Ok(Value::Object(sides))
@@ -234,6 +260,7 @@ impl Observed for Observer {
                 let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;
                 serde_json::to_value(transit.policy.set()).map_err(|e| e.to_string())?
             }
+            Request::Trust(request) => self.command(request, by).await?,
             Request::Capture(request) => {
                 let clusters = &self.view.load().clusters;
                 let lines = self.capturer.begin(&request, clusters, by)?;
@@ -329,6 +356,7 @@ fn flow(flow: &FlowView) -> Value {
             "workload": claims.display_name(),
             "spiffe_id": claims.subject.to_string(),
             "pod_uid": claims.pod_uid,
+            "credential": CredentialId(claims.id).to_string(),
             "generation": claims.generation,
         })
     };

@@ -62,12 +62,12 @@ impl Control {
             } => explain(
                 &self.config.source.folder,
                 &self.table,
-                &self.snapshot.known,
-                &self.snapshot.networks,
+                &self.snapshot,
                 (&from, &to),
                 (protocol.number(), port),
             ),
             Request::Policies {} => Ok(serde_json::to_value(self.table.set())?),
+            Request::Trust(_) => anyhow::bail!("a gateway says whom its cluster trusts"),
             Request::Capture(_) => anyhow::bail!(
                 "an agent takes no packets from an interface: tcpdump sees all of them; captures are a gateway's"
             ),

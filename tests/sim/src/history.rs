@@ -33,8 +33,18 @@ struct Version<T> {
 struct Look {
     name: String,
     generation: u64,
+    /// Nobody may talk with it.
+    revoked: bool,
+    /// The clusters that do not take it.
+    refused_by: Vec<usize>,
     address: IpAddr,
     claims: Claims,
+}
+
+impl Look {
+    fn is_admitted(&self, at: usize) -> bool {
+        !self.revoked && !self.refused_by.contains(&at)
+    }
 }
 
 /// A version of the policies of a cluster.
@@ -57,6 +67,12 @@ struct Question {
 /// Versions of a pod that somebody may still go by, by number.
 pub type Looks = Vec<usize>;
 
+fn is_revoked(objects: &Objects, address: IpAddr) -> bool {
+    let cluster = objects.cluster_of(address).map(|n| &objects.clusters[n]);
+    let pod = objects.pod(address);
+    cluster.is_some_and(|cluster| pod.is_some_and(|pod| cluster.has_revoked(pod)))
+}
+
 impl History {
     /// Takes what is true from `now` on.
     pub fn take(&mut self, objects: &Objects, now: Mono) {
@@ -77,21 +93,28 @@ impl History {
         }
         for version in self.looks.iter_mut().filter(|v| v.until.is_none()) {
             let look = &version.what;
-            let same = objects
-                .pod(look.address)
-                .is_some_and(|pod| pod.name == look.name && pod.generation == look.generation);
+            let same = objects.pod(look.address).is_some_and(|pod| {
+                pod.name == look.name
+                    && pod.generation == look.generation
+                    && is_revoked(objects, look.address) == look.revoked
+            });
             if !same {
                 version.until = Some(now);
             }
         }
         for (address, pod) in objects.clusters.iter().flat_map(|c| &c.pods) {
-            let mut held = self.looks.iter().rev();
-            if held.any(|v| v.what.name == pod.name && v.what.generation == pod.generation) {
+            let mut held = self.looks.iter().filter(|v| v.until.is_none());
+            if held.any(|v| v.what.name == pod.name) {
                 continue;
             }
+            let own = objects.cluster_of(*address).expect("it is of a cluster");
+            let others = objects.clusters.iter().enumerate();
+            let refused_by = others.filter(|(_, at)| !at.accepts(own, pod.namespace));
             let look = Look {
                 name: pod.name.clone(),
                 generation: pod.generation,
+                revoked: is_revoked(objects, *address),
+                refused_by: refused_by.map(|(number, _)| number).collect(),
                 address: *address,
                 claims: objects.claims(*address).expect("it is there"),
             };
@@ -158,6 +181,13 @@ impl History {
         })
     }
 
+    /// Whether the cluster `at` takes some of these looks, whatever its policies say.
+    #[must_use]
+    pub fn admits(&self, at: usize, looks: &Looks) -> bool {
+        let mut looks = looks.iter().map(|look| &self.looks[*look].what);
+        looks.any(|look| look.is_admitted(at))
+    }
+
     fn verdict(&mut self, question: Question) -> bool {
         if let Some(known) = self.verdicts.get(&question) {
             return *known;
@@ -170,15 +200,17 @@ impl History {
         };
         let [subject, other] =
             [question.subject, question.other].map(|look| &self.looks[look].what);
-        let verdict = oracle
-            .judge(
-                question.direction,
-                &subject.claims,
-                Other::Pod(&other.claims, Some(other.address)),
-                wire::ip::TCP,
-                question.port,
-            )
-            .is_allowed();
+        let admitted = subject.is_admitted(cluster) && other.is_admitted(cluster);
+        let verdict = admitted
+            && oracle
+                .judge(
+                    question.direction,
+                    &subject.claims,
+                    Other::Pod(&other.claims, Some(other.address)),
+                    wire::ip::TCP,
+                    question.port,
+                )
+                .is_allowed();
         self.verdicts.insert(question, verdict);
         verdict
     }

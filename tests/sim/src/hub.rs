@@ -2,7 +2,7 @@
 //! in memory and sessions made of messages.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, OnceLock},
 };
@@ -122,6 +122,7 @@ impl Hub {
             config: PeerConfig {
                 trust_domain: objects.clusters[other].domain.clone(),
                 pin: Sha256::digest(root(other)).into(),
+                limits: objects.clusters[self.number].limits(other),
                 ranges: Some(vec![announced(other)]),
             },
             address: SocketAddr::new(wires::wan_address(other), QUIC_PORT),
@@ -143,6 +144,24 @@ impl Hub {
         let cluster = &objects.clusters[self.number];
         life.control.set_policies(policies, now);
         life.control.set_workloads(cluster.workloads(), now);
+        let domain = &cluster.domain;
+        let wanted: BTreeSet<_> = cluster.revoked.iter().map(|r| r.target(domain)).collect();
+        let held = life.control.peering().revoked_here().get(domain);
+        let held: BTreeSet<_> = held
+            .into_iter()
+            .flatten()
+            .map(|r| r.target.clone())
+            .collect();
+        for target in wanted.difference(&held) {
+            let revoked = life
+                .control
+                .revoke(domain, target.clone(), "by chance", now);
+            revoked.expect("a revocation");
+        }
+        for target in held.difference(&wanted) {
+            let restored = life.control.restore_revoked(domain, target.clone(), now);
+            restored.expect("it was revoked");
+        }
     }
 
     /// A session with another end is up, or gone.
@@ -272,9 +291,11 @@ fn number_of(domains: &[TrustDomain], domain: &TrustDomain) -> usize {
 fn check(event: &ControlEvent) {
     let expected = match event {
         ControlEvent::Peer(event) => !matches!(event, PeerEvent::Removed(_)),
+        // A pod that is revoked gets no credential.
+        ControlEvent::Issuer(IssuerEvent::Problem(words)) => words.contains("is revoked since"),
         ControlEvent::Issuer(event) => !matches!(
             event,
-            IssuerEvent::Refused { .. } | IssuerEvent::Misbehaved { .. } | IssuerEvent::Problem(_)
+            IssuerEvent::Refused { .. } | IssuerEvent::Misbehaved { .. }
         ),
         // An old key that was said again: the data plane never counts with it a second time.
         ControlEvent::Warning(words) => words.contains("offered the association"),

@@ -1,14 +1,15 @@
 //! The raw objects of a world: what people wrote, before any machine looked at it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
+use handshake::admission::Target;
 use identity::{
-    Assurance, Claims, IdentityNetworks, IdentityRange, Labels, SpiffeId, TrustDomain, UnixMillis,
-    Workload,
+    Assurance, ClaimLimits, Claims, IdentityNetworks, IdentityRange, Labels, NamePattern, SpiffeId,
+    TrustDomain, UnixMillis, Workload,
 };
 use policy::model::{
     Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch, Policy,
@@ -44,6 +45,43 @@ pub struct Cluster {
     pub pods: BTreeMap<IpAddr, Pod>,
     /// Its policies.
     pub policies: PolicySet,
+    /// What it revoked of its own pods.
+    pub revoked: BTreeSet<Revoked>,
+    /// The clusters that may not claim the second namespace here, by number: for the whole run.
+    pub limited: BTreeSet<usize>,
+}
+
+/// Pods that are revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Revoked {
+    /// By their label `app`.
+    App(&'static str),
+    /// By their SPIFFE ID, which all of a namespace share.
+    Namespace(&'static str),
+}
+
+impl Revoked {
+    /// As a gateway is told.
+    #[must_use]
+    pub fn target(self, domain: &TrustDomain) -> Target {
+        match self {
+            Self::App(app) => Target::Labels {
+                pods: format!("app == \"{app}\""),
+                namespaces: None,
+            },
+            Self::Namespace(namespace) => {
+                let id = SpiffeId::workload(domain, namespace, "default");
+                Target::Identity(id.expect("an ID"))
+            }
+        }
+    }
+
+    fn hits(self, pod: &Pod) -> bool {
+        match self {
+            Self::App(app) => pod.app == app,
+            Self::Namespace(namespace) => pod.namespace == namespace,
+        }
+    }
 }
 
 /// A pod.
@@ -64,10 +102,14 @@ pub struct Pod {
 impl Objects {
     /// `clusters` clusters with two nodes each and one to three pods on each node.
     pub fn random(clusters: usize, dice: &mut Dice) -> Self {
-        let clusters = (0..clusters)
+        let mut all: Vec<_> = (0..clusters)
             .map(|number| Cluster::random(number, dice))
             .collect();
-        Self { clusters }
+        for (number, cluster) in all.iter_mut().enumerate() {
+            let others = (0..clusters).filter(|other| *other != number);
+            cluster.limited = others.filter(|_| dice.percent(10)).collect();
+        }
+        Self { clusters: all }
     }
 
     /// Who owns which addresses.
@@ -130,9 +172,49 @@ impl Cluster {
             },
             domain,
             pods,
+            revoked: BTreeSet::new(),
+            limited: BTreeSet::new(),
         };
         cluster.rewrite_policies(dice);
         cluster
+    }
+
+    /// Whether it revoked `pod`.
+    #[must_use]
+    pub fn has_revoked(&self, pod: &Pod) -> bool {
+        self.revoked.iter().any(|revoked| revoked.hits(pod))
+    }
+
+    /// Revokes something of its own, or takes a revocation back.
+    pub fn revoke(&mut self, dice: &mut Dice) {
+        let revoked = match dice.percent(50) {
+            true => Revoked::App(*dice.pick::<&str>(&APPS)),
+            false => Revoked::Namespace(*dice.pick::<&str>(&NAMESPACES)),
+        };
+        // Most of the time nothing is revoked: traffic should flow.
+        match self.revoked.pop_first() {
+            Some(_) => {}
+            None => drop(self.revoked.insert(revoked)),
+        }
+    }
+
+    /// What the cluster of number `other` may claim here.
+    #[must_use]
+    pub fn limits(&self, other: usize) -> ClaimLimits {
+        let only = NamePattern::new(NAMESPACES[0]).expect("a name");
+        ClaimLimits {
+            namespaces: match self.limited.contains(&other) {
+                true => vec![only],
+                false => Vec::new(),
+            },
+            ..ClaimLimits::default()
+        }
+    }
+
+    /// Whether it takes a pod of that namespace from the cluster of number `other`.
+    #[must_use]
+    pub fn accepts(&self, other: usize, namespace: &str) -> bool {
+        !self.limited.contains(&other) || namespace == NAMESPACES[0]
     }
 
     /// Its pods, as a source describes them.

@@ -64,6 +64,8 @@ pub enum Transition {
     Rewrite,
     /// A pod is deleted, and another gets its address.
     Replace,
+    /// A cluster revokes pods of its own, or takes that back.
+    Revoke,
     /// An agent dies, and comes back.
     CrashAgent,
     /// A gateway dies, and comes back.
@@ -89,8 +91,9 @@ pub enum Transition {
 }
 
 /// Of 100 transitions, how many are at most these.
-const SHARES: [(usize, Transition); 15] = [
-    (48, Transition::Connect),
+const SHARES: [(usize, Transition); 16] = [
+    (46, Transition::Connect),
+    (50, Transition::Revoke),
     (55, Transition::Relabel),
     (62, Transition::Rewrite),
     (67, Transition::Replace),

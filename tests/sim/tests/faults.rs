@@ -82,4 +82,7 @@ faults! {
     tunnel_replayed: TunnelReplayed,
     old_bundle_taken: OldBundleTaken,
     old_digest_taken: OldDigestTaken,
+    old_revocations_taken: OldRevocationsTaken,
+    revocation_ignored: RevocationIgnored,
+    limits_ignored: LimitsIgnored,
 }

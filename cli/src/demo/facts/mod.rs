@@ -185,6 +185,16 @@ pub const ALL: &[Fact] = &[
         look: live::withdrawn::look,
     },
     Fact {
+        name: "revoked",
+        title: "an identity or a cluster that is revoked loses its connections within 1 s, until that is taken back",
+        look: live::revoked::look,
+    },
+    Fact {
+        name: "not-accepted",
+        title: "a pod of a namespace that its cluster may not claim here is refused within 1 s",
+        look: live::revoked::not_accepted,
+    },
+    Fact {
         name: "address-reused",
         title: "a new pod with the address of an allowed pod is refused",
         look: address_reuse::look,

@@ -32,6 +32,22 @@ pub(super) struct Judgement {
     pub staged: Option<Box<Staged>>,
 }
 
+impl Judgement {
+    /// Not by a rule of a policy.
+    fn refused(reason: DropReason) -> Self {
+        let refusal = Refusal {
+            reason,
+            reject: false,
+            rule: None,
+        };
+        Self {
+            outcome: Err(refusal),
+            logs: Vec::new(),
+            staged: None,
+        }
+    }
+}
+
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Other<'a> {
@@ -41,7 +57,8 @@ pub(super) enum Other<'a> {
     Unproven(Peer<'a>),
 }
 
-/// Whether `subject` and `other` may talk on the flow `key`.
+/// Whether `subject`, a pod of this node, and `other` may talk on the flow `key`. What `other` proved was
+/// admitted before.
 pub(super) fn decide(
     snapshot: &NodeSnapshot,
     direction: Direction,
@@ -49,6 +66,9 @@ pub(super) fn decide(
     other: Other<'_>,
     key: &FlowKey,
 ) -> Judgement {
+    if let Err(reason) = snapshot.admission.check(subject) {
+        return Judgement::refused(reason);
+    }
     let (table, known) = (&snapshot.policy, &snapshot.known);
     let port = match fault::is(Fault::AgentAsksOtherPort) {
         false => key.dport,

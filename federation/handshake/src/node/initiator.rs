@@ -59,6 +59,7 @@ impl Node {
         if identity.claims.expires_at <= now.unix {
             return Err(DropReason::NoCredential);
         }
+        snapshot.admission.check(&identity.claims)?;
         if self
             .responding
             .entry(&p.key.reversed())
@@ -127,7 +128,7 @@ impl Node {
         let mut judge = Judge {
             verifier: &mut self.verifier,
             bundles: &snapshot.bundles,
-            changes: &snapshot.changes,
+            admission: &snapshot.admission,
             issuer,
         };
         let Answer {

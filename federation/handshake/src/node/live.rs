@@ -277,7 +277,7 @@ impl Live {
             if snapshot.bundles.bundle(claims.trust_domain()).is_none() {
                 return Err(DropReason::UnknownIssuer);
             }
-            self.remote = Some(snapshot.changes.newest(claims).ok_or(DropReason::Revoked)?);
+            self.remote = Some(snapshot.admission.newest(claims)?);
         }
         let key = self.record.key;
         let local = |address: IpAddr, uid: &str| {

@@ -80,7 +80,7 @@ impl Node {
         let mut judge = Judge {
             verifier: &mut self.verifier,
             bundles: &snapshot.bundles,
-            changes: &snapshot.changes,
+            admission: &snapshot.admission,
             issuer,
         };
         let vouched = Vouched::BySegment(&snapshot.segment_keys, &mut self.unproven);
@@ -296,10 +296,7 @@ impl Node {
             (half.allowed.remote.clone(), half.allowed.rule.clone())
         } else {
             // Policy or labels may have changed since the SYN: the newest decide.
-            let remote = snapshot
-                .changes
-                .newest(&credential.claims)
-                .ok_or(DropReason::Revoked)?;
+            let remote = snapshot.admission.newest(&credential.claims)?;
             let (own, peer) = (&identity.claims, Other::Proven(&remote));
             // Its Log rules spoke on the SYN.
             match decide(&snapshot, Direction::Ingress, own, peer, &p.key).outcome {

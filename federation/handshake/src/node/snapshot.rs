@@ -10,7 +10,7 @@ use identity::{BundleStore, Claims, IdentityNetworks, SignedCredential, TrustDom
 use policy::KnownKeys;
 
 use crate::{
-    credentials::PodStates,
+    admission::Admission,
     keys::{AgentSecret, SegmentKeys},
 };
 
@@ -36,8 +36,8 @@ pub struct NodeSnapshot {
     pub known: KnownKeys,
     /// The cluster's segment keys.
     pub segment_keys: SegmentKeys,
-    /// Pods that were relabelled or deleted since their credential was issued.
-    pub changes: PodStates,
+    /// What is not believed although it is signed.
+    pub admission: Admission,
 }
 
 /// A protected pod of this node.

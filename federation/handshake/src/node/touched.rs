@@ -39,6 +39,7 @@ impl NodeSnapshot {
         let all = !same_policy
             || self.networks != next.networks
             || self.known != next.known
+            || !self.admission.restricts_as(&next.admission)
             || lost_domain(&self.bundles, &next.bundles);
         if all {
             return Touched::All;

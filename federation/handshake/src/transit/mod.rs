@@ -190,9 +190,9 @@ impl Transit {
 
 /// What a pod is now that proved `claims`.
 fn newest(snapshot: &TransitSnapshot, claims: &Arc<Claims>) -> Result<Arc<Claims>, DropReason> {
-    let held = snapshot.bundles.bundle(claims.trust_domain()).is_some();
-    let claims = snapshot.changes.newest(claims).filter(|_| held);
-    claims.ok_or(DropReason::Revoked)
+    let held = snapshot.bundles.bundle(claims.trust_domain());
+    held.ok_or(DropReason::Revoked)?;
+    snapshot.admission.newest(claims)
 }
 
 /// A thread that panicked left whole entries behind.

@@ -85,7 +85,7 @@ impl Transit {
         let mut judge = Judge {
             verifier: &mut self.verifier,
             bundles: &snapshot.bundles,
-            changes: &snapshot.changes,
+            admission: &snapshot.admission,
             issuer: origin.issuer(snapshot),
         };
         let standing = |nonce: &[u8; 16], seen| Standing {
@@ -137,7 +137,7 @@ impl Transit {
         let mut judge = Judge {
             verifier: &mut self.verifier,
             bundles: &snapshot.bundles,
-            changes: &snapshot.changes,
+            admission: &snapshot.admission,
             issuer: origin.issuer(snapshot),
         };
         let answer = judge.reply(tcp, now)?;

@@ -24,6 +24,7 @@ pub(super) fn decide_syn(
         return Ok(refuse_early(snapshot, initiator, key)?);
     }
     let responder = snapshot.pods.get(&key.dst).ok_or(DropReason::NoRoute)?;
+    snapshot.admission.check(responder)?;
     let (table, direction) = (&snapshot.policy, Direction::Ingress);
     decide(snapshot, table, direction, responder, initiator, key)
 }

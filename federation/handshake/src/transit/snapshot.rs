@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use identity::{BundleStore, Claims, IdentityNetworks, TrustDomain};
 use policy::KnownKeys;
 
-use crate::{credentials::PodStates, keys::SegmentKeys};
+use crate::{admission::Admission, keys::SegmentKeys};
 
 /// What a gateway judges handshakes by: one immutable value, replaced as a whole.
 #[derive(Debug)]
@@ -28,6 +28,6 @@ pub struct TransitSnapshot {
     pub pods: BTreeMap<IpAddr, Arc<Claims>>,
     /// The own cluster's segment keys.
     pub segment_keys: SegmentKeys,
-    /// Pods that were relabelled or deleted since their credential was issued.
-    pub changes: PodStates,
+    /// What is not believed although it is signed.
+    pub admission: Admission,
 }

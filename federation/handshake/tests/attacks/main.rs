@@ -1,4 +1,4 @@
-//! Attacks on the handshake: rows 1-6, 8, 9, 14, 24 and 26 of the threat list. Each test names its row.
+//! Attacks on the handshake: rows 1-6, 8, 9, 14, 17, 18, 24 and 26 of the threat list. Each test names its row.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../support/mod.rs"]
@@ -10,6 +10,7 @@ mod forged;
 mod lent;
 mod mutated;
 mod replayed;
+mod revoked;
 mod stripped;
 mod superseded;
 

@@ -54,7 +54,7 @@ fn a_relabelled_or_deleted_peer_is_decided_by_what_it_is_now() {
         };
         let mut next = west(false);
         next.epoch = 2;
-        next.changes.insert(domain("east"), uid.into(), state);
+        next.admission = changed("east", uid, state);
         b.set_snapshot(Arc::new(next), at(30));
         assert_eq!(b.flows().count(), 0);
         let again = Conn {

@@ -10,7 +10,8 @@ use std::{
 
 use etherparse::{PacketBuilder, TcpHeader, TcpOptionElement};
 use handshake::{
-    credentials::{PodStates, SmallCache, Verifier},
+    admission::{Admission, Restricted, Restrictions, Revocation, Target},
+    credentials::{PodState, PodStates, SmallCache, Verifier},
     hash::Seed,
     keys::{AgentSecret, MacKey, SegmentKey, SegmentKeys},
     node::{Event, Handled, LocalIdentity, LocalPod, Mark, Node, NodeLimits, NodeSnapshot, Path},
@@ -201,7 +202,7 @@ pub fn snapshot(cluster: &str, pods: BTreeMap<IpAddr, LocalPod>, set: &PolicySet
         unprotected: BTreeSet::new(),
         known: KnownKeys::all(),
         segment_keys: segment_keys(cluster),
-        changes: PodStates::default(),
+        admission: Admission::default(),
     }
 }
 
@@ -246,8 +247,36 @@ pub fn transit_snapshot(cluster: &str) -> TransitSnapshot {
             .map(|(address, pod)| (*address, pod.identity.as_ref().unwrap().claims.clone()))
             .collect(),
         segment_keys: node.segment_keys,
-        changes: PodStates::default(),
+        admission: Admission::default(),
     }
+}
+
+/// What became of one pod of `cluster`.
+pub fn changed(cluster: &str, uid: &str, state: PodState) -> Admission {
+    let mut pods = PodStates::default();
+    pods.insert(domain(cluster), uid.into(), state);
+    Admission::new(pods, BTreeMap::new(), KnownKeys::all())
+}
+
+/// What restricts `cluster`.
+pub fn restricting(cluster: &str, restrictions: Restrictions) -> Admission {
+    let restricted = Restricted::new(&domain(cluster), restrictions).unwrap();
+    let domains = BTreeMap::from([(domain(cluster), Arc::new(restricted))]);
+    Admission::new(PodStates::default(), domains, KnownKeys::all())
+}
+
+/// One revocation of something of `cluster`.
+pub fn revoking(cluster: &str, target: Target) -> Admission {
+    let revocation = Revocation {
+        target,
+        reason: "a test".into(),
+        at: UnixMillis(START),
+    };
+    let restrictions = Restrictions {
+        revoked: vec![revocation],
+        ..Restrictions::default()
+    };
+    restricting(cluster, restrictions)
 }
 
 pub fn transit() -> Transit {

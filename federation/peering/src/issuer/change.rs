@@ -187,9 +187,11 @@ impl Issuer {
     }
 
     pub(super) fn complain(&mut self, uid: &str, error: &NotIssued) {
-        if let Some(pod) = self.pods.get_mut(uid)
-            && !std::mem::replace(&mut pod.complained, true)
-        {
+        let Some(pod) = self.pods.get_mut(uid) else {
+            return;
+        };
+        pod.refused = matches!(error, NotIssued::Revoked { .. });
+        if !std::mem::replace(&mut pod.complained, true) {
             self.problem(error.to_string());
         }
     }

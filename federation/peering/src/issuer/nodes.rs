@@ -67,6 +67,7 @@ pub(super) struct Sent {
     pub(super) count: u64,
     pub(super) segment_keys: u64,
     pub(super) bundles: u64,
+    pub(super) restricted: u64,
     pub(super) ranges: u64,
     pub(super) registry: u64,
     pub(super) records: u64,
@@ -175,6 +176,12 @@ impl Node {
         };
         self.lately.insert(place.clone(), signed);
         self.ready.insert(place, ready);
+    }
+
+    /// What was signed a moment ago may be revoked: it is not sent again.
+    pub(super) fn forget_signed(&mut self) {
+        self.lately.clear();
+        self.ready.clear();
     }
 
     /// Whether one more signature may be made for this node.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use handshake::admission::Admission;
 use identity::{
     Claims, IssueError, IssuerKey, Labels, Now, SignedCredential, TrustDomain, Workload,
 };
@@ -30,6 +31,8 @@ pub(super) struct Pod {
     pub(super) withdrawn: bool,
     /// The operator was told that it cannot have a credential.
     pub(super) complained: bool,
+    /// It was refused a credential because it is revoked, and nobody asked since.
+    pub(super) refused: bool,
 }
 
 impl Pod {
@@ -42,6 +45,7 @@ impl Pod {
             relabelled: false,
             withdrawn: false,
             complained: false,
+            refused: false,
         }
     }
 
@@ -58,6 +62,8 @@ pub(super) struct Press {
     pub(super) lifetime: Duration,
     /// The label keys that are carried; all when none are given.
     pub(super) carried: Option<Vec<String>>,
+    /// What is revoked.
+    pub(super) admission: Admission,
 }
 
 /// Why a pod gets no credential.
@@ -74,6 +80,14 @@ pub enum NotIssued {
     /// It does not fit, or a claim of it is none.
     #[error(transparent)]
     Claims(#[from] IssueError),
+    /// It is revoked.
+    #[error("no credential for {pod}: {why}")]
+    Revoked {
+        /// `namespace/pod`.
+        pod: String,
+        /// By what.
+        why: String,
+    },
 }
 
 impl Press {
@@ -95,6 +109,12 @@ impl Press {
             agent_key: key.0,
             ..self.claims(&pod.workload, pod.generation)?
         };
+        if self.admission.check(&claims).is_err() {
+            return Err(NotIssued::Revoked {
+                pod: format!("{}/{}", pod.workload.namespace, pod.workload.pod),
+                why: self.admission.why(&claims).unwrap_or_default(),
+            });
+        }
         let credential = self.key.issue(&claims)?;
         Ok(credential)
     }

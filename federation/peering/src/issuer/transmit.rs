@@ -28,6 +28,7 @@ impl Issuer {
         // Whoever is connected has seen who left, and whoever comes sees who is there.
         self.registry.forget_removed();
         self.records.forget_removed();
+        self.restricted.forget_removed();
         None
     }
 
@@ -38,6 +39,7 @@ impl Issuer {
             .welcome(&sent)
             .or_else(|| self.segment_message(&mut sent))
             .or_else(|| self.bundle_message(&mut sent))
+            .or_else(|| self.restrictions_message(&mut sent))
             .or_else(|| self.ranges_message(&mut sent))
             .or_else(|| self.records_message(&mut sent))
             .or_else(|| self.credentials_message(name))
@@ -76,6 +78,16 @@ impl Issuer {
         Some(ToNode::Bundle {
             trust_domain: domain.clone(),
             jwks: jwks.map(|jwks| String::from(&**jwks)),
+        })
+    }
+
+    fn restrictions_message(&self, sent: &mut Sent) -> Option<ToNode> {
+        let (version, domain, restricted) = self.restricted.since(sent.restricted).next()?;
+        sent.restricted = version;
+        let restrictions = restricted.map(|restricted| restricted.restrictions().clone());
+        Some(ToNode::Restrictions {
+            trust_domain: domain.clone(),
+            restrictions: restrictions.unwrap_or_default(),
         })
     }
 

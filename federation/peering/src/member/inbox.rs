@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use handshake::admission::{Restricted, Restrictions, Target};
 use identity::{
     Assurance, BundleChange, MAX_LIFETIME, Now, PodChange, SignedRecord, TrustBundle, TrustDomain,
     UnixMillis, verify_credential,
@@ -50,6 +51,10 @@ impl AgentMember {
         match message {
             ToNode::Welcome { .. } => {}
             ToNode::Bundle { trust_domain, jwks } => self.take_bundle(trust_domain, jwks),
+            ToNode::Restrictions {
+                trust_domain,
+                restrictions,
+            } => self.take_restrictions(trust_domain, restrictions),
             ToNode::Ranges(ranges) => {
                 if self.ranges != ranges {
                     self.ranges = ranges;
@@ -128,6 +133,40 @@ impl AgentMember {
     fn drop_domain(&mut self, domain: &TrustDomain) {
         if self.bundles.remove(domain).is_some() {
             self.records.remove_domain(domain);
+            self.emit(MemberEvent::Changed);
+        }
+    }
+
+    fn take_restrictions(&mut self, domain: TrustDomain, restrictions: Restrictions) {
+        if let Some(named) = &mut self.link.named {
+            named.restricted.insert(domain.clone());
+        }
+        if restrictions.is_empty() {
+            if self.restricted.remove(&domain).is_some() {
+                self.emit(MemberEvent::Changed);
+            }
+            return;
+        }
+        let restricted = match Restricted::new(&domain, restrictions) {
+            Ok(restricted) => Arc::new(restricted),
+            // Those that were in force stay.
+            Err(error) => return self.problem(format!("what restricts {domain}: {error}")),
+        };
+        if domain == self.trust_domain {
+            // The issuer gives another one, unless more than the credential is revoked.
+            let revoked = restricted.restrictions().revoked.iter();
+            let credentials: BTreeSet<_> = revoked
+                .filter_map(|revocation| match revocation.target {
+                    Target::Credential(id) => Some(id.0),
+                    _ => None,
+                })
+                .collect();
+            for pod in self.pods.values_mut() {
+                pod.drop_revoked(&credentials);
+            }
+        }
+        if self.restricted.get(&domain) != Some(&restricted) {
+            self.restricted.insert(domain, restricted);
             self.emit(MemberEvent::Changed);
         }
     }
@@ -248,6 +287,12 @@ impl AgentMember {
                 .collect();
             for domain in gone {
                 self.drop_domain(&domain);
+            }
+            let before = self.restricted.len();
+            self.restricted
+                .retain(|domain, _| named.restricted.contains(domain));
+            if self.restricted.len() != before {
+                self.emit(MemberEvent::Changed);
             }
             let before = self.registry.len();
             self.registry.retain(|node, _| named.nodes.contains(node));

@@ -1,6 +1,10 @@
 //! A pod of this node and the credentials that are held for it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use identity::{Claims, Mono, SignedCredential, Workload};
 
@@ -67,6 +71,15 @@ impl LocalPod {
         // What was asked for before is answered by what is void now.
         self.asked.clear();
         true
+    }
+
+    /// Drops credentials of these ids, so that others are asked for.
+    pub(super) fn drop_revoked(&mut self, ids: &BTreeSet<[u8; 16]>) {
+        let before = self.held.len();
+        self.held.retain(|_, held| !ids.contains(&held.claims.id));
+        if self.held.len() != before {
+            self.asked.clear();
+        }
     }
 
     /// Forgets credentials whose key is not held any more.

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use handshake::{
+    admission::Admission,
     keys::{SegmentKey, SegmentKeys},
     node::{LocalIdentity, LocalPod, NodeSnapshot},
 };
@@ -38,6 +39,7 @@ impl AgentMember {
             // They know of translated prefixes, as what is declared does not.
             ranges => IdentityNetworks::new(ranges.to_vec()).ok(),
         };
+        let known = KnownKeys::published(&self.bundles);
         let keys = self.segment_keys.iter().map(SegmentKey::from);
         NodeSnapshot {
             epoch,
@@ -47,9 +49,9 @@ impl AgentMember {
             policy: Arc::clone(policy),
             pods: pods.collect(),
             unprotected: self.unprotected().collect(),
-            known: KnownKeys::published(&self.bundles),
+            known: known.clone(),
             segment_keys: SegmentKeys::new(keys.collect()),
-            changes: self.records.states(),
+            admission: Admission::new(self.records.states(), self.restricted.clone(), known),
         }
     }
 }

@@ -15,6 +15,7 @@ fn samples() -> Vec<PeerMessage> {
             tunnel_port: u16::MAX,
             queues: 64,
             seen_bundle: u64::MAX,
+            seen_revocations: 4,
             seen_digest: u64::MAX,
             records_of: Instance([255; 16]),
             records_position: u64::MAX,

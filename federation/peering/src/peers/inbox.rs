@@ -12,7 +12,7 @@ use super::{
     digest::{self, Opened},
     peer::{Peer, Problem},
     pieces::Gathered,
-    state::StoredDigest,
+    state::{Numbered, StoredSigned},
 };
 use crate::peer_messages::{
     AnnouncedRange, Associations, DigestChange, Enforcing, Hello, PEER_PROTOCOL, PeerMessage,
@@ -77,6 +77,7 @@ impl Peering {
                 Gathered::Whole(signed) => self.take_signed_digest(domain, &signed),
             },
             PeerMessage::PieceWanted(wanted) => session.want_piece(wanted)?,
+            PeerMessage::Revocations(signed) => self.take_revocations(domain, &signed),
             PeerMessage::Enforcing(enforcing) => peer.take_enforcing(enforcing, now),
             PeerMessage::Associations(theirs) => self.take_associations(domain, theirs)?,
             PeerMessage::InUse(generation) => {
@@ -118,10 +119,17 @@ impl Peering {
                 hello.version
             )));
         }
-        let (own_bundle, own_digest) = (
-            self.own.state.bundle_sequence,
-            self.own.state.digest_sequence,
-        );
+        let own = &self.own.state;
+        let seen = [
+            ("bundle", hello.seen_bundle, own.bundle_sequence),
+            ("digest", hello.seen_digest, own.digest_sequence),
+            (
+                "list of revocations",
+                hello.seen_revocations,
+                own.revocation_sequence,
+            ),
+        ];
+        let has_revocations = hello.seen_revocations == own.revocation_sequence;
         let own_instance = self.instance;
         let now = self.now;
         let Some(peer) = self.peers.get_mut(domain) else {
@@ -135,12 +143,7 @@ impl Peering {
         if peer.records.0 != hello.instance {
             peer.records = (hello.instance, 0);
         }
-        let seen_more = [
-            ("bundle", hello.seen_bundle, own_bundle),
-            ("digest", hello.seen_digest, own_digest),
-        ]
-        .into_iter()
-        .find(|(_, theirs, ours)| theirs > ours);
+        let seen_more = seen.into_iter().find(|(_, theirs, ours)| theirs > ours);
         if let Some(session) = &mut peer.session {
             // A position that it was never told is not one of ours: it gets all of them again.
             let is_ours =
@@ -148,6 +151,7 @@ impl Peering {
             session.records_sent = if is_ours { hello.records_position } else { 0 };
             session.outbox.records = true;
             session.outbox.digest = true;
+            session.outbox.revocations = !has_revocations;
             session.digest_told = Some(hello.seen_digest);
             session.outbox.ping = true;
             session.hello = Some(hello);
@@ -305,25 +309,25 @@ impl Peering {
             payload,
             content,
         } = opened;
-        let (offered, held) = (digest.sequence, peer.state.digest.as_ref());
-        match held.map(|held| (held.sequence, held.content)) {
-            Some((held, _)) if offered < held && !fault::is(Fault::OldDigestTaken) => {
+        let offered = digest.sequence;
+        match Numbered::of(peer.state.digest.as_ref(), offered, &content) {
+            Numbered::Older(held) if !fault::is(Fault::OldDigestTaken) => {
                 let what =
                     format!("its digest {offered} is older than {held}, which was seen before");
                 return self.alarm(domain, Problem::Digest, what);
             }
-            Some((held, known)) if offered == held && content != known => {
-                let what = format!("two different digests have the sequence {held}");
+            Numbered::Other => {
+                let what = format!("two different digests have the sequence {offered}");
                 return self.alarm(domain, Problem::Digest, what);
             }
-            Some((held, _)) if offered == held && peer.digest.is_some() => {
+            Numbered::Same if peer.digest.is_some() => {
                 peer.problems.remove(&Problem::Digest);
                 return;
             }
-            _ => {}
+            Numbered::Newer | Numbered::Same | Numbered::Older(_) => {}
         }
         peer.problems.remove(&Problem::Digest);
-        peer.state.digest = Some(StoredDigest {
+        peer.state.digest = Some(StoredSigned {
             sequence: offered,
             content,
             payload,
@@ -407,7 +411,7 @@ impl Peering {
         }
     }
 
-    fn alarm(&mut self, domain: &TrustDomain, problem: Problem, what: String) {
+    pub(super) fn alarm(&mut self, domain: &TrustDomain, problem: Problem, what: String) {
         if let Some(peer) = self.peers.get_mut(domain) {
             peer.problems.insert(problem, what.clone());
         }

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use identity::{BundleMark, BundleStore, IdentityRange, Now, TrustBundle, TrustDomain};
+use identity::{
+    BundleMark, BundleStore, ClaimLimits, IdentityRange, Now, TrustBundle, TrustDomain,
+};
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -23,6 +25,8 @@ pub struct PeerConfig {
     /// Its pod ranges, when the operator knows them: it may claim these and no others. `None`: it
     /// may claim what overlaps nobody else's.
     pub ranges: Option<Vec<AnnouncedRange>>,
+    /// What its credentials may claim here.
+    pub limits: ClaimLimits,
 }
 
 /// Peers that cannot be. None of the list is taken then.
@@ -72,6 +76,7 @@ impl Peering {
             }
         }
         self.settle_ranges();
+        self.settle_restrictions();
         Ok(())
     }
 
@@ -142,8 +147,9 @@ impl Peering {
         // What it said is void; what it may not unsay stays.
         peer.state.bundle = None;
         peer.state.ranges.clear();
-        if let Some(digest) = &mut peer.state.digest {
-            digest.payload.clear();
+        let (digest, revocations) = (&mut peer.state.digest, &mut peer.state.revocations);
+        for said in [digest, revocations].into_iter().flatten() {
+            said.payload.clear();
         }
         self.unsaved.insert(StateKey::Peer(domain.clone()));
         self.former.insert(domain.clone(), peer.state);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use handshake::admission::Revocation;
 use identity::{IdentityRange, Mono, Now, UnixMillis};
 
 use super::{
@@ -9,6 +10,7 @@ use super::{
     clock::{PING_EVERY, PeerClock},
     inbox::Misbehaved,
     pieces::{Gathering, Sending},
+    revocations::stored,
     state::PeerState,
     tunnel::Tunnel,
 };
@@ -34,6 +36,8 @@ pub(crate) struct Peer {
     pub records_told: u64,
     /// Since when it is as it is.
     pub since: UnixMillis,
+    /// What it revoked of itself.
+    pub revoked: Vec<Revocation>,
     /// Why the last attempt failed.
     pub failure: Option<(UnixMillis, String)>,
     /// What is wrong with what it says, by kind, until it says better.
@@ -47,6 +51,7 @@ pub(crate) enum Problem {
     Digest,
     Ranges,
     Records,
+    Revocations,
     OwnState,
     Protocol,
 }
@@ -83,6 +88,7 @@ pub(crate) struct Outbox {
     /// The next piece of our digest.
     pub piece: bool,
     pub piece_wanted: Option<PieceWanted>,
+    pub revocations: bool,
     pub enforcing: bool,
     pub associations: bool,
     pub in_use: bool,
@@ -101,8 +107,11 @@ struct Budget {
 
 impl Peer {
     pub(crate) fn new(config: PeerConfig, state: PeerState, now: Now) -> Self {
+        let revoked = state.revocations.as_ref();
+        let revoked = revoked.map(|held| stored(&state.trust_domain, held));
         Self {
             config,
+            revoked: revoked.unwrap_or_default(),
             state,
             digest: None,
             ranges: Vec::new(),

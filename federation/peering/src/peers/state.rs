@@ -6,6 +6,7 @@ use std::{
     fmt,
 };
 
+use handshake::admission::Revocation;
 use identity::{BundleMark, MAX_SIGNED, TrustDomain};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -64,6 +65,12 @@ pub struct OwnState {
     pub digest_sequence: u64,
     /// The policies that were announced last, newest last: {sequence, hash}.
     pub announced: VecDeque<(u64, [u8; 32])>,
+    /// Of the last list of revocations that was announced.
+    #[serde(default)]
+    pub revocation_sequence: u64,
+    /// What was revoked here, by trust domain; what is of this cluster is announced.
+    #[serde(default)]
+    pub revoked: BTreeMap<TrustDomain, Vec<Revocation>>,
 }
 
 /// What a peer said.
@@ -79,11 +86,14 @@ pub(crate) struct PeerState {
     /// That bundle, as a JWK set.
     pub bundle: Option<String>,
     /// The newest digest that was seen: its sequence, SHA-256 of its payload, the payload.
-    pub digest: Option<StoredDigest>,
+    pub digest: Option<StoredSigned>,
     /// The ranges that it announced last.
     pub ranges: Vec<AnnouncedRange>,
     /// Every range that it ever announced, by number: no number may get another meaning.
     pub range_ids: BTreeMap<u16, IpNet>,
+    /// What it revoked of itself: the newest list that was seen.
+    #[serde(default)]
+    pub revocations: Option<StoredSigned>,
 }
 
 /// [`BundleMark`], with a form of its own on disk.
@@ -95,10 +105,10 @@ pub(crate) struct Mark {
     pub hash: [u8; 32],
 }
 
-/// A digest whose signature was checked when it came.
+/// A numbered object whose signature was checked when it came.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct StoredDigest {
+pub(crate) struct StoredSigned {
     pub sequence: u64,
     #[serde(with = "serde_bytes")]
     pub content: [u8; 32],
@@ -116,6 +126,31 @@ impl PeerState {
             digest: None,
             ranges: Vec::new(),
             range_ids: BTreeMap::new(),
+            revocations: None,
+        }
+    }
+}
+
+/// How a numbered object stands to the one that is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Numbered {
+    /// There was none, or an older one.
+    Newer,
+    /// It is the same.
+    Same,
+    /// The one that is held has this higher number.
+    Older(u64),
+    /// It has the number of the one that is held, and says something else.
+    Other,
+}
+
+impl Numbered {
+    pub(crate) fn of(held: Option<&StoredSigned>, sequence: u64, content: &[u8; 32]) -> Self {
+        match held {
+            Some(held) if sequence < held.sequence => Self::Older(held.sequence),
+            Some(held) if sequence == held.sequence && held.content != *content => Self::Other,
+            Some(held) if sequence == held.sequence => Self::Same,
+            _ => Self::Newer,
         }
     }
 }
@@ -178,7 +213,7 @@ mod tests {
                 hash: [1; 32],
             }),
             bundle: Some("{}".into()),
-            digest: Some(StoredDigest {
+            digest: Some(StoredSigned {
                 sequence: 9,
                 content: [2; 32],
                 payload: vec![3; 40],
@@ -188,6 +223,11 @@ mod tests {
                 prefix: "10.1.0.0/16".parse().unwrap(),
             }],
             range_ids: BTreeMap::from([(1, "10.1.0.0/16".parse().unwrap())]),
+            revocations: Some(StoredSigned {
+                sequence: 2,
+                content: [5; 32],
+                payload: vec![6; 3],
+            }),
             ..PeerState::new(TrustDomain::new("west").unwrap(), [4; 32])
         }
     }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use identity::{SignedRecord, TrustDomain};
 use serde_bytes::ByteBuf;
 
-use super::{Peering, peer::Outbox, pieces::Sending};
+use super::{Peering, peer::Outbox, pieces::Sending, revocations};
 use crate::peer_messages::{
     Enforcing, Hello, MAX_BATCH, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
 };
@@ -87,6 +87,11 @@ impl Peering {
                 queues: self.config.queues,
                 seen_bundle: peer.state.mark.map_or(0, |mark| mark.sequence),
                 seen_digest: peer.state.digest.as_ref().map_or(0, |held| held.sequence),
+                seen_revocations: peer
+                    .state
+                    .revocations
+                    .as_ref()
+                    .map_or(0, |held| held.sequence),
                 records_of: peer.records.0,
                 records_position: peer.records.1,
             }));
@@ -95,6 +100,14 @@ impl Peering {
             && let Some(bundle) = &self.own.bundle
         {
             return Some(PeerMessage::Bundle(bundle.to_jwks()));
+        }
+        // What is not to be believed any more comes before what is.
+        if session.hello.is_some() && take(&mut outbox.revocations) {
+            let (domain, state) = (&self.config.trust_domain, &self.own.state);
+            let revoked = state.revoked.get(domain).map_or(&[][..], Vec::as_slice);
+            let sequence = state.revocation_sequence;
+            let signed = revocations::sign(&self.key, domain, sequence, revoked);
+            return Some(PeerMessage::Revocations(signed));
         }
         if take(&mut outbox.ranges) {
             return Some(PeerMessage::Ranges(self.own.ranges.clone()));

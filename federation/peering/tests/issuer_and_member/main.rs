@@ -5,6 +5,7 @@ mod credentials;
 mod hostile;
 mod links;
 mod records;
+mod restricted;
 mod world;
 
 use identity::VerifiedRecord;

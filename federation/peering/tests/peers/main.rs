@@ -5,6 +5,7 @@ mod chaos;
 mod differences;
 mod exchange;
 mod net;
+mod revoked;
 mod rules;
 mod sequences;
 mod services;

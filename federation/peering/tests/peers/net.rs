@@ -218,6 +218,7 @@ impl World {
                 trust_domain: domain(names[other]),
                 pin: pin(&roots[other]),
                 ranges: Some(ranges(other)),
+                limits: identity::ClaimLimits::default(),
             });
             let now = world.true_now();
             let seed = i as u8 + 1;

@@ -20,6 +20,7 @@ fn hello(name: &str) -> Hello {
         queues: 1,
         seen_bundle: 0,
         seen_digest: 0,
+        seen_revocations: 0,
         records_of: Instance::default(),
         records_position: 0,
     }
@@ -58,7 +59,7 @@ fn a_peer_that_breaks_the_rules_loses_its_session() {
     );
     assert_eq!(
         closes(false, &with(|h| h.version = 1)),
-        "it speaks version 1, here is version 2"
+        "it speaks version 1, here is version 3"
     );
     let first = "a greeting must come first, and once";
     assert_eq!(closes(false, &one(PeerMessage::Ping(1))), first);

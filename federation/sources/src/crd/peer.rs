@@ -28,4 +28,38 @@ pub struct FederationPeerSpec {
     /// checked against. Later sessions are checked against its stored bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_pin: Option<String>,
+    /// What its credentials may claim here. By default anything of its own trust domain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept: Option<AcceptSpec>,
+}
+
+/// What the credentials of a peer may claim. A list that is left out limits nothing. In names and values one `*` stands
+/// for any text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptSpec {
+    /// The namespaces of its pods, such as `shop` or `team-*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub namespaces: Vec<String>,
+    /// The service accounts of its pods, such as `shop/api` or `*/deployer`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub service_accounts: Vec<String>,
+    /// The labels of its pods and namespaces. The first entry that names a key counts; a key that none names is free.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub labels: Vec<AcceptLabelSpec>,
+}
+
+/// What labels of some keys may say.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptLabelSpec {
+    /// The key, such as `env` or `security.example.com/*`.
+    pub key: String,
+    /// The values. With none, no pod or namespace with such a label is accepted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub values: Vec<String>,
 }

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use identity::{ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern};
+
 use super::names::is_dns_subdomain;
 use crate::{
     FederationConfig, FederationPeerConfig,
-    crd::FederationPeerSpec,
+    crd::{AcceptSpec, FederationPeerSpec},
     decode::one_of,
     fault::{Faults, FieldPath},
 };
@@ -56,12 +58,47 @@ pub(super) fn peer(
         let expected = "\"sha256:\" and 64 hex digits in lower case";
         faults.add(path.key("rootPin"), format!("{pin:?} is no pin"), expected);
     }
+    let accept = spec.accept.as_ref();
+    let accept = accept.map(|accept| limits(accept, &path.key("accept"), faults));
     Some(FederationPeerConfig {
         cluster: cluster.name.clone(),
         trust_domain: cluster.trust_domain.clone(),
         endpoints: spec.endpoints.clone(),
         root_pin: spec.root_pin.clone(),
+        accept: accept.unwrap_or_default(),
     })
+}
+
+fn limits(spec: &AcceptSpec, path: &FieldPath, faults: &mut Faults) -> ClaimLimits {
+    let mut patterns = |path: FieldPath, texts: &[String]| -> Vec<NamePattern> {
+        if texts.len() > MAX_PATTERNS {
+            let message = format!("{} patterns", texts.len());
+            faults.add(path, message, format!("at most {MAX_PATTERNS}"));
+            return Vec::new();
+        }
+        let read = texts.iter().enumerate().filter_map(|(index, text)| {
+            let pattern = NamePattern::new(text);
+            if let Err(error) = &pattern {
+                let expected = "a name, or one with a single * such as team-*";
+                faults.add(path.index(index), error.to_string(), expected);
+            }
+            pattern.ok()
+        });
+        read.collect()
+    };
+    let namespaces = patterns(path.key("namespaces"), &spec.namespaces);
+    let service_accounts = patterns(path.key("serviceAccounts"), &spec.service_accounts);
+    let labels = spec.labels.iter().enumerate().filter_map(|(index, label)| {
+        let path = path.key("labels").index(index);
+        let key = patterns(path.key("key"), std::slice::from_ref(&label.key)).pop();
+        let values = patterns(path.key("values"), &label.values);
+        Some(LabelLimit { key: key?, values })
+    });
+    ClaimLimits {
+        labels: labels.collect(),
+        namespaces,
+        service_accounts,
+    }
 }
 
 fn is_endpoint(endpoint: &str) -> bool {

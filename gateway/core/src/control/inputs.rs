@@ -2,8 +2,12 @@
 
 use std::net::SocketAddr;
 
+use handshake::admission::{Revocation, Target};
 use identity::{Now, TrustDomain, Workload};
-use peering::{peer_messages::AnnouncedRange, peers::MembershipError};
+use peering::{
+    peer_messages::AnnouncedRange,
+    peers::{MembershipError, RevokeError},
+};
 use policy::model::PolicySet;
 
 use super::{Control, Member, PeerEnd, assemble::Link};
@@ -59,6 +63,35 @@ impl Control {
         self.now = now;
         self.issuer.set_workloads(workloads, now);
         self.judge_again = true;
+    }
+
+    /// Revokes `target` of `domain`: of this cluster for everybody, of a peer here alone.
+    ///
+    /// # Errors
+    /// [`RevokeError`]; nothing changed then.
+    pub fn revoke(
+        &mut self,
+        domain: &TrustDomain,
+        target: Target,
+        reason: &str,
+        now: Now,
+    ) -> Result<Revocation, RevokeError> {
+        self.now = now;
+        self.peering.revoke(domain, target, reason, now)
+    }
+
+    /// Takes back what [`Self::revoke`] did.
+    ///
+    /// # Errors
+    /// When that was not here.
+    pub fn restore_revoked(
+        &mut self,
+        domain: &TrustDomain,
+        target: Target,
+        now: Now,
+    ) -> Result<Revocation, RevokeError> {
+        self.now = now;
+        self.peering.restore_revoked(domain, target, now)
     }
 
     /// Takes one side's interface and the kernel's tables for it.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use handshake::{
+    admission::Admission,
     keys::{SegmentKey, SegmentKeys},
     transit::TransitSnapshot,
 };
@@ -88,6 +89,7 @@ impl Judge {
         let compiled = self.digests.iter();
         let digests = compiled
             .filter_map(|(peer, (_, table))| Some((peer.clone(), table.clone().ok().flatten()?)));
+        let known = KnownKeys::published(peering.bundles());
         let pods = issuer.addresses();
         Some(Arc::new(TransitSnapshot {
             epoch: self.epoch,
@@ -96,12 +98,16 @@ impl Judge {
             bundles: peering.bundles().clone(),
             policy: policy.clone(),
             digests: digests.collect(),
-            known: KnownKeys::published(peering.bundles()),
+            known: known.clone(),
             pods: pods
                 .map(|(address, claims)| (address, Arc::new(claims)))
                 .collect(),
             segment_keys: SegmentKeys::new(issuer.segment_keys().map(SegmentKey::from).into()),
-            changes: records.states(),
+            admission: Admission::new(
+                records.states(),
+                peering.restrictions().clone(),
+                known.clone(),
+            ),
         }))
     }
 

@@ -18,6 +18,10 @@ impl Control {
                 self.issuer.set_ranges(self.peering.ranges());
                 self.judge_again = true;
             }
+            PeerEvent::RestrictionsChanged => {
+                self.issuer.set_restrictions(self.peering.restrictions());
+                self.judge_again = true;
+            }
             PeerEvent::TunnelChanged(peer) => {
                 let state = self.peering.tunnel(peer);
                 for spi in self.tunnels.set(peer, &state) {

@@ -1,11 +1,15 @@
 //! Policies, pods, peers and links on their way into the snapshot.
 
+use handshake::admission::Target;
 use identity::TrustDomain;
 use landbridge_gateway_core::{
     Side,
     control::{Unready, assemble::Link},
 };
-use policy::model::{Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Tier};
+use policy::{
+    DropReason,
+    model::{Policy, PolicyKind, PolicySet, PortMatch, PortSpec, Tier},
+};
 
 use crate::world::{World, domain, link, member, no_policies, now, pod};
 
@@ -160,18 +164,51 @@ fn a_pod_that_was_relabelled_or_deleted_is_known_to_both() {
 
     world.set_pods(&[pod("a", "db")]);
     for name in ["east", "west"] {
-        let newest = transit(&world, name).changes.newest(&claims).unwrap();
+        let newest = transit(&world, name).admission.newest(&claims).unwrap();
         assert_eq!(newest.labels.value("app"), Some("db"), "{name}");
     }
     world.set_pods(&[]);
     for name in ["east", "west"] {
-        assert!(transit(&world, name).changes.newest(&claims).is_none());
+        assert!(transit(&world, name).admission.newest(&claims).is_err());
     }
     // What was said of it outlives the process that said it.
     world.restart("east");
-    assert!(transit(&world, "east").changes.newest(&claims).is_none());
+    assert!(transit(&world, "east").admission.newest(&claims).is_err());
     world.restart("west");
-    assert!(transit(&world, "west").changes.newest(&claims).is_none());
+    assert!(transit(&world, "west").admission.newest(&claims).is_err());
+}
+
+/// What is revoked, or may not be claimed, is so for the gateway and for its agents, and nobody else's.
+#[test]
+fn what_restricts_a_cluster_reaches_its_gateways_and_agents() {
+    let mut world = World::new();
+    world.set_pods(&[pod("a", "web")]);
+    let claims = world.snapshot("east").transit.pods.values().next().cloned();
+    let claims = claims.unwrap();
+    let labels = Target::Labels {
+        pods: "app == 'web'".into(),
+        namespaces: None,
+    };
+    let at = world.now();
+    let east = domain("east");
+    let revoked = world
+        .get("east")
+        .revoke(&east, labels.clone(), "stolen", at);
+    revoked.unwrap();
+    world.settle();
+    for name in ["east", "west"] {
+        let refused = world.snapshot(name).transit.admission.newest(&claims);
+        assert_eq!(refused, Err(DropReason::Revoked), "{name}");
+    }
+    assert_eq!(world.agent.restrictions().len(), 1);
+    let restored = world.get("east").restore_revoked(&east, labels, at);
+    restored.unwrap();
+    world.settle();
+    for name in ["east", "west"] {
+        let believed = world.snapshot(name).transit.admission.newest(&claims);
+        assert!(believed.is_ok(), "{name}");
+    }
+    assert!(world.agent.restrictions().is_empty());
 }
 
 #[test]
@@ -183,11 +220,12 @@ fn a_peer_that_left_is_gone_from_everything() {
     let at = world.now();
     world.get("west").set_peers(Vec::new(), at).unwrap();
     world.settle();
+    assert!(world.get("west").records().is_empty());
     let snapshot = world.snapshot("west");
     assert!(snapshot.peers.is_empty() && snapshot.inbound.is_empty());
     let transit = &snapshot.transit;
     assert!(transit.bundles.bundle(&domain("east")).is_none());
-    assert!(transit.digests.is_empty() && transit.changes.is_empty());
+    assert!(transit.digests.is_empty());
     let owner = |address: [u8; 4]| transit.networks.lookup(address.into());
     assert!(owner([10, 1, 1, 10]).is_none());
     assert_eq!(world.get("west").addresses().count(), 0);

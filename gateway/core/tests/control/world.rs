@@ -69,6 +69,7 @@ fn range(name: &str) -> AnnouncedRange {
 pub fn member(name: &str) -> Member {
     Member {
         config: PeerConfig {
+            limits: identity::ClaimLimits::default(),
             trust_domain: domain(name),
             pin: Sha256::digest(root(name)).into(),
             ranges: Some(vec![range(name)]),

@@ -20,6 +20,7 @@ impl World {
             Transition::Relabel => self.relabel(),
             Transition::Rewrite => self.rewrite_policies(),
             Transition::Replace => self.replace_pod(),
+            Transition::Revoke => self.revoke(),
             Transition::CrashAgent => self.crash_agent(),
             Transition::KillGateway => self.kill_gateway(),
             Transition::Partition => self.partition(),
@@ -47,6 +48,14 @@ impl World {
         let policies = &self.objects.clusters[number].policies.policies;
         let names: Vec<_> = policies.iter().map(|policy| &*policy.name).collect();
         self.did = format!("cluster {number} has the policies {names:?}");
+    }
+
+    fn revoke(&mut self) {
+        let number = self.dice.below(self.objects.clusters.len());
+        let mut dice = self.dice.split();
+        self.change(number, |cluster| cluster.revoke(&mut dice));
+        let revoked = &self.objects.clusters[number].revoked;
+        self.did = format!("cluster {number} has revoked {revoked:?}");
     }
 
     /// Most of the traffic is between clusters.

@@ -128,6 +128,9 @@ impl World {
             (Direction::Ingress, to, &servers, &clients),
         ];
         halves.into_iter().all(|(direction, at, subjects, others)| {
+            if !self.history.admits(at, subjects) || !self.history.admits(at, others) {
+                return false;
+            }
             let gateway = from != to && !self.lax.gateways[at];
             let agent = !self.lax.agents[at];
             (!gateway && !agent)
@@ -230,9 +233,6 @@ impl World {
         key: &FlowKey,
         client: &str,
     ) -> bool {
-        if self.lax.agents[place.0] {
-            return true;
-        }
         let (lines, now) = (&self.lines, self.now);
         let way_to = |address| Way::agent(place, self.cluster_of(address));
         let (to_client, to_server) = (way_to(key.src), way_to(key.dst));
@@ -248,6 +248,13 @@ impl World {
             Direction::Egress => (&clients, &servers),
             Direction::Ingress => (&servers, &clients),
         };
+        if self.lax.agents[place.0] {
+            // By their policies, and by nothing else.
+            let looks = [subjects, others];
+            return looks
+                .iter()
+                .all(|looks| self.history.admits(place.0, looks));
+        }
         let policy = self.told[&Place::Host(place.0, place.1)];
         self.history
             .allows(direction, policy, (subjects, others), key.dport)

@@ -368,12 +368,15 @@ impl World {
                 if other != number {
                     let digest = heard.digest(domain).map(|digest| &**digest);
                     assert_eq!(digest, said.own_digest(), "{other} of {number}");
+                    let revoked = said.revoked_here().get(domain);
+                    let revoked = revoked.map_or(&[][..], Vec::as_slice);
+                    assert_eq!(heard.revoked_by(domain), revoked, "{other} of {number}");
                 }
                 for peer in heard.status(now.unix).peers {
                     for problem in peer.problems {
                         // Who said again what is old is told of for good.
                         let expected =
-                            self.summary.repeated > 0 && problem.contains("is older than");
+                            self.summary.repeated > 0 && problem.contains(" older than ");
                         assert!(expected, "{other}: {problem}");
                     }
                 }

@@ -2,6 +2,7 @@
 
 mod passage;
 pub mod policy;
+pub mod revoked;
 pub mod services;
 pub mod withdrawn;
 
