@@ -11,6 +11,7 @@ mod claims_cbor;
 mod cose;
 mod credential;
 pub mod fault;
+mod guesses;
 mod issuer_key;
 mod jwks;
 mod labels;
@@ -33,6 +34,7 @@ pub use credential::{
     CredentialHash, IAT_CUSHION, IssueError, MAX_CREDENTIAL, MAX_LIFETIME, SignedCredential,
     claimed_issuer, verify_credential,
 };
+pub use guesses::Guesses;
 pub use issuer_key::{IssuerKey, IssuerPublicKey, KeyError, KeyId};
 pub use labels::{LabelError, Labels};
 pub use limits::{

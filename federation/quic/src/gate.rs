@@ -1,19 +1,13 @@
 //! Whom a gateway gives an X.509-SVID: the judgement of one enrolment. It opens no socket and reads
 //! no clock.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use identity::{Mono, SpiffeId, TrustDomain};
+use identity::{Guesses, Mono, SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use crate::{Pin, PinError, agent_id, agent_node, pki};
-
-/// Failures that a source may have at once, and how soon one of them is forgiven.
-const BURST: u32 = 5;
-const FORGIVEN_AFTER: Duration = Duration::from_secs(10);
-/// Most sources whose failures are remembered.
-const MAX_SOURCES: usize = 1024;
 
 /// SHA-256 of a one-time secret, written as a [`Pin`]: a gateway never holds the secret itself.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,14 +96,7 @@ pub struct EnrolGate {
     trust_domain: TrustDomain,
     nodes: BTreeMap<String, SecretHash>,
     spent: BTreeMap<String, Spent>,
-    failures: BTreeMap<IpAddr, Failures>,
-}
-
-#[derive(Debug)]
-struct Failures {
-    count: u32,
-    /// When the oldest of them is forgiven.
-    forgiven: Mono,
+    guesses: Guesses,
 }
 
 impl EnrolGate {
@@ -124,7 +111,7 @@ impl EnrolGate {
             trust_domain,
             nodes,
             spent,
-            failures: BTreeMap::new(),
+            guesses: Guesses::default(),
         }
     }
 
@@ -144,13 +131,14 @@ impl EnrolGate {
     /// # Errors
     /// [`EnrolRefusal`]; each counts as a failure of the source.
     pub fn judge(&mut self, asked: &Asked<'_>, now: Mono) -> Result<SpiffeId, EnrolRefusal> {
-        self.check_rate(asked.source, now)?;
+        let may_try = self.guesses.may_try(asked.source, now);
+        may_try.map_err(EnrolRefusal::TooMany)?;
         let judged = match asked.peer {
             Some(peer) => self.renewal(peer),
             None => self.first(asked),
         };
         if judged.is_err() {
-            self.count_failure(asked.source, now);
+            self.guesses.failed(asked.source, now);
         }
         judged
     }
@@ -185,48 +173,13 @@ impl EnrolGate {
         self.spent.insert(asked.node.into(), using);
         Ok(id)
     }
-
-    fn check_rate(&mut self, source: IpAddr, now: Mono) -> Result<(), EnrolRefusal> {
-        let Some(failures) = self.failures.get_mut(&source) else {
-            return Ok(());
-        };
-        while failures.count > 0 && failures.forgiven <= now {
-            failures.count -= 1;
-            failures.forgiven = failures.forgiven.after(FORGIVEN_AFTER);
-        }
-        match failures.count {
-            0 => {
-                self.failures.remove(&source);
-                Ok(())
-            }
-            1..BURST => Ok(()),
-            _ => Err(EnrolRefusal::TooMany(
-                failures.forgiven.since(now).as_secs() + 1,
-            )),
-        }
-    }
-
-    fn count_failure(&mut self, source: IpAddr, now: Mono) {
-        if self.failures.len() >= MAX_SOURCES && !self.failures.contains_key(&source) {
-            // Whoever is forgiven first is forgotten: the table stays bounded.
-            let first = self.failures.iter().min_by_key(|(_, f)| f.forgiven);
-            if let Some(forgotten) = first.map(|(source, _)| *source) {
-                self.failures.remove(&forgotten);
-            }
-        }
-        self.failures
-            .entry(source)
-            .or_insert(Failures {
-                count: 0,
-                forgiven: now.after(FORGIVEN_AFTER),
-            })
-            .count += 1;
-    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
     use super::*;
     use crate::SvidRequest;
 
@@ -321,7 +274,7 @@ mod tests {
     fn guesses_are_limited_per_source_and_forgiven_in_time() {
         let mut gate = gate();
         let request = SvidRequest::generate().unwrap();
-        for _ in 0..BURST {
+        for _ in 0..5 {
             let judged = gate.judge(&asked("node1", b"guess", request.der()), at(0));
             assert_eq!(judged, Err(EnrolRefusal::Unknown));
         }
@@ -335,17 +288,6 @@ mod tests {
             "another source is not affected"
         );
         assert!(gate.judge(&right, at(10)).is_ok());
-    }
-
-    #[test]
-    fn the_memory_of_failures_is_bounded() {
-        let mut gate = gate();
-        for i in 0..3 * MAX_SOURCES as u32 {
-            let mut guess = asked("node1", b"guess", b"");
-            guess.source = IpAddr::V4(i.into());
-            let _ = gate.judge(&guess, at(0));
-        }
-        assert_eq!(gate.failures.len(), MAX_SOURCES);
     }
 
     #[test]
