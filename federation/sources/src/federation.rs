@@ -64,6 +64,36 @@ impl FederationConfig {
             .find(|c| c.trust_domain == *trust_domain)
     }
 
+    /// Adds a cluster that was joined. One that is listed already stays as it is listed.
+    ///
+    /// # Errors
+    /// What it shares with another cluster, in words.
+    pub(crate) fn join(&mut self, joined: &ClusterConfig) -> Result<(), String> {
+        for cluster in &self.clusters {
+            let (name, domain) = (&cluster.name, &cluster.trust_domain);
+            match (joined.name == *name, joined.trust_domain == *domain) {
+                (true, true) => return Ok(()),
+                (true, false) => return Err(format!("the cluster {name} here is of {domain}")),
+                (false, true) => return Err(format!("{domain} is called {name} here")),
+                (false, false) => {}
+            }
+            for (ours, theirs) in cluster
+                .pod_ranges
+                .iter()
+                .flat_map(|ours| joined.pod_ranges.iter().map(move |theirs| (ours, theirs)))
+            {
+                if ours.cidr.contains(&theirs.cidr) || theirs.cidr.contains(&ours.cidr) {
+                    return Err(format!(
+                        "its pod range {} overlaps {} of {name}",
+                        theirs.cidr, ours.cidr
+                    ));
+                }
+            }
+        }
+        self.clusters.push(joined.clone());
+        Ok(())
+    }
+
     /// The addresses that must prove an identity: the pod ranges of all clusters.
     ///
     /// # Errors
@@ -75,6 +105,18 @@ impl FederationConfig {
 }
 
 impl ClusterConfig {
+    /// A cluster of which this one knows no more than it was told when it joined it.
+    #[must_use]
+    pub fn joined(name: &str, trust_domain: TrustDomain, pod_ranges: Vec<PodRange>) -> Self {
+        Self {
+            name: name.to_owned(),
+            trust_domain,
+            pod_ranges,
+            nodes: Vec::new(),
+            gateways: Vec::new(),
+        }
+    }
+
     /// Its pod ranges as identity networks.
     pub fn ranges(&self) -> impl Iterator<Item = IdentityRange> {
         self.pod_ranges.iter().map(|range| IdentityRange {

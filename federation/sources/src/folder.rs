@@ -2,18 +2,18 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
     thread,
 };
 
 use tokio::sync::watch;
 
 use crate::{
-    Effect, FederationConfig, Problem, World,
+    ClusterConfig, Effect, FederationConfig, Problem, World,
     decode::one_of,
     files::{self, Files, Signature},
     store::{self, NoWorld, Store},
-    watcher::FolderWatcher,
+    watcher::{FolderWatcher, Wake},
 };
 
 /// Watches a folder.
@@ -56,14 +56,30 @@ impl FolderSource {
     /// # Errors
     /// When there is no usable Federation to begin with, or the folder cannot be watched.
     pub fn open(dir: &Path, cluster: &str) -> Result<watch::Receiver<Arc<World>>, LoadError> {
+        Ok(Self::open_with(dir, cluster, Vec::new())?.0)
+    }
+
+    /// The same of a cluster that has joined others: these are known beside those of its Federation, until it is
+    /// told of others.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(
+        dir: &Path,
+        cluster: &str,
+        joined: Vec<ClusterConfig>,
+    ) -> Result<(watch::Receiver<Arc<World>>, Joined), LoadError> {
         // Before the first look, so that no change falls between the two.
-        let watcher = FolderWatcher::new(dir, cluster)?;
+        let (watcher, wake) = FolderWatcher::new(dir, cluster)?;
         let mut store = Store::new(cluster);
+        store.set_joined(joined.clone());
+        let joined = Arc::new(Mutex::new(joined));
         let files = files::read(dir, cluster, &Files::default(), &|_| false);
         let signature = files::signature(dir, cluster);
         let world = store.load(&files).map_err(|e| no_world(dir, cluster, e))?;
         let (sender, receiver) = watch::channel(Arc::new(world));
         let follower = Follower {
+            joined: Arc::clone(&joined),
             store,
             files,
             signature,
@@ -76,7 +92,25 @@ impl FolderSource {
                 path: dir.to_owned(),
                 error: error.to_string(),
             })?;
-        Ok(receiver)
+        Ok((receiver, Joined { joined, wake }))
+    }
+}
+
+/// Says which clusters were joined.
+pub struct Joined {
+    joined: Arc<Mutex<Vec<ClusterConfig>>>,
+    wake: Sender<Wake>,
+}
+
+impl Joined {
+    /// From now on these are known beside those of the Federation, which wins where both speak of one.
+    pub fn set(&self, joined: Vec<ClusterConfig>) {
+        let mut held = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held != joined {
+            *held = joined;
+            // A watcher that is gone needs no waking.
+            let _ = self.wake.send(Wake::Asked);
+        }
     }
 }
 
@@ -122,6 +156,7 @@ pub(crate) fn load_all(dir: &Path) -> Result<(FederationConfig, Vec<Loaded>), Lo
 
 /// Keeps the world up to date.
 struct Follower {
+    joined: Arc<Mutex<Vec<ClusterConfig>>>,
     store: Store,
     files: Files,
     signature: Signature,
@@ -147,7 +182,10 @@ impl Follower {
         let files = files::read(watcher.dir(), watcher.cluster(), &self.files, &|path| {
             watcher.is_being_written(path)
         });
-        if files == self.files {
+        let joined = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = self.store.set_joined(joined.clone());
+        drop(joined);
+        if files == self.files && !others {
             return;
         }
         self.files = files;

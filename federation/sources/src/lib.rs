@@ -36,7 +36,7 @@ pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
 pub use end_name::EndName;
 pub use fault::FieldPath;
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
-pub use folder::{FolderSource, LoadError, load_once};
+pub use folder::{FolderSource, Joined, LoadError, load_once};
 pub use lint::lint;
 pub use objects::{DEFAULT_CLUSTER, worlds_of};
 pub use problem::{Effect, Problem};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Effect, FederationConfig, Problem, World,
+    ClusterConfig, Effect, FederationConfig, Problem, World,
     assemble::{self, Places},
     documents::{Parsed, parse},
     files::{FEDERATION_FILE, Files, Text},
@@ -19,6 +19,8 @@ use crate::{
 pub(crate) struct Store {
     cluster: String,
     federation: Option<FederationConfig>,
+    /// Clusters that were joined, which the Federation need not list.
+    joined: Vec<ClusterConfig>,
     objects: BTreeMap<ObjectKey, Accepted>,
     /// The text of each file and what it says, so that saving one file parses one file.
     parsed: BTreeMap<String, (String, Vec<Parsed>)>,
@@ -51,6 +53,7 @@ impl Store {
         Self {
             cluster: cluster.to_owned(),
             federation: None,
+            joined: Vec::new(),
             objects: BTreeMap::new(),
             parsed: BTreeMap::new(),
             parsed_for: None,
@@ -59,13 +62,31 @@ impl Store {
         }
     }
 
+    /// From the next load on these are known too; whether they are others than before.
+    pub fn set_joined(&mut self, joined: Vec<ClusterConfig>) -> bool {
+        let differs = self.joined != joined;
+        self.joined = joined;
+        differs
+    }
+
     /// The world that `files` describe.
     pub fn load(&mut self, files: &Files) -> Result<World, NoWorld> {
         let mut problems = Vec::new();
         self.load_federation(files.federation.as_ref(), &mut problems);
-        let Some(federation) = self.federation.clone() else {
+        let Some(mut federation) = self.federation.clone() else {
             return Err(NoWorld::Refused(problems));
         };
+        for cluster in &self.joined {
+            problems.extend(federation.join(cluster).err().map(|message| Problem {
+                file: FEDERATION_FILE.into(),
+                line: None,
+                object: format!("the cluster {} that was joined", cluster.name),
+                field_path: String::new(),
+                message,
+                expected: "a name, a trust domain and pod ranges that nobody else has".into(),
+                effect: Effect::NotInForce,
+            }));
+        }
         if federation.cluster(&self.cluster).is_none() {
             return Err(NoWorld::NoSuchCluster(federation));
         }

@@ -9,7 +9,7 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     time::{Duration, Instant},
 };
 
@@ -35,11 +35,19 @@ const TICK: Duration = Duration::from_millis(250);
 /// How many ticks pass between two looks at the state of all files.
 const TICKS_PER_LOOK: u32 = 8;
 
+/// What wakes a watcher.
+pub(crate) enum Wake {
+    /// The kernel saw something.
+    Touched(notify::Result<Event>),
+    /// Somebody asks to look at once.
+    Asked,
+}
+
 /// Watches the folder of a federation for one cluster.
 pub(crate) struct FolderWatcher {
     dir: PathBuf,
     cluster: String,
-    events: Receiver<notify::Result<Event>>,
+    wakes: Receiver<Wake>,
     watcher: RecommendedWatcher,
     /// Device and inode of what is watched, to see when a folder is made anew.
     watched: BTreeMap<PathBuf, (u64, u64)>,
@@ -49,27 +57,29 @@ pub(crate) struct FolderWatcher {
 }
 
 impl FolderWatcher {
-    pub fn new(dir: &Path, cluster: &str) -> Result<Self, LoadError> {
+    /// With what wakes it although no file changed.
+    pub fn new(dir: &Path, cluster: &str) -> Result<(Self, Sender<Wake>), LoadError> {
         let unwatchable = |error: String| LoadError::Unwatchable {
             path: dir.to_owned(),
             error,
         };
-        let (sender, events) = mpsc::channel();
+        let (sender, wakes) = mpsc::channel();
+        let touched = sender.clone();
         let watcher = notify::recommended_watcher(move |event| {
             // The receiver lives as long as the watcher; afterwards nobody wants events.
-            let _ = sender.send(event);
+            let _ = touched.send(Wake::Touched(event));
         });
         let mut new = Self {
             dir: std::path::absolute(dir).map_err(|e| unwatchable(e.to_string()))?,
             cluster: cluster.to_owned(),
-            events,
+            wakes,
             watcher: watcher.map_err(|e| unwatchable(e.to_string()))?,
             watched: BTreeMap::new(),
             writing: BTreeMap::new(),
             ticks: 0,
         };
         new.watch();
-        Ok(new)
+        Ok((new, sender))
     }
 
     pub fn dir(&self) -> &Path {
@@ -105,8 +115,9 @@ impl FolderWatcher {
                     SETTLED.min(left)
                 }
             };
-            match self.events.recv_timeout(patience) {
-                Ok(event) => {
+            match self.wakes.recv_timeout(patience) {
+                Ok(Wake::Asked) => return true,
+                Ok(Wake::Touched(event)) => {
                     if self.note(event) {
                         first_touch.get_or_insert_with(Instant::now);
                     }

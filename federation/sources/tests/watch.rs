@@ -3,7 +3,8 @@
 
 use std::{fs, io::Write, path::Path, sync::Arc, time::Duration, time::Instant};
 
-use landbridge_sources::{Effect, FolderSource, LoadError, World};
+use identity::TrustDomain;
+use landbridge_sources::{ClusterConfig, Effect, FolderSource, LoadError, PodRange, World};
 use tokio::{sync::watch::Receiver, time::timeout};
 
 mod common;
@@ -45,6 +46,45 @@ async fn saving_a_file_is_in_force_at_once() {
     }
     // The fastest, because a busy machine may be slow once.
     assert!(fastest < Duration::from_millis(400), "{fastest:?}");
+}
+
+/// What was joined is known at once, and no more when it is not said any more; the Federation wins.
+#[tokio::test]
+async fn clusters_that_were_joined_can_be_named_by_policies() {
+    let dir = folder(&[]);
+    let cluster = |name: &str, domain: &str, cidr: &str| {
+        let ranges = vec![PodRange {
+            id: 1,
+            cidr: cidr.parse().unwrap(),
+        }];
+        ClusterConfig::joined(name, TrustDomain::new(domain).unwrap(), ranges)
+    };
+    let opened = FolderSource::open_with(dir.path(), "west", Vec::new());
+    let (mut worlds, joined) = opened.unwrap();
+    let before = worlds.borrow_and_update().federation.clone();
+    joined.set(vec![cluster("branch", "branch.example", "10.77.0.0/16")]);
+    let is_known = |w: &World| w.federation.cluster("branch").is_some();
+    let known = until(&mut worlds, "a cluster that was joined", is_known).await;
+    assert_eq!(known.federation.clusters.len(), before.clusters.len() + 1);
+    // Neither a name, nor a trust domain, nor addresses of somebody else.
+    let own = before.cluster("west").unwrap();
+    joined.set(vec![
+        cluster("west", "other.example", "10.78.0.0/16"),
+        cluster("other", own.trust_domain.as_str(), "10.79.0.0/16"),
+        cluster(
+            "third",
+            "third.example",
+            &own.pod_ranges[0].cidr.to_string(),
+        ),
+    ]);
+    let is_refused = |w: &World| w.federation == before;
+    let refused = until(&mut worlds, "that they are others'", is_refused).await;
+    let said: Vec<_> = refused.problems.iter().map(ToString::to_string).collect();
+    let said = said.join("\n");
+    for name in ["west", "other", "third"] {
+        let words = format!("the cluster {name} that was joined");
+        assert!(said.contains(&words), "{said}");
+    }
 }
 
 #[tokio::test]
