@@ -116,9 +116,14 @@ fn from_enforcers(args: &ExplainArgs, running: &Running) -> Result<Both> {
     let (oracle, _) = Oracle::in_force(&running.config())?;
     let (from, to) = ends(args, &oracle)?;
     let (protocol, port) = args.port.at_party(&to)?;
+    let names = [name(&oracle, &args.from), name(&oracle, &args.to)];
+    let pods = [from.pod(), to.pod()].into_iter().zip(&names);
+    let described: Vec<_> = pods
+        .filter_map(|(pod, name)| Some(pod?.described(name.to_string())))
+        .collect();
     let request = json!({
-        "op": "explain", "from": name(&oracle, &args.from), "to": name(&oracle, &args.to), "port": port,
-        "protocol": protocol.word(),
+        "op": "explain", "from": names[0], "to": names[1], "port": port,
+        "protocol": protocol.word(), "described": described,
     });
     let mut asked = Vec::new();
     let mut ask = |(role, dir): (String, PathBuf), direction| -> Result<Explanation> {

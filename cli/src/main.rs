@@ -41,6 +41,16 @@ enum Command {
     Status(status::StatusArgs),
     /// Which rule decides a connection, at both ends, without sending a packet
     Explain(explain::ExplainArgs),
+    /// Make a token by which another cluster joins this one (root)
+    Invite(trust::InviteArgs),
+    /// Join the cluster that made a token (root)
+    Join(trust::JoinArgs),
+    /// The clusters that were joined by a token
+    Members(trust::MembersArgs),
+    /// End the membership of one of them, at both ends (root)
+    Remove(trust::RemoveArgs),
+    /// End all memberships of this cluster (root)
+    Leave(trust::LeaveArgs),
     /// Believe something no more: a cluster, an identity, a credential, pods by their labels (root)
     Revoke(trust::RevokeArgs),
     /// Believe it again (root)
@@ -63,6 +73,11 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Invite(args) => trust::invite(args),
+        Command::Join(args) => trust::join(args),
+        Command::Members(args) => trust::members(&args),
+        Command::Remove(args) => trust::remove(args),
+        Command::Leave(args) => trust::leave(&args),
         Command::Revoke(args) => trust::revoke(args),
         Command::Unrevoke(args) => trust::unrevoke(args),
         Command::Revocations(args) => trust::revocations(&args),

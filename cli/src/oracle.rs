@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use identity::{Claims, TrustDomain, Workload};
+use observe::DescribedPod;
 use policy::{
     Decision, DropReason, Explanation, KnownKeys, Peer, Query, RuleRef, Table,
     model::{Direction, PolicySet},
@@ -46,6 +47,17 @@ pub struct End {
     pub claims: Claims,
     /// As its source describes it.
     pub workload: Workload,
+}
+
+impl End {
+    /// Called `name`, for an agent or gateway that may know nothing of it.
+    pub fn described(&self, name: String) -> DescribedPod {
+        DescribedPod {
+            name,
+            trust_domain: self.claims.trust_domain().clone(),
+            workload: self.workload.clone(),
+        }
+    }
 }
 
 /// What one end says of a connection.

@@ -61,6 +61,9 @@ pub struct Wan {
     /// The UDP port of PSP.
     #[serde(default = "psp_port")]
     pub psp_port: u16,
+    /// Where other clusters reach `quic_port`, when that is not `address`: behind a 1:1 translation.
+    #[serde(default)]
+    pub advertise: Vec<SocketAddr>,
 }
 
 /// The side of the nodes.
@@ -130,6 +133,15 @@ impl Config {
         }
         config.check()?;
         Ok(config)
+    }
+
+    /// Where other clusters reach this gateway.
+    #[must_use]
+    pub fn advertised(&self) -> Vec<SocketAddr> {
+        match self.wan.advertise.is_empty() {
+            true => vec![SocketAddr::new(self.wan.address, self.wan.quic_port)],
+            false => self.wan.advertise.clone(),
+        }
     }
 
     /// Whether both sides are one interface.

@@ -7,6 +7,7 @@
 mod commands;
 pub mod dial;
 mod flow_log;
+pub mod join;
 pub mod links;
 mod nodes;
 mod peers;
@@ -30,8 +31,9 @@ use ipnet::IpNet;
 use observe::AuditLog;
 use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
 use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
-use rand_chacha::ChaCha20Rng;
-use sources::World;
+use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::Rng;
+use sources::{Joined, World};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -44,6 +46,7 @@ use crate::{
 };
 use commands::Waiting;
 use flow_log::FlowLog;
+use join::Members;
 use links::{Input, LinkId};
 use nodes::Nodes;
 use peers::Peers;
@@ -98,7 +101,9 @@ pub struct HubParts {
     pub events: mpsc::Receiver<Event>,
     /// The steering program on each interface.
     pub attachments: Arc<Mutex<Vec<Attachment>>>,
-    /// For diallers' pauses.
+    /// Tells the source which clusters were joined.
+    pub joined: Joined,
+    /// For diallers' pauses, and for tokens.
     pub rng: ChaCha20Rng,
 }
 
@@ -131,21 +136,29 @@ pub struct Hub {
     refusals: Refusals,
     flow_log: FlowLog,
     audit: AuditLog,
+    members: Members,
+    rng: ChaCha20Rng,
     /// Answers that wait until what they say is stored.
     waiting: Waiting,
 }
 
 impl Hub {
     /// A hub that has heard nothing yet.
-    #[must_use]
-    pub fn new(parts: HubParts) -> Self {
+    ///
+    /// # Errors
+    /// When what was stored of members is damaged.
+    pub fn new(parts: HubParts) -> anyhow::Result<Self> {
         let (sender, inputs) = mpsc::channel(256);
+        let mut rng = parts.rng;
+        let mut seed = [0; 32];
+        rng.fill_bytes(&mut seed);
         let peers = Peers::new(
             parts.peer_endpoint,
             parts.peer_trust,
             sender.clone(),
-            parts.rng,
+            ChaCha20Rng::from_seed(seed),
         );
+        let members = Members::load(&parts.state, parts.joined)?;
         let audit = parts.config.state_dir.clone();
         let control = Control::new(
             parts.trust_domain.clone(),
@@ -154,7 +167,7 @@ impl Hub {
             parts.issuer,
             parts.clock.now(),
         );
-        Self {
+        Ok(Self {
             control,
             peers,
             nodes: Nodes::new(parts.root, parts.gate),
@@ -180,8 +193,10 @@ impl Hub {
             refusals: Refusals::default(),
             flow_log: FlowLog::default(),
             audit: AuditLog::new(&audit),
+            members,
+            rng,
             waiting: Waiting::new(),
-        }
+        })
     }
 
     /// Where commands of operators go.
@@ -198,6 +213,8 @@ impl Hub {
 
     /// Runs until `stop` is true.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        self.control
+            .set_joined(&self.members.iter().cloned().collect::<Vec<_>>());
         self.take_world();
         self.take_hops();
         let mut stored = self.settle();
@@ -265,6 +282,8 @@ impl Hub {
                 }
             }
             Input::Command(command) => self.command(command),
+            Input::Joining(joining) => self.joining(joining),
+            Input::TokenAnswer(said) => self.token_answered(*said),
             Input::Frame(id, bytes) => {
                 if let Some(peer) = self.peers.of(id) {
                     self.control.handle_peer_message(&peer, &bytes, now);
@@ -291,6 +310,7 @@ impl Hub {
             }
             Arrival::Session(session) => Input::Node(session),
             Arrival::Enrolling(enrolling) => Input::Enrolling(enrolling),
+            Arrival::Joining(joining) => Input::Joining(joining),
             Arrival::Refused(refused) => Input::Refused(refused),
         };
         self.take_input(input);
@@ -347,6 +367,7 @@ impl Hub {
             }
         }
         self.flow_log.say_what_is_missing();
+        self.release_held();
         if self.problems.contains_key(ISSUER_STATE) {
             self.persist_issuer();
         }

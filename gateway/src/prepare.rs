@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use crate::{
     clock::Clock,
     config::Config,
+    hub::join,
     pipeline::Shared,
     signals,
     start::{self, Keys, Listeners},
@@ -60,13 +61,14 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let steering = Steering::open(&config.state_dir)?;
     let unmounter = Unmounter::start(&config.state_dir);
     let unmounter = unmounter.context("start the process that unmounts at the end")?;
+    let members = join::load(&state)?;
     let keys = Keys::load(&state, &config, &domain, clock)?;
     let shared = start::data_plane(&domain)?;
 
     signals::hold()?;
     let unused = steering.is_unused();
     // From here on the kernel routes nothing of ours in clear.
-    let attached = start::attach(&config, &steering, &world).and_then(|attachments| {
+    let attached = start::attach(&config, &steering, &world, &members).and_then(|attachments| {
         let sets = start::sockets(&attachments)?;
         Ok((attachments, sets))
     });

@@ -24,7 +24,7 @@ use crate::{
     capture::Capturer,
     clock::Clock,
     config::Config,
-    hub::{Hub, HubParts, view::Observer},
+    hub::{self, Hub, HubParts, view::Observer},
     nexthops::NextHopWatch,
     prepare::{Prepared, own_world, prepare, take_back},
     privileges,
@@ -91,7 +91,8 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         sets,
         shared,
     } = prepared;
-    let world = FolderSource::open(&config.source.folder, &config.cluster)?;
+    let members = hub::join::clusters(&hub::join::load(&state)?.members);
+    let (world, joined) = FolderSource::open_with(&config.source.folder, &config.cluster, members)?;
     let Queues {
         threads,
         published,
@@ -123,6 +124,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         node_arrivals,
         peer_trust,
         world,
+        joined,
         hops: hops.tables(),
         destinations,
         shared: Arc::clone(&shared),
@@ -132,7 +134,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         config: config.clone(),
         state,
         clock,
-    });
+    })?;
 
     let ended: Vec<_> = threads.iter().map(|thread| thread.ended()).collect();
     let observer = Arc::new(Observer {

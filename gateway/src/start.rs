@@ -30,7 +30,7 @@ use crate::{
     capture::Tap,
     clock::Clock,
     config::Config,
-    hub::steering,
+    hub::{join, steering},
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
     state::{State, own_svid},
@@ -90,11 +90,18 @@ pub fn facts(interfaces: &[String]) -> Facts {
 ///
 /// # Errors
 /// When a NIC refuses, with the remedy.
-pub fn attach(config: &Config, steer: &Steering, world: &World) -> anyhow::Result<Vec<Attachment>> {
+pub fn attach(
+    config: &Config,
+    steer: &Steering,
+    world: &World,
+    members: &join::Stored,
+) -> anyhow::Result<Vec<Attachment>> {
     let others = world.federation.clusters.iter();
     let others = others.filter(|cluster| cluster.name != config.cluster);
     let remote: Vec<_> = others
         .flat_map(|c| c.pod_ranges.iter().map(|r| r.cidr))
+        // No file names those that were joined by a token.
+        .chain(members.prefixes())
         .collect();
     let names = interface_names(config);
     let mut attachments = Vec::with_capacity(names.len());
@@ -374,7 +381,8 @@ pub fn network(peers: UdpSocket, nodes: UdpSocket, keys: &Keys) -> anyhow::Resul
         let limits = quic::Limits::default();
         Endpoint::over(socket, identity.clone(), trust.clone(), protocols, limits)
     };
-    let (peer_endpoint, peer_arrivals) = over(peers, &peer_trust, &[Protocol::Peer])?;
+    let (peer_endpoint, peer_arrivals) =
+        over(peers, &peer_trust, &[Protocol::Peer, Protocol::Join])?;
     let (node_endpoint, node_arrivals) =
         over(nodes, &node_trust, &[Protocol::Node, Protocol::Enrol])?;
     Ok(Network {

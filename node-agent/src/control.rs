@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use peering::member::{AgentMember, MemberEvent};
 use policy::Table;
 use quic::{Anchor, Trust};
-use sources::World;
+use sources::{Joined, World};
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval, sleep_until},
@@ -27,6 +27,7 @@ use crate::{
     clock::Clock,
     config::Config,
     conntrack::Conntrack,
+    joined,
     judge::FlowLine,
     links::{Links, bridge_netfilter},
     local::LocalPods,
@@ -51,6 +52,7 @@ pub struct Control {
     uplink: LinkName,
     clock: Clock,
     world: watch::Receiver<Arc<World>>,
+    joined: Joined,
     links: watch::Receiver<Links>,
     table: Arc<Table>,
     member: AgentMember,
@@ -239,6 +241,7 @@ impl Control {
         while let Some(event) = self.member.poll_event() {
             match event {
                 MemberEvent::Changed => changed = true,
+                MemberEvent::ClustersChanged => self.take_clusters(),
                 MemberEvent::MarksChanged => self.store_marks(),
                 MemberEvent::RecordsMissed => warn!(
                     "records of other nodes' pods were missed: their flows keep old labels until \
@@ -265,6 +268,15 @@ impl Control {
             self.trust
                 .set(own.clone(), Anchor::Roots(bundle.x509_roots.clone()));
         }
+    }
+
+    /// Policies may name clusters that were joined.
+    fn take_clusters(&self) {
+        let clusters = joined::clusters(self.member.clusters());
+        if let Err(error) = joined::store(&self.config.state_dir, &clusters) {
+            warn!("the clusters that were joined are not stored: {error:#}");
+        }
+        self.joined.set(clusters);
     }
 
     fn store_marks(&self) {

@@ -5,6 +5,7 @@ use std::{net::IpAddr, path::Path, sync::Arc};
 use anyhow::bail;
 use handshake::node::NodeSnapshot;
 use identity::{Claims, IdentityNetworks};
+use observe::DescribedPod;
 use policy::{Peer, Query, Table, model::Direction};
 use serde_json::{Value, json};
 use sources::{EndName, World};
@@ -14,7 +15,7 @@ use sources::{EndName, World};
 /// # Errors
 /// When a name is wrong, neither is of this cluster, or one of them has no identity to decide by.
 pub fn explain(
-    folder: &Path,
+    (folder, described): (&Path, &[DescribedPod]),
     table: &Table,
     snapshot: &NodeSnapshot,
     (from, to): (&str, &str),
@@ -22,7 +23,7 @@ pub fn explain(
 ) -> anyhow::Result<Value> {
     // Peers' pods are in no snapshot: their labels come from the folder.
     let worlds = sources::load_once(folder)?;
-    let end = |name| end(&worlds, &snapshot.networks, name);
+    let end = |name| end((&worlds, described), &snapshot.networks, name);
     let (from, to) = (end(from)?, end(to)?);
     let half = |direction, subject: &End, peer: &End| {
         let own = |claims: &&Claims| claims.trust_domain() == table.cluster();
@@ -76,7 +77,11 @@ impl End {
     }
 }
 
-fn end(worlds: &[World], networks: &IdentityNetworks, name: &str) -> anyhow::Result<End> {
+fn end(
+    (worlds, described): (&[World], &[DescribedPod]),
+    networks: &IdentityNetworks,
+    name: &str,
+) -> anyhow::Result<End> {
     match EndName::of(name) {
         EndName::Address(address) => {
             if let Some(owner) = networks.owner(address) {
@@ -89,12 +94,20 @@ fn end(worlds: &[World], networks: &IdentityNetworks, name: &str) -> anyhow::Res
         EndName::Domain(name) => return Ok(End::Name([name])),
         EndName::Pod => {}
     }
-    let (world, workload) = World::find(worlds, name)?;
+    // What this node's own source says of a pod of its cluster comes first.
+    let (domain, workload) = match (
+        World::find(worlds, name),
+        DescribedPod::find(described, name),
+    ) {
+        (Ok((world, workload)), _) => (&world.cluster.trust_domain, workload),
+        (Err(_), Some(pod)) => (&pod.trust_domain, &pod.workload),
+        (Err(unknown), None) => return Err(unknown.into()),
+    };
     if workload.unprotected {
         bail!(
             "{name} is in an unprotected namespace: it proves no identity that a policy could ask for"
         );
     }
-    let claims = workload.claims(&world.cluster.trust_domain)?;
+    let claims = workload.claims(domain)?;
     Ok(End::Pod(Box::new(claims), workload.address))
 }

@@ -16,6 +16,7 @@ pub mod control;
 pub mod enforcer;
 pub mod explain;
 pub mod handled;
+pub mod joined;
 pub mod judge;
 pub mod links;
 pub mod local;

@@ -16,8 +16,8 @@ pub use admin::AdminSocket;
 pub use audit::AuditLog;
 pub use http::serve as serve_http;
 pub use log::init as init_log;
-pub use request::{Caller, CaptureRequest, CaptureView, Protocol, Request};
-pub use trust::TrustRequest;
+pub use request::{Caller, CaptureRequest, CaptureView, DescribedPod, Protocol, Request};
+pub use trust::{InviteRequest, JoinRequest, TrustRequest};
 
 /// What is said to a request.
 #[derive(Debug)]

@@ -1,5 +1,6 @@
 //! What can be asked at the admin socket.
 
+use identity::{TrustDomain, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::TrustRequest;
@@ -25,6 +26,9 @@ pub enum Request {
         /// `tcp` when it is left out.
         #[serde(default)]
         protocol: Protocol,
+        /// What the caller knows of the pods: who is asked may know nothing of another cluster's.
+        #[serde(default)]
+        described: Vec<DescribedPod>,
     },
     /// The policies in force, of the own cluster.
     Policies {},
@@ -32,6 +36,26 @@ pub enum Request {
     Capture(CaptureRequest),
     /// Whom the cluster trusts. Root only, where it changes something.
     Trust(TrustRequest),
+}
+
+/// A pod, as its own cluster's source describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DescribedPod {
+    /// What it is called in the request.
+    pub name: String,
+    /// Its cluster.
+    pub trust_domain: TrustDomain,
+    /// All that is to be known of it.
+    pub workload: Workload,
+}
+
+impl DescribedPod {
+    /// The pod called `name` among `described`.
+    #[must_use]
+    pub fn find<'a>(described: &'a [Self], name: &str) -> Option<&'a Self> {
+        described.iter().find(|pod| pod.name == name)
+    }
 }
 
 /// Which packets are shown.

@@ -1,7 +1,11 @@
 //! What can be asked of a gateway about whom its cluster trusts.
 
+use std::fmt;
+
 use handshake::admission::Target;
+use identity::ClaimLimits;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 /// `{"op":"trust","do":"revoke",...}`. A trust domain is named by itself or by its cluster's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,13 +29,75 @@ pub enum TrustRequest {
     },
     /// All that is revoked.
     Revocations {},
+    /// Makes a token for a cluster to join this one.
+    Invite(InviteRequest),
+    /// Joins the cluster that made a token.
+    Join(JoinRequest),
+    /// The clusters that were joined.
+    Members {},
+    /// One of them is a member no more.
+    Remove {
+        /// Its name or trust domain.
+        cluster: String,
+    },
+    /// This cluster leaves all of them.
+    Leave {},
+}
+
+/// What a token is to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteRequest {
+    /// What who comes is to be called here; their own name when it is left out.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// For how many seconds it is good.
+    #[serde(default)]
+    pub ttl: Option<u32>,
+    /// What their credentials may claim here.
+    #[serde(default)]
+    pub accept: ClaimLimits,
+}
+
+/// A token that was brought.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinRequest {
+    /// The token.
+    pub token: String,
+    /// What the cluster that made it is to be called here; its own name when it is left out.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What its credentials may claim here.
+    #[serde(default)]
+    pub accept: ClaimLimits,
+}
+
+/// A token is a secret until it was used.
+impl fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinRequest")
+            .field("name", &self.name)
+            .field("accept", &self.accept)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TrustRequest {
     /// Whether it changes anything: then it is root's affair, and stands in the audit log.
     #[must_use]
     pub fn changes(&self) -> bool {
-        !matches!(self, Self::Revocations {})
+        !matches!(self, Self::Revocations {} | Self::Members {})
+    }
+
+    /// What the audit log says of it: all but a token.
+    #[must_use]
+    pub fn about(&self) -> Value {
+        let mut about = json!(self);
+        if let Some(token) = about.get_mut("token") {
+            *token = "(a token)".into();
+        }
+        about
     }
 }
 
@@ -59,6 +125,15 @@ mod tests {
             reason: "lost".into(),
         };
         assert_eq!(read(&revoke).unwrap(), Request::Trust(expected));
+        let invite = r#""do":"invite","ttl":60,"accept":{"namespaces":["shop"]}"#;
+        assert!(read(invite).is_ok());
+        let join = TrustRequest::Join(JoinRequest {
+            token: "lbj1.secret".into(),
+            name: None,
+            accept: ClaimLimits::default(),
+        });
+        let shown = format!("{join:?} {}", join.about());
+        assert!(!shown.contains("secret"), "{shown}");
         let cluster = r#""do":"restore","of":"west","target":"cluster""#;
         assert!(read(cluster).is_ok());
         for wrong in [

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    http,
+    by_token, http,
     interrupt::Interrupts,
     journal::Journal,
     netns,
@@ -315,13 +315,13 @@ fn write_gateway_config(
 ) -> Result<PathBuf> {
     let dir = state.gateway(cluster);
     make_private(&dir)?;
-    let peers = plan.clusters.iter().filter(|c| c.name != cluster.name);
+    let strangers = plan.by_token;
+    let peers = plan.clusters.iter();
+    let peers = peers.filter(|c| c.name != cluster.name && !strangers);
     let config = GatewayConfig {
         cluster: &cluster.name,
         name: &cluster.gateway.name,
-        source: Source {
-            folder: state.config(),
-        },
+        source: source(plan, cluster, state)?,
         state_dir: dir.clone(),
         wan: Wan {
             interface: "wan0",
@@ -372,9 +372,7 @@ fn write_agent_config(
     let config = AgentConfig {
         cluster: &cluster.name,
         node: &node.name,
-        source: Source {
-            folder: state.config(),
-        },
+        source: source(plan, cluster, state)?,
         state_dir: dir.clone(),
         uplink: "up0",
         gateway: AgentGateway {
@@ -386,6 +384,15 @@ fn write_agent_config(
         name_servers: &plan.name_servers,
     };
     write_yaml(&config_file(&dir), &config)
+}
+
+/// One folder for all, or one of its own.
+fn source(plan: &Plan, cluster: &Cluster, state: &State) -> Result<Source> {
+    let folder = match plan.by_token {
+        true => by_token::view(cluster, state)?,
+        false => state.config(),
+    };
+    Ok(Source { folder })
 }
 
 fn config_file(dir: &Path) -> PathBuf {

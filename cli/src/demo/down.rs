@@ -159,7 +159,7 @@ fn remove_namespaces(entries: &[Entry], undone: &mut Undone, problems: &mut Vec<
 fn remove_files(state: &State, ours: bool, keep: Keep) -> Result<()> {
     let dir = state.dir();
     if keep == Keep::Logs {
-        for folder in ["config", "captures", "gateways", "agents"] {
+        for folder in ["config", "views", "captures", "gateways", "agents"] {
             remove_tree(&dir.join(folder))?;
         }
         remove_file(&dir.join("plan.json"))?;
@@ -170,7 +170,7 @@ fn remove_files(state: &State, ours: bool, keep: Keep) -> Result<()> {
         )
         .context("cannot write the journal");
     }
-    for folder in ["config", "captures", "gateways", "agents", "logs"] {
+    for folder in ["config", "views", "captures", "gateways", "agents", "logs"] {
         remove_tree(&dir.join(folder))?;
     }
     for file in ["plan.json", "journal"] {

@@ -2,6 +2,7 @@
 //! real gateways and agents.
 
 mod again;
+mod by_token;
 mod check;
 mod config;
 mod content;

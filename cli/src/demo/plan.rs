@@ -94,6 +94,8 @@ pub struct Plan {
     pub wan: String,
     /// Whose DNS answers the agents believe; none for those of this machine.
     pub name_servers: Vec<Ipv4Addr>,
+    /// The clusters know nothing of each other, and join by tokens.
+    pub by_token: bool,
     /// In the order of the configuration.
     pub clusters: Vec<Cluster>,
 }
@@ -192,6 +194,7 @@ impl Plan {
             prefix: prefix.into(),
             wan,
             name_servers: Vec::new(),
+            by_token: false,
             clusters,
         };
         plan.check_addresses()?;

@@ -4,6 +4,7 @@
 //! DIR/journal            what was made, in order
 //! DIR/plan.json          the network that was built
 //! DIR/config/            the configuration in force: edit a file here and save it
+//! DIR/views/CLUSTER/     what each cluster reads of it, when they join by tokens
 //! DIR/logs/ROLE.log      one per gateway, agent and pod
 //! DIR/captures/          what `demo check` recorded
 //! DIR/gateways/ROLE/     configuration, keys and admin socket of each gateway
@@ -109,7 +110,7 @@ impl State {
 
     /// Makes the folders in it, readable by nobody else.
     pub fn make_folders(&self) -> Result<()> {
-        for folder in ["config", "logs", "captures", "gateways", "agents"] {
+        for folder in ["config", "views", "logs", "captures", "gateways", "agents"] {
             make_private(&self.0.join(folder))?;
         }
         Ok(())

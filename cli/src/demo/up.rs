@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Result, bail};
 
 use super::{
-    StateArg, config, daemons,
+    StateArg, by_token, config, daemons,
     down::{self, Keep},
     interrupt::Interrupts,
     journal::{self, Entry, Journal},
@@ -36,6 +36,9 @@ pub struct UpArgs {
     /// What the names of the network namespaces start with
     #[arg(long, default_value = "lb", hide = true)]
     prefix: String,
+    /// Start clusters that know nothing of each other, and have them join by tokens
+    #[arg(long, conflicts_with = "no_enforcement")]
+    by_token: bool,
     /// Build network and servers only: the kernels route, and nothing is refused or encrypted
     #[arg(long, hide = true)]
     no_enforcement: bool,
@@ -55,6 +58,7 @@ pub fn run(args: &UpArgs) -> Result<()> {
     let (declared, problems) = config::declared(&folder)?;
     let mut plan = Plan::new(&args.prefix, &declared)?;
     plan.name_servers.clone_from(&args.name_server);
+    plan.by_token = args.by_token;
     let state = State::new(&args.state.state)?;
     state.check_socket_paths(&plan)?;
     let enforcement = !args.no_enforcement;
@@ -167,6 +171,12 @@ impl Site<'_> {
             (self.say)("starting gateways and agents");
             let started = daemons::start(plan, state, binaries, journal, interrupts)?;
             daemons::wait_ready(&started, state, interrupts)?;
+            if plan.by_token {
+                (self.say)("joining them by tokens");
+                for joined in by_token::join_all(plan, state, &binaries.own)? {
+                    (self.say)(&joined);
+                }
+            }
         }
         interrupts.check()?;
         journal.record(&Entry::Ready { enforcement })

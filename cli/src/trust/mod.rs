@@ -1,7 +1,11 @@
-//! Whom a cluster trusts: what is revoked.
+//! Whom a cluster trusts: whom it has joined, and what is revoked.
 
+mod join;
 mod revoke;
 
+pub use join::{
+    InviteArgs, JoinArgs, LeaveArgs, MembersArgs, RemoveArgs, invite, join, leave, members, remove,
+};
 pub use revoke::{RevocationsArgs, RevokeArgs, UnrevokeArgs, revocations, revoke, unrevoke};
 
 use anyhow::Result;

@@ -42,7 +42,7 @@ pub use limits::{
 };
 pub use networks::{IdentityNetworks, IdentityRange, NetworksError, RangeAddress};
 pub use record::{MAX_RECORD, PodChange, PodRecord, SignedRecord, VerifiedRecord};
-pub use signed::MAX_SIGNED;
+pub use signed::{MAX_SIGNED, unproven_payload};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};
 pub use time::{Mono, Now, UnixMillis};
 pub use verify_error::VerifyError;

@@ -71,6 +71,13 @@ impl TrustBundle {
     }
 }
 
+/// What a signed object says, whoever signed it: good only to find the key that it is to be checked by.
+#[must_use]
+pub fn unproven_payload(object: &[u8]) -> Option<&[u8]> {
+    let object = object.get(..object.len().min(MAX_SIGNED + 1))?;
+    Sign1::parse(object).map(|object| object.payload)
+}
+
 /// Never empty, as a credential's is.
 fn external_aad(context: &str) -> Vec<u8> {
     ["landbridge/", context].concat().into_bytes()

@@ -37,7 +37,7 @@ use rand_core::CryptoRng;
 
 use crate::{
     delta_log::DeltaLog,
-    node_messages::{Boot, NodeEntry, SegmentKeyGrant, ToIssuer},
+    node_messages::{Boot, JoinedCluster, NodeEntry, SegmentKeyGrant, ToIssuer},
     records::GONE_KEPT,
 };
 use nodes::{KEY_AGE, Node};
@@ -134,6 +134,7 @@ pub struct Issuer {
     registry: DeltaLog<String, NodeEntry>,
     bundles: DeltaLog<TrustDomain, Arc<str>>,
     restricted: DeltaLog<TrustDomain, Arc<Restricted>>,
+    clusters: DeltaLog<TrustDomain, JoinedCluster>,
     records: DeltaLog<(TrustDomain, String), Arc<[u8]>>,
     ranges: (u64, Vec<IdentityRange>),
     segment: SegmentRing,
@@ -195,6 +196,7 @@ impl Issuer {
             registry: DeltaLog::new(),
             bundles: DeltaLog::new(),
             restricted: DeltaLog::new(),
+            clusters: DeltaLog::new(),
             records: DeltaLog::new(),
             ranges: (0, Vec::new()),
             segment,
@@ -311,6 +313,22 @@ impl Issuer {
                 true => self.relabel(&uid),
                 false => self.issue_for_all_keys(&node, &uid),
             }
+        }
+    }
+
+    /// Takes the clusters that were joined, which agents find in no configuration.
+    pub fn set_clusters(&mut self, clusters: &BTreeMap<TrustDomain, JoinedCluster>) {
+        let gone: Vec<_> = self
+            .clusters
+            .iter()
+            .map(|(domain, _)| domain.clone())
+            .filter(|domain| !clusters.contains_key(domain))
+            .collect();
+        for domain in gone {
+            self.all_dirty |= self.clusters.remove(domain);
+        }
+        for (domain, cluster) in clusters {
+            self.all_dirty |= self.clusters.set(domain.clone(), cluster.clone());
         }
     }
 

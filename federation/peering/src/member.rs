@@ -29,7 +29,8 @@ use rand_core::CryptoRng;
 
 use crate::{
     node_messages::{
-        AgentPublicKey, Boot, MAX_WANTED, NODE_PROTOCOL, NodeEntry, SegmentKeyGrant, ToIssuer,
+        AgentPublicKey, Boot, JoinedCluster, MAX_WANTED, NODE_PROTOCOL, NodeEntry, SegmentKeyGrant,
+        ToIssuer,
     },
     records::RecordBook,
 };
@@ -50,6 +51,8 @@ const SWEEP: Duration = Duration::from_mins(10);
 pub enum MemberEvent {
     /// A part of what the node decides by changed.
     Changed,
+    /// [`AgentMember::clusters`] changed.
+    ClustersChanged,
     /// [`AgentMember::bundle_marks`] are to be stored, before the change is acted on.
     MarksChanged,
     /// Records were thrown away before this agent saw them: flows of other nodes' pods that it did
@@ -90,6 +93,7 @@ pub struct AgentMember {
     pods: BTreeMap<String, LocalPod>,
     bundles: BundleStore,
     restricted: BTreeMap<TrustDomain, Arc<Restricted>>,
+    clusters: BTreeMap<TrustDomain, JoinedCluster>,
     ranges: Vec<IdentityRange>,
     segment_keys: Vec<SegmentKeyGrant>,
     registry: BTreeMap<String, NodeEntry>,
@@ -125,6 +129,7 @@ struct Link {
 struct Named {
     domains: BTreeSet<TrustDomain>,
     restricted: BTreeSet<TrustDomain>,
+    clusters: BTreeSet<TrustDomain>,
     nodes: BTreeSet<String>,
 }
 
@@ -166,6 +171,7 @@ impl AgentMember {
             pods: BTreeMap::new(),
             bundles: BundleStore::with_marks(marks),
             restricted: BTreeMap::new(),
+            clusters: BTreeMap::new(),
             ranges: Vec::new(),
             segment_keys: Vec::new(),
             registry: BTreeMap::new(),
@@ -366,6 +372,12 @@ impl AgentMember {
     #[must_use]
     pub fn ranges(&self) -> &[IdentityRange] {
         &self.ranges
+    }
+
+    /// The clusters that this one has joined, which no configuration names.
+    #[must_use]
+    pub fn clusters(&self) -> &BTreeMap<TrustDomain, JoinedCluster> {
+        &self.clusters
     }
 
     /// What restricts each trust domain.

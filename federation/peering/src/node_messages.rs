@@ -9,6 +9,8 @@ use handshake::{
 };
 use identity::{IdentityRange, SignedCredential, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::peer_messages::AnnouncedRange;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Longest message in bytes, checked before it is decoded.
@@ -80,6 +82,13 @@ pub enum ToNode {
         /// What restricts it.
         restrictions: Restrictions,
     },
+    /// A cluster that this one has joined, and what it is called here; or that it has left it.
+    Cluster {
+        /// Which.
+        trust_domain: TrustDomain,
+        /// What is to be known of it.
+        cluster: Option<JoinedCluster>,
+    },
     /// The identity networks, all of them.
     Ranges(Vec<IdentityRange>),
     /// The segment keys that are valid, the one that makes proofs first.
@@ -104,6 +113,15 @@ pub enum ToNode {
     Credentials(Vec<GrantedCredential>),
     /// Everything that the issuer has was sent: what was not named since Welcome is no more.
     Synced,
+}
+
+/// A cluster that no configuration names: it was joined by a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinedCluster {
+    /// What policies call it here.
+    pub name: String,
+    /// Its pod ranges.
+    pub ranges: Vec<AnnouncedRange>,
 }
 
 /// Names one life of an issuer process.
@@ -313,6 +331,16 @@ mod tests {
                         at: UnixMillis(5),
                     }],
                 },
+            },
+            ToNode::Cluster {
+                trust_domain: domain.clone(),
+                cluster: Some(JoinedCluster {
+                    name: "west".into(),
+                    ranges: vec![AnnouncedRange {
+                        range_id: 1,
+                        prefix: "10.2.0.0/16".parse().unwrap(),
+                    }],
+                }),
             },
             ToNode::Ranges(vec![IdentityRange {
                 prefix: "10.1.0.0/16".parse().unwrap(),

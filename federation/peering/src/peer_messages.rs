@@ -62,6 +62,8 @@ pub enum PeerMessage {
     PieceWanted(PieceWanted),
     /// What the sender revoked of itself, signed: all of it.
     Revocations(Vec<u8>),
+    /// The sender's cluster is no peer of the receiver's any more, in words.
+    Leave(String),
 }
 
 /// Who speaks, and what it has of the other.
@@ -286,6 +288,7 @@ impl PeerMessage {
             Self::DigestPiece(_) => 15,
             Self::PieceWanted(_) => 16,
             Self::Revocations(_) => 17,
+            Self::Leave(_) => 18,
         }
     }
 
@@ -324,6 +327,7 @@ impl PeerMessage {
             15 => Self::DigestPiece(read.cbor()?),
             16 => Self::PieceWanted(read.cbor()?),
             17 => Self::Revocations(body.to_vec()),
+            18 => Self::Leave(read.text()?),
             _ => return Ok(None),
         };
         message.check(kind)?;
@@ -361,7 +365,7 @@ impl PeerMessage {
         let mut bytes = vec![self.kind()];
         match self {
             Self::Hello(body) => cbor(body, &mut bytes),
-            Self::Bundle(jwks) => bytes.extend_from_slice(jwks.as_bytes()),
+            Self::Bundle(text) | Self::Leave(text) => bytes.extend_from_slice(text.as_bytes()),
             Self::Ranges(body) => cbor(body, &mut bytes),
             Self::Digest(signed) | Self::Revocations(signed) => bytes.extend_from_slice(signed),
             Self::Enforcing(body) => cbor(body, &mut bytes),
@@ -391,6 +395,7 @@ fn limit(kind: u8) -> usize {
         15 => MAX_PIECE + 128,
         6 => 8 << 10,
         9 => MAX_BATCH * (MAX_RECORD + 8) + 64,
+        18 => 1 << 10,
         _ => MAX_MESSAGE - 1,
     }
 }

@@ -46,7 +46,10 @@ use identity::{
 use policy::model::PolicySet;
 use rand_core::CryptoRng;
 
-use crate::peer_messages::{AnnouncedRange, Instance};
+use crate::{
+    join::Offer,
+    peer_messages::{AnnouncedRange, Instance},
+};
 use peer::Peer;
 
 pub use clock::TOLERATED;
@@ -139,6 +142,13 @@ pub enum PeerEvent {
         /// What the peer is told.
         reason: String,
     },
+    /// The peer says that it is none any more.
+    Left {
+        /// Who.
+        peer: TrustDomain,
+        /// Why, in its words.
+        why: String,
+    },
     /// All of the peer is gone: it is none any more, or it was set up anew under another pin. Which
     /// of both, [`Peering::peers`] says.
     Removed(TrustDomain),
@@ -147,7 +157,7 @@ pub enum PeerEvent {
 /// See the module.
 pub struct Peering {
     config: PeeringConfig,
-    key: IssuerKey,
+    key: Arc<IssuerKey>,
     rng: Box<dyn CryptoRng + Send>,
     instance: Instance,
     now: Now,
@@ -199,7 +209,7 @@ impl Peering {
         rng.fill_bytes(&mut instance.0);
         let mut peering = Self {
             config,
-            key,
+            key: Arc::new(key),
             rng,
             instance,
             now,
@@ -231,7 +241,7 @@ impl Peering {
     /// Takes the key that signs digests from now on: one of the keys announced.
     pub fn set_issuer_key(&mut self, key: IssuerKey, now: Now) {
         self.now = now;
-        self.key = key;
+        self.key = Arc::new(key);
         if self.own.state.revocation_sequence > 0 {
             self.announce_revocations();
         }
@@ -321,6 +331,41 @@ impl Peering {
         }
     }
 
+    /// Tells `peer` that we are no peer of its any more; to be followed by taking it from the peers once
+    /// that is sent.
+    pub fn leave(&mut self, peer: &TrustDomain, why: &str) {
+        if let Some(session) = self.peers.get_mut(peer).and_then(|it| it.session.as_mut()) {
+            session.outbox.leave = Some(shorten(why));
+            self.dirty.insert(peer.clone());
+        }
+    }
+
+    /// What this cluster says of itself to one that it does not know yet; none before its keys are known.
+    #[must_use]
+    pub fn join_offer(
+        &self,
+        name: &str,
+        pin: [u8; 32],
+        endpoints: Vec<SocketAddr>,
+        now: UnixMillis,
+    ) -> Option<Offer> {
+        Some(Offer {
+            trust_domain: self.config.trust_domain.clone(),
+            name: name.to_owned(),
+            bundle: self.own.bundle.as_ref()?.to_jwks(),
+            pin,
+            endpoints,
+            ranges: self.own.ranges.clone(),
+            clock: now,
+        })
+    }
+
+    /// The key that signs what this cluster says.
+    #[must_use]
+    pub fn signer(&self) -> Arc<IssuerKey> {
+        Arc::clone(&self.key)
+    }
+
     /// Own records may have been made: [`Self::poll_records`] asks for them.
     pub fn handle_records_changed(&mut self) {
         self.tell_all(|outbox| outbox.records = true);
@@ -385,6 +430,12 @@ impl Peering {
         self.peers
             .get(peer)
             .map_or_else(TunnelState::default, |peer| peer.tunnel.state())
+    }
+
+    /// The root by which `peer` was first believed, as it is configured.
+    #[must_use]
+    pub fn pin(&self, peer: &TrustDomain) -> Option<[u8; 32]> {
+        self.peers.get(peer).map(|peer| peer.config.pin)
     }
 
     /// The peers' names.

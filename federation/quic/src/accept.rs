@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use crate::{
-    Counters, Enrolling, Protocol, Session, SessionError, Verified, VerifyError,
+    Counters, Enrolling, Joining, Protocol, Session, SessionError, Verified, VerifyError,
     endpoint::Shared,
     tls,
     verifier::{ClientVerifier, Outcome},
@@ -26,6 +26,8 @@ pub enum Arrival {
     Session(Session),
     /// Somebody asks for an X.509-SVID.
     Enrolling(Enrolling),
+    /// A cluster that is not known asks to become a peer.
+    Joining(Joining),
     /// Nothing, and why. These are dropped when the owner reads too slowly; the counters are not.
     Refused(Refused),
 }
@@ -165,7 +167,7 @@ async fn handshake(
 fn configuration(shared: &Shared, outcome: &Outcome) -> Result<quinn::ServerConfig, SessionError> {
     let verifier = ClientVerifier {
         trust: shared.trust.clone(),
-        mandatory: !shared.protocols.contains(&Protocol::Enrol),
+        mandatory: !shared.protocols.iter().any(|protocol| protocol.is_open()),
         outcome: outcome.clone(),
     };
     let crypto = tls::server(shared.identity.certified(), &shared.protocols, verifier)
@@ -192,6 +194,11 @@ async fn serve(
         let streams = connection.accept_bi().await.map_err(cut)?;
         let enrolling = Enrolling::begin(connection.clone(), streams, peer).await?;
         return Ok(Arrival::Enrolling(enrolling));
+    }
+    if protocol == Protocol::Join {
+        let streams = connection.accept_bi().await.map_err(cut)?;
+        let joining = Joining::begin(connection.clone(), streams).await?;
+        return Ok(Arrival::Joining(joining));
     }
     let peer = peer.ok_or(VerifyError::NoCertificate)?;
     let slot = sessions

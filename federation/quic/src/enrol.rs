@@ -5,28 +5,23 @@
 //! PKCS#10 one in DER, the secret empty when the node has an SVID. Answer: one frame, a CBOR map
 //! with either {"chain": [bytes]}, DER and leaf first, or {"refused": text}.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    time::Duration,
-};
+use std::{fmt, net::SocketAddr};
 
 use identity::TrustDomain;
 use quinn::{Connection, RecvStream, SendStream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
-use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::{
     Asked, Limits, PkiError, Protocol, SessionError, Svid, SvidRequest, Target, Trust, Verified,
-    dial, endpoint::transport, error::Code, frame,
+    exchange,
 };
 
 /// Longest request and answer in bytes.
 const MAX_MESSAGE: usize = 16 << 10;
-/// How long the server waits for the client to have read the answer.
-const LINGER: Duration = Duration::from_secs(3);
+/// What came is something else.
+const NO_MESSAGE: SessionError = SessionError::Protocol("not an enrolment message");
 
 /// What a node shows.
 #[derive(Clone)]
@@ -54,9 +49,6 @@ pub enum EnrolError {
     /// What the gateway sent is no SVID for our key.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// No socket.
-    #[error("cannot open a socket: {0}")]
-    Socket(#[from] std::io::Error),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,60 +80,30 @@ pub async fn enrol(
     request: SvidRequest,
     limits: &Limits,
 ) -> Result<Svid, EnrolError> {
-    let any = match address.ip() {
-        IpAddr::V4(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
-        IpAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-    };
-    let endpoint = quinn::Endpoint::client(any)?;
     let target = Target {
         address,
         trust_domain: trust_domain.clone(),
         protocol: Protocol::Enrol,
     };
-    let limit = limits.handshake_timeout;
-    let asking = ask(&endpoint, limits, trust, &target, credentials, &request);
-    let answer = timeout(limit, asking)
-        .await
-        .unwrap_or(Err(SessionError::Timeout(limit.as_secs())))?;
+    let (own, node, secret) = match credentials {
+        Credentials::Secret { node, secret } => (None, node, secret),
+        Credentials::Svid(svid) => (Some(svid.certified), String::new(), Zeroizing::default()),
+    };
+    let message = encode(&Request {
+        node,
+        secret: secret.to_vec(),
+        request: request.der().to_vec(),
+    });
+    let asking = exchange::ask(&target, trust, own, limits, MAX_MESSAGE, |_| {
+        Ok(message.to_vec())
+    });
+    let answer = decode(&asking.await?).ok_or(NO_MESSAGE)?;
     match answer {
         Answer::Refused(why) => Err(EnrolError::Refused(why.chars().take(300).collect())),
         Answer::Chain(chain) => {
             Ok(request.finish(chain.into_iter().map(ByteBuf::into_vec).collect())?)
         }
     }
-}
-
-async fn ask(
-    endpoint: &quinn::Endpoint,
-    limits: &Limits,
-    trust: &Trust,
-    target: &Target,
-    credentials: Credentials,
-    request: &SvidRequest,
-) -> Result<Answer, SessionError> {
-    let (own, node, secret) = match credentials {
-        Credentials::Secret { node, secret } => (None, node, secret),
-        Credentials::Svid(svid) => (Some(svid.certified), String::new(), Zeroizing::default()),
-    };
-    let from = (endpoint, &transport(limits));
-    let (connection, peer) = dial::connect(from, own, trust, target).await?;
-    target
-        .protocol
-        .check(&target.trust_domain, &peer.id, true)?;
-    let message = encode(&Request {
-        node,
-        secret: secret.to_vec(),
-        request: request.der().to_vec(),
-    });
-    let (mut send, mut receive) = connection.open_bi().await.map_err(SessionError::before)?;
-    let cut = |_| match connection.close_reason() {
-        Some(reason) => SessionError::before(reason),
-        None => SessionError::Protocol("the stream was cut"),
-    };
-    frame::write(&mut send, &message).await.map_err(cut)?;
-    let answer = read(&mut receive, &connection).await;
-    connection.close(Code::Done.into_var(), b"done");
-    answer
 }
 
 /// Somebody who asks for an SVID. Dropped unanswered, it is refused without a word.
@@ -158,7 +120,8 @@ impl Enrolling {
         (send, mut receive): (SendStream, RecvStream),
         peer: Option<Verified>,
     ) -> Result<Self, SessionError> {
-        let request = read(&mut receive, &connection).await?;
+        let bytes = exchange::read(&mut receive, &connection, MAX_MESSAGE).await?;
+        let request = decode(&bytes).ok_or(NO_MESSAGE)?;
         Ok(Self {
             request,
             peer,
@@ -204,37 +167,14 @@ impl Enrolling {
         self.answer(&Answer::Refused(why.into())).await;
     }
 
-    async fn answer(mut self, answer: &Answer) {
-        // The node asks again when this is lost.
-        let answered = async {
-            frame::write(&mut self.send, &encode(answer)).await?;
-            let _ = self.send.finish();
-            self.connection.closed().await;
-            std::io::Result::Ok(())
-        };
-        let _ = timeout(LINGER, answered).await;
-        self.connection.close(Code::Done.into_var(), b"done");
+    async fn answer(self, answer: &Answer) {
+        exchange::answer(&self.connection, self.send, &encode(answer)).await;
     }
 }
 
 impl fmt::Debug for Enrolling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Enrolling({} from {})", self.request.node, self.remote())
-    }
-}
-
-async fn read<T: DeserializeOwned>(
-    receive: &mut RecvStream,
-    connection: &Connection,
-) -> Result<T, SessionError> {
-    match frame::read(receive, MAX_MESSAGE).await {
-        Ok(Some(bytes)) => decode(&bytes).ok_or(SessionError::Protocol("not an enrolment message")),
-        Ok(None) => Err(SessionError::Protocol("the stream is empty")),
-        Err(frame::FrameError::TooLarge(length)) => Err(SessionError::FrameTooLarge(length)),
-        Err(_) => Err(match connection.close_reason() {
-            Some(reason) => SessionError::before(reason),
-            None => SessionError::Protocol("the stream was cut"),
-        }),
     }
 }
 

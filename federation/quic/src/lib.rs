@@ -6,7 +6,8 @@
 //!   signs, on disk readable by the owner alone.
 //! * [`Trust`]: which roots speak for which trust domain; [`VerifyError`] says what was wrong.
 //! * [`Endpoint`]: one UDP socket that dials and accepts; [`Session`]: one authenticated stream of
-//!   frames; [`Enrolling`]: a machine without an SVID that asks for one.
+//!   frames; [`Enrolling`]: a machine without an SVID that asks for one; [`Joining`]: a cluster that
+//!   asks to become a peer.
 //! * [`preferred`], [`Backoff`]: what the owner of an endpoint needs to keep one session per peer.
 
 mod accept;
@@ -16,9 +17,11 @@ mod duplicate;
 mod endpoint;
 mod enrol;
 mod error;
+mod exchange;
 mod files;
 mod frame;
 mod gate;
+mod join;
 mod pem;
 mod pin;
 mod pki;
@@ -40,6 +43,7 @@ pub use error::SessionError;
 pub use files::{FileError, read_secret, write_secret};
 pub use frame::MAX_FRAME;
 pub use gate::{Asked, EnrolGate, EnrolRefusal, SecretHash, Spent};
+pub use join::{Joining, ask_to_join};
 pub use pin::{Pin, PinError};
 pub use pki::{ClusterRoot, PkiError, Svid, SvidRequest};
 pub use protocol::{Protocol, agent_id, agent_node, gateway_id};

@@ -1,4 +1,4 @@
-//! The three protocols, by ALPN, and who may speak which.
+//! The protocols, by ALPN, and who may speak which.
 
 use std::fmt;
 
@@ -13,6 +13,8 @@ pub enum Protocol {
     Peer,
     /// Agent to a gateway of its cluster.
     Node,
+    /// Gateway to a gateway that does not know it yet.
+    Join,
     /// A node without an X.509-SVID, or with one that ends soon, asks a gateway for one.
     Enrol,
 }
@@ -74,16 +76,22 @@ impl Protocol {
         self.name().as_bytes()
     }
 
+    /// Whether it is spoken with whoever has no certificate that is believed.
+    pub(crate) fn is_open(self) -> bool {
+        matches!(self, Self::Enrol | Self::Join)
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Peer => "landbridge-peer/1",
             Self::Node => "landbridge-node/1",
             Self::Enrol => "landbridge-enrol/1",
+            Self::Join => "landbridge-join/1",
         }
     }
 
     pub(crate) fn from_alpn(name: &[u8]) -> Option<Self> {
-        [Self::Peer, Self::Node, Self::Enrol]
+        [Self::Peer, Self::Node, Self::Enrol, Self::Join]
             .into_iter()
             .find(|protocol| protocol.alpn() == name)
     }
@@ -100,8 +108,10 @@ impl Protocol {
                 return Err(VerifyError::OwnDomain(peer.clone()).into());
             }
             Self::Peer => (Role::Gateway, false),
-            Self::Node | Self::Enrol if dialled => (Role::Gateway, true),
+            Self::Node | Self::Enrol | Self::Join if dialled => (Role::Gateway, true),
             Self::Node | Self::Enrol => (Role::Agent, true),
+            // Who comes to join shows no certificate, because none of its could be believed.
+            Self::Join => return Err(VerifyError::UnknownDomain(peer.clone()).into()),
         };
         let right_role = role(peer).is_some_and(|(role, _)| role == wanted);
         if right_role && (peer.trust_domain() == own) == same_domain {
@@ -152,6 +162,10 @@ mod tests {
             (Protocol::Node, agent(&east), true, false),
             (Protocol::Enrol, agent(&east), false, true),
             (Protocol::Enrol, gateway(&west), true, false),
+            (Protocol::Join, gateway(&east), true, true),
+            (Protocol::Join, gateway(&west), true, false),
+            (Protocol::Join, gateway(&west), false, false),
+            (Protocol::Join, gateway(&east), false, false),
         ];
         for (protocol, id, dialled, expected) in allowed {
             let checked = protocol.check(&east, id, *dialled);

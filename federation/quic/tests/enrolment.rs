@@ -30,7 +30,7 @@ fn gateway(east: Cluster) -> (Endpoint, mpsc::Receiver<quic::Session>, JoinHandl
         while let Some(arrival) = arrivals.recv().await {
             match arrival {
                 Arrival::Session(session) => sessions.send(session).await.unwrap(),
-                Arrival::Refused(_) => {}
+                Arrival::Refused(_) | Arrival::Joining(_) => {}
                 Arrival::Enrolling(enrolling) => {
                     match gate.judge(&enrolling.asked(), Mono(Duration::ZERO)) {
                         Ok(id) => {

@@ -220,7 +220,7 @@ impl Gateway {
                         let why = refused.error.to_string();
                         self.peering.handle_refused(&self.peer.clone(), &why, now);
                     }
-                    Arrival::Enrolling(_) => {}
+                    Arrival::Enrolling(_) | Arrival::Joining(_) => {}
                 },
                 Some(hash) = policies.recv() => {
                     let part = PolicySet { cluster: self.own.clone(), policies: vec![] };

@@ -1,8 +1,9 @@
 //! Sessions as the hub sees them: frames and ends come in through one bounded channel, whatever
 //! session they are of.
 
-use observe::{Caller, TrustRequest};
-use quic::{Enrolling, Refused, Session};
+use observe::{Caller, JoinRequest, TrustRequest};
+use peering::join::Token;
+use quic::{Enrolling, Joining, Refused, Session};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
@@ -30,6 +31,27 @@ pub enum Input {
     Ended(LinkId, String),
     /// An operator wants something.
     Command(Command),
+    /// A cluster that is not known asks to join.
+    Joining(Joining),
+    /// The cluster that made a token has answered.
+    TokenAnswer(Box<TokenAnswer>),
+}
+
+/// What the cluster that made a token says to whoever brought it.
+#[derive(Debug)]
+pub struct TokenAnswer {
+    /// The token.
+    pub token: Token,
+    /// What it says.
+    pub bytes: Vec<u8>,
+    /// What binds that to the connection.
+    pub binding: [u8; 32],
+    /// What was wanted.
+    pub wanted: JoinRequest,
+    /// By whom.
+    pub by: Caller,
+    /// Where that is to be answered.
+    pub answer: Answer,
 }
 
 /// What an operator wants.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use quic::{ClusterRoot, EnrolGate, Enrolling, Session, agent_node};
+use quic::{ClusterRoot, EnrolGate, Enrolling, Pin, Session, agent_node};
 use tracing::{info, warn};
 
 use super::{
@@ -25,6 +25,11 @@ impl Nodes {
             gate,
             links: BTreeMap::new(),
         }
+    }
+
+    /// The pin of the cluster's root.
+    pub(super) fn root_pin(&self) -> Pin {
+        self.root.pin()
     }
 
     /// Whose session it is.

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use gateway_core::control::Member;
+use gateway_core::control::Member as Peered;
 use identity::{ClaimLimits, TrustDomain};
-use peering::peers::PeerConfig;
+use peering::{join::Member, peers::PeerConfig};
 use quic::{
     Anchor, Endpoint, Facts, Pin, Preferred, Protocol, Refused, Session, Target, Trust, preferred,
 };
@@ -104,6 +104,11 @@ impl Peers {
         self.trust.remove(peer);
     }
 
+    /// The session with `peer`, which is none of its any more.
+    pub(super) fn take_link(&mut self, peer: &TrustDomain) -> Option<Link> {
+        self.all.get_mut(peer)?.link.take()
+    }
+
     fn lose(&mut self, domain: &TrustDomain) {
         if let Some(peer) = self.all.get_mut(domain) {
             peer.link = None;
@@ -158,6 +163,17 @@ struct Declared {
     limits: ClaimLimits,
 }
 
+impl From<&Member> for Declared {
+    fn from(member: &Member) -> Self {
+        Self {
+            cluster: member.name.clone(),
+            endpoint: member.endpoints.first().map(ToString::to_string),
+            pin: Some(Pin(member.pin).to_string()),
+            limits: member.accept.clone(),
+        }
+    }
+}
+
 fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketAddr, Pin), String> {
     let cluster = world
         .federation
@@ -202,13 +218,26 @@ impl Hub {
         // The file wins: an object of the same cluster need not repeat what the file says.
         let listed = |cluster: &String| self.config.peers.iter().any(|p| p.cluster == *cluster);
         let objects = world.peers.iter().filter(|peer| !listed(&peer.cluster));
-        let objects = objects.map(|peer| Declared {
-            cluster: peer.cluster.clone(),
-            endpoint: peer.endpoints.first().cloned(),
-            pin: peer.root_pin.clone(),
-            limits: peer.accept.clone(),
+        // An object refines what was joined: it need not repeat what the token said.
+        let joined = |cluster: &String| self.members.iter().find(|m| m.name == *cluster);
+        let objects = objects.map(|peer| {
+            let member = joined(&peer.cluster).map(Declared::from);
+            let (endpoint, pin) = (peer.endpoints.first().cloned(), peer.root_pin.clone());
+            Declared {
+                cluster: peer.cluster.clone(),
+                endpoint: endpoint.or_else(|| member.as_ref()?.endpoint.clone()),
+                pin: pin.or_else(|| member.as_ref()?.pin.clone()),
+                limits: match member {
+                    Some(member) if peer.accept.is_empty() => member.limits,
+                    _ => peer.accept.clone(),
+                },
+            }
         });
-        let all: Vec<_> = file.chain(objects).collect();
+        let is_object = |cluster: &String| world.peers.iter().any(|p| p.cluster == *cluster);
+        let members = self.members.iter();
+        let members = members.filter(|member| !listed(&member.name) && !is_object(&member.name));
+        let members = members.map(Declared::from);
+        let all: Vec<_> = file.chain(objects).chain(members).collect();
         let mut wanted = BTreeMap::new();
         for declared in all {
             let cluster = declared.cluster.clone();
@@ -223,12 +252,12 @@ impl Hub {
                 }
             }
         }
-        let members = wanted.values().map(|(config, address, _)| Member {
+        let peered = wanted.values().map(|(config, address, _)| Peered {
             config: config.clone(),
             address: *address,
         });
         let now = self.now();
-        if let Err(e) = self.control.set_peers(members.collect(), now) {
+        if let Err(e) = self.control.set_peers(peered.collect(), now) {
             self.problem("peer list", e.to_string());
             return;
         }

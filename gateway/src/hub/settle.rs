@@ -32,10 +32,7 @@ impl Hub {
                 quiet = false;
             }
             while let Some((recipient, message)) = self.control.poll_transmit() {
-                match recipient {
-                    Recipient::Peer(peer) => self.peers.send(&peer, message),
-                    Recipient::Node(node) => self.nodes.send(&node, message),
-                }
+                self.send(&recipient, message);
             }
             if quiet && self.control.poll_persist().is_none() {
                 break;
@@ -47,6 +44,13 @@ impl Hub {
             self.show();
         }
         true
+    }
+
+    pub(super) fn send(&self, to: &Recipient, message: Vec<u8>) {
+        match to {
+            Recipient::Peer(peer) => self.peers.send(peer, message),
+            Recipient::Node(node) => self.nodes.send(node, message),
+        }
     }
 
     /// Stores what must not be forgotten: no peer hears a sequence, and nothing is believed, that a
@@ -117,6 +121,7 @@ impl Hub {
             // It may end elsewhere now.
             PeerEvent::TunnelChanged(_) => self.want_neighbours(),
             PeerEvent::DigestChanged(_) | PeerEvent::Records(_) => {}
+            PeerEvent::Left { peer, why } => self.left(&peer, &why),
             PeerEvent::Alarm { peer, what } => error!(%peer, alarm = true, "{what}"),
             PeerEvent::Close { peer, reason } => {
                 warn!(%peer, "session closed: {reason}");

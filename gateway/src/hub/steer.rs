@@ -19,7 +19,8 @@ impl Hub {
         let configured = others.flat_map(|c| c.pod_ranges.iter().map(|r| r.cidr));
         let announced = self.control.peering().ranges();
         let announced = announced.iter().filter(|r| r.trust_domain != self.own);
-        let mut prefixes: Vec<IpNet> = configured.chain(announced.map(|r| r.prefix)).collect();
+        let claimed = announced.map(|r| r.prefix).chain(self.members.held());
+        let mut prefixes: Vec<IpNet> = configured.chain(claimed).collect();
         prefixes.sort();
         prefixes.dedup();
         if prefixes == self.steered {

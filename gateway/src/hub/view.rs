@@ -7,7 +7,7 @@ use gateway_core::{FlowView, Totals, track::Sender};
 use handshake::{admission::CredentialId, transit::TransitSnapshot};
 use identity::TrustDomain;
 use metrics_exporter_prometheus::PrometheusHandle;
-use observe::{Caller, Observed, Protocol, Reply, Request, TrustRequest};
+use observe::{Caller, DescribedPod, Observed, Protocol, Reply, Request, TrustRequest};
 use peering::peers::Status;
 use policy::{Peer, Query, model::Direction};
 use serde_json::{Map, Value, json};
@@ -186,24 +186,29 @@ impl Observer {
 
     fn explain(
         &self,
-        from: &str,
-        to: &str,
+        (from, to): (&str, &str),
         port: u16,
         protocol: Protocol,
+        described: &[DescribedPod],
     ) -> Result<Value, String> {
         let view = self.view.load();
         let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;
         let protocol = protocol.number();
-        // No list of remote pods is exchanged: their labels come from the folder.
+        // No list of remote pods is exchanged: their labels come from the folder, or from who asks.
         let worlds = sources::load_once(&self.folder).map_err(|e| e.to_string())?;
         let find = |name: &str| {
-            let (world, workload) = World::find(&worlds, name).map_err(|e| e.to_string())?;
+            let found = World::find(&worlds, name);
+            let (domain, workload) = match (found, DescribedPod::find(described, name)) {
+                (Ok((world, workload)), _) => (&world.cluster.trust_domain, workload),
+                (Err(_), Some(pod)) => (&pod.trust_domain, &pod.workload),
+                (Err(unknown), None) => return Err(unknown.to_string()),
+            };
             if workload.unprotected {
                 return Err(format!(
                     "{name} is in an unprotected namespace: it proves no identity that a policy could ask for"
                 ));
             }
-            let claims = workload.claims(&world.cluster.trust_domain);
+            let claims = workload.claims(domain);
             let claims = claims.map_err(|e| e.to_string())?;
             Ok((claims, workload.address))
         };
@@ -254,7 +259,8 @@ impl Observed for Observer {
                 to,
                 port,
                 protocol,
-            } => self.explain(&from, &to, port, protocol)?,
+                described,
+            } => self.explain((&from, &to), port, protocol, &described)?,
             Request::Policies {} => {
                 let view = self.view.load();
                 let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;

@@ -59,8 +59,9 @@ impl Control {
                 to,
                 port,
                 protocol,
+                described,
             } => explain(
-                &self.config.source.folder,
+                (&self.config.source.folder, &described),
                 &self.table,
                 &self.snapshot,
                 (&from, &to),

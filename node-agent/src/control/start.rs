@@ -16,7 +16,7 @@ use nix::fcntl::{Flock, FlockArg};
 use peering::member::AgentMember;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use sources::{FolderSource, World};
+use sources::{FolderSource, Joined, World};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -28,6 +28,7 @@ use crate::{
     config::Config,
     conntrack::Conntrack,
     handled::HandledCount,
+    joined,
     judge::{Judge, Touched},
     links::{self, Links, bridge_netfilter},
     local::LocalPods,
@@ -68,6 +69,7 @@ pub fn lock_state(directory: &Path) -> anyhow::Result<Flock<File>> {
 struct Ground {
     uplink: LinkName,
     world: watch::Receiver<Arc<World>>,
+    joined: Joined,
     links: watch::Receiver<Links>,
     local: LocalPods,
     bridge_netfilter: Option<bool>,
@@ -77,7 +79,9 @@ struct Ground {
 /// Looks at the source and at this machine, and changes nothing.
 async fn look(config: &Config) -> anyhow::Result<Ground> {
     let uplink = LinkName::new(&config.uplink)?;
-    let mut world = FolderSource::open(&config.source.folder, &config.cluster)?;
+    let known = joined::load(&config.state_dir)?;
+    let (mut world, joined) =
+        FolderSource::open_with(&config.source.folder, &config.cluster, known)?;
     let now_world = world.borrow_and_update().clone();
     for problem in &now_world.problems {
         warn!("{problem}");
@@ -103,6 +107,7 @@ async fn look(config: &Config) -> anyhow::Result<Ground> {
     Ok(Ground {
         uplink,
         world,
+        joined,
         links,
         local,
         bridge_netfilter: filtered,
@@ -206,6 +211,7 @@ pub async fn start(
         uplink: ground.uplink,
         clock,
         world: ground.world,
+        joined: ground.joined,
         links: ground.links,
         table,
         member,

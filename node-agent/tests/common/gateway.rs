@@ -134,6 +134,7 @@ async fn serve(
                         let _ = inputs.send(Input::Gone(node)).await;
                     });
                 }
+                Arrival::Joining(_) => {}
                 Arrival::Enrolling(enrolling) => {
                     match gate.judge(&enrolling.asked(), clock.now().mono) {
                         Ok(id) => {

@@ -62,12 +62,18 @@ fn ask(demo: &Demo, pair: &Pair, whom: &Enforcer, direction: Direction) -> Resul
         let (cluster, pod) = demo.place(end)?;
         anyhow::Ok(pods::full_name(cluster, pod))
     };
+    let (from, to) = (name(&pair.from)?, name(&pair.to)?);
+    let described = [
+        pair.from.described(from.clone()),
+        pair.to.described(to.clone()),
+    ];
     let answer = whom.request(&json!({
         "op": "explain",
-        "from": name(&pair.from)?,
-        "to": name(&pair.to)?,
+        "from": from,
+        "to": to,
         "port": pair.port,
         "protocol": "tcp",
+        "described": described,
     }))?;
     explanation(&answer, direction)
         .with_context(|| format!("{} explains no {direction:?}: {answer}", whom.role))

@@ -68,6 +68,7 @@ pub(super) struct Sent {
     pub(super) segment_keys: u64,
     pub(super) bundles: u64,
     pub(super) restricted: u64,
+    pub(super) clusters: u64,
     pub(super) ranges: u64,
     pub(super) registry: u64,
     pub(super) records: u64,

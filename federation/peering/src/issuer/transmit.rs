@@ -29,6 +29,7 @@ impl Issuer {
         self.registry.forget_removed();
         self.records.forget_removed();
         self.restricted.forget_removed();
+        self.clusters.forget_removed();
         None
     }
 
@@ -38,8 +39,10 @@ impl Issuer {
         let message = self
             .welcome(&sent)
             .or_else(|| self.segment_message(&mut sent))
-            .or_else(|| self.bundle_message(&mut sent))
+            // What may not be believed comes before the keys by which the rest is.
             .or_else(|| self.restrictions_message(&mut sent))
+            .or_else(|| self.bundle_message(&mut sent))
+            .or_else(|| self.cluster_message(&mut sent))
             .or_else(|| self.ranges_message(&mut sent))
             .or_else(|| self.records_message(&mut sent))
             .or_else(|| self.credentials_message(name))
@@ -88,6 +91,15 @@ impl Issuer {
         Some(ToNode::Restrictions {
             trust_domain: domain.clone(),
             restrictions: restrictions.unwrap_or_default(),
+        })
+    }
+
+    fn cluster_message(&self, sent: &mut Sent) -> Option<ToNode> {
+        let (version, domain, cluster) = self.clusters.since(sent.clusters).next()?;
+        sent.clusters = version;
+        Some(ToNode::Cluster {
+            trust_domain: domain.clone(),
+            cluster: cluster.cloned(),
         })
     }
 

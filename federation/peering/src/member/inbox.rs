@@ -11,8 +11,8 @@ use rand_core::Rng;
 
 use super::{AgentMember, MAX_REGISTRY, MemberEvent, Named, local_pod::Held};
 use crate::node_messages::{
-    AgentPublicKey, Boot, GrantedCredential, NODE_PROTOCOL, NodeEntry, Numbered, RelayedRecord,
-    SegmentKeyGrant, ToNode,
+    AgentPublicKey, Boot, GrantedCredential, JoinedCluster, NODE_PROTOCOL, NodeEntry, Numbered,
+    RelayedRecord, SegmentKeyGrant, ToNode,
 };
 
 /// Two clocks may differ by this much before somebody is told.
@@ -55,6 +55,10 @@ impl AgentMember {
                 trust_domain,
                 restrictions,
             } => self.take_restrictions(trust_domain, restrictions),
+            ToNode::Cluster {
+                trust_domain,
+                cluster,
+            } => self.take_cluster(trust_domain, cluster),
             ToNode::Ranges(ranges) => {
                 if self.ranges != ranges {
                     self.ranges = ranges;
@@ -169,6 +173,21 @@ impl AgentMember {
             self.restricted.insert(domain, restricted);
             self.emit(MemberEvent::Changed);
         }
+    }
+
+    fn take_cluster(&mut self, domain: TrustDomain, cluster: Option<JoinedCluster>) {
+        if let Some(named) = &mut self.link.named {
+            named.clusters.insert(domain.clone());
+        }
+        let before = self.clusters.get(&domain).cloned();
+        if before == cluster {
+            return;
+        }
+        match cluster {
+            Some(cluster) => self.clusters.insert(domain, cluster),
+            None => self.clusters.remove(&domain),
+        };
+        self.emit(MemberEvent::ClustersChanged);
     }
 
     fn take_segment_keys(&mut self, keys: Vec<SegmentKeyGrant>) {
@@ -293,6 +312,13 @@ impl AgentMember {
                 .retain(|domain, _| named.restricted.contains(domain));
             if self.restricted.len() != before {
                 self.emit(MemberEvent::Changed);
+            }
+            let before = self.clusters.len();
+            self.clusters
+                .retain(|domain, _| named.clusters.contains(domain));
+            // Once in each session, so that what was stored of an earlier life is put right too.
+            if self.clusters.len() != before || !self.link.complete {
+                self.emit(MemberEvent::ClustersChanged);
             }
             let before = self.registry.len();
             self.registry.retain(|node, _| named.nodes.contains(node));

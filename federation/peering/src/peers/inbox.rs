@@ -78,6 +78,13 @@ impl Peering {
             },
             PeerMessage::PieceWanted(wanted) => session.want_piece(wanted)?,
             PeerMessage::Revocations(signed) => self.take_revocations(domain, &signed),
+            PeerMessage::Leave(why) => {
+                let why = super::shorten(&why);
+                let what = format!("it left: {why}");
+                peer.problems.insert(Problem::Left, what);
+                let peer = domain.clone();
+                self.emit(PeerEvent::Left { peer, why });
+            }
             PeerMessage::Enforcing(enforcing) => peer.take_enforcing(enforcing, now),
             PeerMessage::Associations(theirs) => self.take_associations(domain, theirs)?,
             PeerMessage::InUse(generation) => {
@@ -157,6 +164,7 @@ impl Peering {
             session.hello = Some(hello);
         }
         peer.problems.remove(&Problem::Protocol);
+        peer.problems.remove(&Problem::Left);
         match seen_more {
             Some((what, theirs, ours)) => {
                 let what = format!(

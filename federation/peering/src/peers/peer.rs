@@ -52,6 +52,7 @@ pub(crate) enum Problem {
     Ranges,
     Records,
     Revocations,
+    Left,
     OwnState,
     Protocol,
 }
@@ -89,6 +90,8 @@ pub(crate) struct Outbox {
     pub piece: bool,
     pub piece_wanted: Option<PieceWanted>,
     pub revocations: bool,
+    /// That we are none of its peers any more.
+    pub leave: Option<String>,
     pub enforcing: bool,
     pub associations: bool,
     pub in_use: bool,

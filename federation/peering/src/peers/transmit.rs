@@ -101,6 +101,9 @@ impl Peering {
         {
             return Some(PeerMessage::Bundle(bundle.to_jwks()));
         }
+        if let Some(why) = outbox.leave.take() {
+            return Some(PeerMessage::Leave(why));
+        }
         // What is not to be believed any more comes before what is.
         if session.hello.is_some() && take(&mut outbox.revocations) {
             let (domain, state) = (&self.config.trust_domain, &self.own.state);

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use handshake::admission::{Revocation, Target};
 use identity::{Now, TrustDomain, Workload};
 use peering::{
+    join,
+    node_messages::JoinedCluster,
     peer_messages::AnnouncedRange,
     peers::{MembershipError, RevokeError},
 };
@@ -14,6 +16,23 @@ use super::{Control, Member, PeerEnd, assemble::Link};
 use crate::snapshot::Side;
 
 impl Control {
+    /// Takes the clusters that were joined, for the agents.
+    pub fn set_joined(&mut self, members: &[join::Member]) {
+        let clusters = members.iter().map(|member| {
+            let cluster = JoinedCluster {
+                name: member.name.clone(),
+                ranges: member.ranges.clone(),
+            };
+            (member.trust_domain.clone(), cluster)
+        });
+        self.issuer.set_clusters(&clusters.collect());
+    }
+
+    /// Tells `peer` that we are no peer of its any more.
+    pub fn leave(&mut self, peer: &TrustDomain, why: &str) {
+        self.peering.leave(peer, why);
+    }
+
     /// Takes the pod ranges of this cluster.
     pub fn set_own_ranges(&mut self, ranges: Vec<AnnouncedRange>, now: Now) {
         self.now = now;

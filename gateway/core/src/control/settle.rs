@@ -52,6 +52,7 @@ impl Control {
             }
             PeerEvent::Connected(_)
             | PeerEvent::Disconnected(_)
+            | PeerEvent::Left { .. }
             | PeerEvent::Alarm { .. }
             | PeerEvent::Close { .. } => {}
         }

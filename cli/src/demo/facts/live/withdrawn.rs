@@ -1,16 +1,42 @@
 //! A cluster that is no peer any more.
 
+use std::time::Instant;
+
 use anyhow::{Result, bail};
 
 use super::{ends, established};
 use crate::demo::{
+    by_token,
     facts::{
         Demo,
         edit::{self, Edited},
-        in_force, pairs,
+        in_force,
+        pairs::{self, Pair},
     },
+    plan::Cluster,
     tap::Verdict,
 };
+
+/// Ends a membership that began with a token, and begins it anew.
+fn removed(demo: &Demo, pair: &Pair, source: &Cluster, target: &Cluster) -> Result<Verdict> {
+    let mut stream = established(demo, pair)?;
+    let since = Instant::now();
+    let gateway = demo.state.gateway(source);
+    by_token::landbridge(&demo.own, &gateway, &["remove", &target.name])?;
+    let heard = ends(&mut stream, pair, since);
+    let denied = in_force::takes_effect(demo, pair, false, since);
+    let begun = Instant::now();
+    by_token::join(target, source, &demo.state, &demo.own)?;
+    crate::demo::facts::crash::works_again(demo, pair)?;
+    let (heard, denied) = (heard?, denied?);
+    Ok(Verdict::Holds(format!(
+        "{}: last heard {} ms after the membership was ended, denied after {} ms, joined and connected in {} ms",
+        pair.name(),
+        heard.as_millis(),
+        denied.as_millis(),
+        begun.elapsed().as_millis()
+    )))
+}
 
 /// Takes the destination's cluster from the peers of the source's: live connections end, and none
 /// comes up.
@@ -21,6 +47,9 @@ pub fn look(demo: &mut Demo) -> Result<Verdict> {
         ));
     };
     let (source, target) = (demo.place(&pair.from)?.0, demo.place(&pair.to)?.0);
+    if demo.plan.by_token {
+        return removed(demo, &pair, source, target);
+    }
     let dir = demo.state.config().join(&source.name);
     let (path, mut documents, place) = edit::find(&dir, |document| {
         document["kind"] == "FederationPeer" && document["spec"]["cluster"] == *target.name

@@ -1,0 +1,331 @@
+//! `landbridge invite`, `join`, `members`, `remove` and `leave`.
+
+use std::{
+    io::{IsTerminal, Read},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use identity::{ClaimLimits, LabelLimit, NamePattern};
+use observe::{InviteRequest, JoinRequest, TrustRequest};
+use qrcode::{QrCode, render::unicode::Dense1x2};
+use serde_json::{Value, json};
+
+use super::ask;
+use crate::{
+    admin,
+    gateway::GatewayArg,
+    say::{Output, complain, say},
+};
+
+/// How long both clusters may take to show each other.
+const MEET: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Arguments of `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArgs {
+    /// What the cluster that comes is to be called here; its own name when it is left out
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// How long the token is good, such as 90s, 15m, 2h or 1d
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = seconds)]
+    ttl: u32,
+    #[command(flatten)]
+    accept: AcceptArgs,
+    #[command(flatten)]
+    gateway: GatewayArg,
+    /// For people or for programs
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// What the other cluster's credentials may claim here.
+#[derive(Clone, Debug, Default, Args)]
+pub struct AcceptArgs {
+    /// Accept pods of the other cluster in these namespaces only, such as shop,team-*
+    #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', value_parser = NamePattern::new)]
+    accept_namespaces: Vec<NamePattern>,
+    /// Accept these service accounts only, such as shop/api,*/deployer
+    #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', value_parser = NamePattern::new)]
+    accept_service_accounts: Vec<NamePattern>,
+    /// Accept only these values of labels: env=prod|stage, or no label of a kind: !security.example/*
+    #[arg(long, value_name = "LIMIT,...", value_delimiter = ',', value_parser = label_limit)]
+    accept_labels: Vec<LabelLimit>,
+}
+
+impl AcceptArgs {
+    fn limits(self) -> ClaimLimits {
+        ClaimLimits {
+            namespaces: self.accept_namespaces,
+            service_accounts: self.accept_service_accounts,
+            labels: self.accept_labels,
+        }
+    }
+}
+
+/// Arguments of `join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The token that `landbridge invite` printed in the other cluster; - reads it from standard input
+    #[arg(value_name = "TOKEN")]
+    token: String,
+    /// What the other cluster is to be called here; its own name when it is left out
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    #[command(flatten)]
+    accept: AcceptArgs,
+    #[command(flatten)]
+    gateway: GatewayArg,
+}
+
+/// Arguments of `members`.
+#[derive(Debug, Args)]
+pub struct MembersArgs {
+    #[command(flatten)]
+    gateway: GatewayArg,
+    /// For people or for programs
+    #[arg(long, short, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// Arguments of `remove`.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// Its name or trust domain
+    #[arg(value_name = "CLUSTER")]
+    cluster: String,
+    #[command(flatten)]
+    gateway: GatewayArg,
+}
+
+/// Arguments of `leave`.
+#[derive(Debug, Args)]
+pub struct LeaveArgs {
+    #[command(flatten)]
+    gateway: GatewayArg,
+}
+
+/// Prints a token.
+///
+/// # Errors
+/// Why there is none.
+pub fn invite(args: InviteArgs) -> Result<()> {
+    let request = TrustRequest::Invite(InviteRequest {
+        name: args.name,
+        ttl: Some(args.ttl),
+        accept: args.accept.limits(),
+    });
+    let made = ask(&args.gateway, &request)?;
+    if args.output == Output::Json {
+        say!("{made}");
+        return Ok(());
+    }
+    let token = made["token"].as_str().context("no token came")?;
+    say!("{token}");
+    if std::io::stdout().is_terminal() {
+        // A second screen reads it from the first; a pipe wants the text alone.
+        if let Ok(code) = QrCode::new(token) {
+            say!("\n{}", code.render::<Dense1x2>().build());
+        }
+    }
+    let expires = made["expires"].as_str().unwrap_or_default();
+    complain!(
+        "good once, until {expires}. In the other cluster, as root: landbridge join TOKEN. Whoever has \
+         the token can join: hand it over as you would a password"
+    );
+    Ok(())
+}
+
+/// Joins.
+///
+/// # Errors
+/// Why not; then nothing changed here.
+pub fn join(args: JoinArgs) -> Result<()> {
+    let begun = Instant::now();
+    let token = match &*args.token {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().take(1 << 16).read_to_string(&mut text)?;
+            text
+        }
+        _ => args.token,
+    };
+    let request = TrustRequest::Join(JoinRequest {
+        token,
+        name: args.name,
+        accept: args.accept.limits(),
+    });
+    let joined = ask(&args.gateway, &request)?;
+    let text = |field: &str| joined[field].as_str().unwrap_or_default().to_owned();
+    say!("joined {} ({})", text("name"), text("trust_domain"));
+    let state = args.gateway.state_dir()?;
+    let meeting = || -> Result<Option<Value>> {
+        let status = admin::ask(&state, &json!({"op": "status"}))?;
+        let peers = status["peers"].as_array().cloned().unwrap_or_default();
+        let meets = |peer: &Value| {
+            peer["trust_domain"] == joined["trust_domain"]
+                && peer["connected"] == true
+                && peer["bundle_sequence"].is_number()
+                && peer["digest_sequence"].is_number()
+        };
+        Ok(peers.into_iter().find(meets))
+    };
+    loop {
+        if let Some(peer) = meeting()? {
+            say!(
+                "connected after {} ms: bundle {}, policy digest {}",
+                begun.elapsed().as_millis(),
+                peer["bundle_sequence"],
+                peer["digest_sequence"]
+            );
+            return Ok(());
+        }
+        if begun.elapsed() > MEET {
+            bail!(
+                "it is a member, and there is no session with it yet: `landbridge status` says why"
+            );
+        }
+        sleep(LOOK);
+    }
+}
+
+/// Lists the clusters that were joined.
+///
+/// # Errors
+/// When the gateway does not answer.
+pub fn members(args: &MembersArgs) -> Result<()> {
+    let all = ask(&args.gateway, &TrustRequest::Members {})?;
+    if args.output == Output::Json {
+        say!("{all}");
+        return Ok(());
+    }
+    let all = all.as_array().map_or(&[][..], Vec::as_slice);
+    if all.is_empty() {
+        say!("no cluster was joined by a token");
+    }
+    for member in all {
+        say!("{}", words(member));
+    }
+    Ok(())
+}
+
+/// Ends one membership.
+///
+/// # Errors
+/// Why not.
+pub fn remove(args: RemoveArgs) -> Result<()> {
+    let request = TrustRequest::Remove {
+        cluster: args.cluster,
+    };
+    let gone = ask(&args.gateway, &request)?;
+    for member in gone.as_array().into_iter().flatten() {
+        say!("removed: {}", words(member));
+    }
+    Ok(())
+}
+
+/// Ends all memberships.
+///
+/// # Errors
+/// Why not.
+pub fn leave(args: &LeaveArgs) -> Result<()> {
+    let gone = ask(&args.gateway, &TrustRequest::Leave {})?;
+    let gone = gone.as_array().map_or(&[][..], Vec::as_slice);
+    if gone.is_empty() {
+        say!("no cluster was joined by a token: there is none to leave");
+    }
+    for member in gone {
+        say!("left: {}", words(member));
+    }
+    Ok(())
+}
+
+fn words(member: &Value) -> String {
+    let text = |field: &str| member[field].as_str().unwrap_or_default();
+    let list = |field: &str, of: fn(&Value) -> &Value| {
+        let all = member[field].as_array().into_iter().flatten();
+        let all: Vec<_> = all.filter_map(|one| of(one).as_str()).collect();
+        all.join(", ")
+    };
+    format!(
+        "{} ({}) at {}, pods in {}, since {}",
+        text("name"),
+        text("trust_domain"),
+        list("endpoints", |endpoint| endpoint),
+        list("ranges", |range| &range["prefix"]),
+        text("since")
+    )
+}
+
+/// `90s`, `15m`, `2h`, `1d`, or seconds.
+fn seconds(text: &str) -> Result<u32, String> {
+    let wrong = || format!("{text:?} is no time: such as 90s, 15m, 2h or 1d");
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => (text.get(..at).unwrap_or(""), unit),
+        _ => (text, 's'),
+    };
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    number.checked_mul(factor).ok_or_else(wrong)
+}
+
+/// `env=prod|stage`, or `!security.example/*`.
+fn label_limit(text: &str) -> Result<LabelLimit, String> {
+    let pattern = |text: &str| NamePattern::new(text).map_err(|e| e.to_string());
+    if let Some(key) = text.strip_prefix('!') {
+        return Ok(LabelLimit {
+            key: pattern(key)?,
+            values: Vec::new(),
+        });
+    }
+    let (key, values) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text:?} is neither KEY=VALUE|VALUE nor !KEY"))?;
+    Ok(LabelLimit {
+        key: pattern(key)?,
+        values: values.split('|').map(pattern).collect::<Result<_, _>>()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, expected) in [
+            ("90", 90),
+            ("90s", 90),
+            ("15m", 900),
+            ("2h", 7200),
+            ("1d", 86_400),
+        ] {
+            assert_eq!(seconds(text), Ok(expected), "{text}");
+        }
+        for text in ["", "m", "-1m", "1.5h", "1w", "100000d", "15 m"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_of_labels_are_read() {
+        let limit = label_limit("env=prod|stage").unwrap();
+        assert_eq!((limit.key.as_str(), limit.values.len()), ("env", 2));
+        let none = label_limit("!security.example/*").unwrap();
+        assert!(none.values.is_empty());
+        for text in ["env", "=prod", "!", "a**=b", "env=", ""] {
+            assert!(label_limit(text).is_err(), "{text}");
+        }
+    }
+}
