@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 TARGET := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 LANDBRIDGE := $(TARGET)/debug/landbridge
-PURE := landbridge-identity landbridge-policy landbridge-wire landbridge-handshake \
+PURE := landbridge-identity landbridge-svid landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
 .PHONY: help setup build release fuzz fuzz-smoke demo test bench beside floods mutated fmt lint doc deny fences unit sim-long

@@ -3,6 +3,7 @@
 //!
 //! Pure: no socket, no clock, no global state. Time and randomness are arguments.
 
+mod backoff;
 mod bundle;
 mod bundle_store;
 mod cbor;
@@ -27,6 +28,7 @@ mod workload;
 #[cfg(test)]
 mod testing;
 
+pub use backoff::Backoff;
 pub use bundle::{BundleParseError, MAX_BUNDLE, MAX_CARRIED_LABELS, MAX_KEYS, TrustBundle};
 pub use bundle_store::{BundleChange, BundleError, BundleMark, BundleStore, MAX_DOMAINS};
 pub use claims::{Assurance, Claims, NamedPort};

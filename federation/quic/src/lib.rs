@@ -11,7 +11,6 @@
 //! * [`preferred`], [`Backoff`]: what the owner of an endpoint needs to keep one session per peer.
 
 mod accept;
-mod backoff;
 mod dial;
 mod duplicate;
 mod endpoint;
@@ -23,18 +22,15 @@ mod frame;
 mod gate;
 mod join;
 mod pem;
-mod pin;
 mod pki;
 mod protocol;
 mod renew;
 mod session;
-mod svid;
 mod tls;
 mod trust;
 mod verifier;
 
 pub use accept::{Arrival, Refused, source_of};
-pub use backoff::Backoff;
 pub use dial::Target;
 pub use duplicate::{Facts, Preferred, preferred};
 pub use endpoint::{Counters, Endpoint, Identity, Limits};
@@ -43,10 +39,11 @@ pub use error::SessionError;
 pub use files::{FileError, read_secret, write_secret};
 pub use frame::MAX_FRAME;
 pub use gate::{Asked, EnrolGate, EnrolRefusal, SecretHash, Spent};
+pub use identity::Backoff;
 pub use join::{Joining, ask_to_join};
-pub use pin::{Pin, PinError};
 pub use pki::{ClusterRoot, PkiError, Svid, SvidRequest};
 pub use protocol::{Protocol, agent_id, agent_node, gateway_id};
 pub use renew::{half_life, renew};
 pub use session::{Info, Instance, Receiver, Sender, Session};
-pub use trust::{Anchor, Trust, Verified, VerifyError};
+pub use svid::{Pin, PinError, Verified, VerifyError};
+pub use trust::{Anchor, Trust};

@@ -14,7 +14,7 @@ use rustls_pki_types::{
 };
 use zeroize::Zeroizing;
 
-use crate::{FileError, Pin, VerifyError, pem, read_secret, svid, tls::provider, write_secret};
+use crate::{FileError, Pin, VerifyError, pem, read_secret, tls::provider, write_secret};
 
 /// A certificate is valid this long before it is made, for clocks that are behind.
 pub(crate) const CUSHION: Duration = Duration::from_secs(60);

@@ -15,7 +15,9 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::{Trust, Verified, VerifyError, tls::provider, trust::Usage};
+use svid::Usage;
+
+use crate::{Trust, Verified, VerifyError, tls::provider};
 
 /// What the verifier of one connection found: TLS hands on only text, and of a client nothing.
 #[derive(Clone, Default)]

@@ -1,308 +1,93 @@
-//! Certificates that a root would never sign, against the rules of the X.509-SVID standard.
+//! By which roots a chain is judged. What a chain must be is tested in `svid`.
 #![allow(clippy::unwrap_used)]
 
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
-
-use std::{slice, sync::LazyLock};
+use std::time::Duration;
 
 use super::*;
+use crate::ClusterRoot;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
-const HOUR: u64 = 3600;
+const HOUR: Duration = Duration::from_hours(1);
 
-/// A root of `west` under our control, so that it signs anything.
-struct Ca {
-    der: CertificateDer<'static>,
-    issuer: Issuer<'static, KeyPair>,
+fn domain(name: &str) -> TrustDomain {
+    TrustDomain::new(name).unwrap()
 }
 
-fn west() -> TrustDomain {
-    TrustDomain::new("west").unwrap()
+fn root(name: &str) -> ClusterRoot {
+    ClusterRoot::generate(&domain(name), NOW, HOUR).unwrap()
 }
 
-fn dated(params: &mut CertificateParams, from: u64, to: u64) {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    params.not_before = epoch + Duration::from_secs(from);
-    params.not_after = epoch + Duration::from_secs(to);
+/// A leaf of `root`, and the root.
+fn chain(root: &ClusterRoot) -> Vec<CertificateDer<'static>> {
+    let id = format!("spiffe://{}/a", root.trust_domain());
+    let svid = root.issue(&id.parse().unwrap(), NOW, HOUR).unwrap();
+    svid.chain()
+        .map(|der| CertificateDer::from(der.to_vec()))
+        .collect()
 }
 
-fn uri(id: &str) -> SanType {
-    SanType::URI(id.try_into().unwrap())
+fn roots(root: &ClusterRoot) -> Anchor {
+    Anchor::Roots(vec![root.certificate_der().to_vec()])
 }
 
-fn ca(change: impl FnOnce(&mut CertificateParams)) -> Ca {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params.subject_alt_names = vec![uri("spiffe://west")];
-    dated(&mut params, NOW.as_secs() - HOUR, NOW.as_secs() + HOUR);
-    change(&mut params);
-    let der = params.self_signed(&key).unwrap().der().clone();
-    let issuer = Issuer::new(params, key);
-    Ca { der, issuer }
-}
-
-/// A leaf that holds, but for what `change` does to it.
-fn leaf(ca: &Ca, change: impl FnOnce(&mut CertificateParams)) -> CertificateDer<'static> {
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![uri("spiffe://west/landbridge/gateway/gw1")];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    dated(&mut params, NOW.as_secs() - 60, NOW.as_secs() + 60);
-    change(&mut params);
-    let key = KeyPair::generate().unwrap();
-    params.signed_by(&key, &ca.issuer).unwrap().der().clone()
-}
-
-fn trusting(anchor: Anchor) -> Trust {
-    let trust = Trust::new(TrustDomain::new("east").unwrap());
-    trust.set(west(), anchor);
-    trust
-}
-
-fn roots(cas: &[&Ca]) -> Anchor {
-    Anchor::Roots(cas.iter().map(|ca| ca.der.to_vec()).collect())
-}
-
-/// The judgement of a leaf as a client's, where `ca` is the root of the bundle and is sent too.
-fn judge(ca: &Ca, leaf: &CertificateDer<'_>) -> Result<Verified, VerifyError> {
-    trusting(roots(&[ca])).verify(leaf, slice::from_ref(&ca.der), Usage::Client, NOW)
-}
-
-fn refused(change: impl FnOnce(&mut CertificateParams)) -> String {
-    let ca = ca(|_| {});
-    judge(&ca, &leaf(&ca, change)).unwrap_err().to_string()
+/// What an endpoint of east says that trusts `west` by `anchor`.
+fn judge(anchor: Anchor, sent: &[CertificateDer<'_>]) -> Result<Verified, VerifyError> {
+    let trust = Trust::new(domain("east"));
+    trust.set(domain("west"), anchor);
+    trust.verify(&sent[0], &sent[1..], Usage::Server, NOW)
 }
 
 #[test]
-fn a_leaf_that_keeps_the_rules_is_believed() {
-    let ca = ca(|_| {});
-    let leaf = leaf(&ca, |_| {});
-    let verified = judge(&ca, &leaf).unwrap();
-    assert_eq!(
-        verified.id.to_string(),
-        "spiffe://west/landbridge/gateway/gw1"
-    );
-    assert_eq!(verified.root, Pin::of(&ca.der));
-    let by_pin = trusting(Anchor::Pinned(Pin::of(&ca.der)));
-    assert_eq!(
-        by_pin.verify(&leaf, slice::from_ref(&ca.der), Usage::Server, NOW),
-        Ok(verified)
-    );
+fn a_bundle_and_a_pin_of_its_root_say_the_same() {
+    let west = root("west");
+    let sent = chain(&west);
+    let verified = judge(roots(&west), &sent).unwrap();
+    assert_eq!(verified.root, west.pin());
+    assert_eq!(judge(Anchor::Pinned(west.pin()), &sent), Ok(verified));
 }
 
 #[test]
-fn exactly_one_uri_san_which_is_a_spiffe_id_with_a_path() {
-    let ids = |uris: &[&str]| {
-        let names = uris.iter().map(|id| uri(id)).collect();
-        refused(|p| p.subject_alt_names = names)
-    };
-    assert_eq!(
-        ids(&[]),
-        "the certificate holds 0 URI SANs, an X.509-SVID holds exactly one"
-    );
-    assert_eq!(
-        ids(&["spiffe://west/a", "spiffe://west/b"]),
-        "the certificate holds 2 URI SANs, an X.509-SVID holds exactly one"
-    );
-    assert!(ids(&["https://west/a"]).contains("is no SPIFFE ID"));
-    assert!(ids(&["spiffe://west:1/a"]).contains("is no SPIFFE ID"));
-    assert!(ids(&["spiffe://west"]).contains("has no path"));
-}
-
-#[test]
-fn a_leaf_is_no_ca_and_signs_no_certificates() {
-    let ca_leaf = refused(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
-    assert!(ca_leaf.contains("is a CA"), "{ca_leaf}");
-    for (usages, said) in [
-        (vec![], "lacks digitalSignature"),
-        (
-            vec![KeyUsagePurpose::KeyEncipherment],
-            "lacks digitalSignature",
-        ),
-        (
-            vec![
-                KeyUsagePurpose::DigitalSignature,
-                KeyUsagePurpose::KeyCertSign,
-            ],
-            "holds keyCertSign or cRLSign",
-        ),
-        (
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign],
-            "holds keyCertSign or cRLSign",
-        ),
-    ] {
-        let error = refused(|p| p.key_usages = usages);
-        assert!(error.contains(said), "{error}");
-    }
-    let server_only =
-        refused(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
-    assert!(server_only.contains("does not hold"), "{server_only}");
-}
-
-#[test]
-fn outside_its_validity_both_clocks_are_named() {
-    let now = NOW.as_secs();
-    assert_eq!(
-        refused(|p| dated(p, now - 60, now)),
-        "the certificate of spiffe://west/landbridge/gateway/gw1 expired at \
-         2027-01-15T08:00:00Z, and the clock here says 2027-01-15T08:00:00Z"
-    );
-    assert!(refused(|p| dated(p, now + 1, now + 60)).contains("begins at"));
-}
-
-#[test]
-fn a_root_of_another_domain_signs_nothing_for_this_one() {
-    let (own, other) = (ca(|_| {}), ca(|_| {}));
-    // Signed by another CA, whichever root is sent along.
-    let forged = leaf(&other, |_| {});
-    for sent in [&own, &other] {
-        let trust = trusting(roots(&[&own]));
-        let judged = trust.verify(&forged, slice::from_ref(&sent.der), Usage::Client, NOW);
-        assert!(
-            matches!(judged, Err(VerifyError::UnknownIssuer(_))),
-            "{judged:?}"
-        );
-        let trust = trusting(Anchor::Pinned(Pin::of(&own.der)));
-        let judged = trust.verify(&forged, slice::from_ref(&sent.der), Usage::Client, NOW);
-        assert!(
-            matches!(
-                judged,
-                Err(VerifyError::UnknownIssuer(_) | VerifyError::PinMismatch { .. })
-            ),
-            "{judged:?}"
-        );
-    }
-    // A CA that calls itself a root of another domain is none of west.
-    let south = ca(|p| p.subject_alt_names = vec![uri("spiffe://south")]);
-    let error = judge(&south, &leaf(&south, |_| {})).unwrap_err();
+fn a_pin_is_of_a_root_that_was_sent_and_signed() {
+    let west = root("west");
+    let sent = chain(&west);
+    let alone = judge(Anchor::Pinned(west.pin()), &sent[..1]);
     assert!(
-        error.to_string().contains("names another trust domain"),
-        "{error}"
+        matches!(alone, Err(VerifyError::PinMismatch { .. })),
+        "{alone:?}"
     );
-}
-
-#[test]
-fn each_of_several_roots_is_tried_and_a_broken_one_spoils_no_other() {
-    let (old, new) = (ca(|_| {}), ca(|_| {}));
-    let expired = ca(|p| dated(p, 0, NOW.as_secs() - 1));
-    let trust = trusting(roots(&[&expired, &old, &new]));
-    let judged = trust.verify(&leaf(&new, |_| {}), &[], Usage::Client, NOW);
-    assert_eq!(judged.unwrap().root, Pin::of(&new.der));
-}
-
-#[test]
-fn a_root_must_be_one_and_be_valid() {
-    let now = NOW.as_secs();
-    let by = |ca: Ca| judge(&ca, &leaf(&ca, |_| {})).unwrap_err().to_string();
-    assert!(by(ca(|p| p.is_ca = IsCa::ExplicitNoCa)).contains("is not a CA"));
-    assert!(
-        by(ca(|p| p.key_usages = vec![KeyUsagePurpose::CrlSign]))
-            .contains("may not sign certificates")
-    );
-    assert!(by(ca(|p| dated(p, 0, now))).contains("expired"));
-    assert!(by(ca(|p| dated(p, now + 1, now + 2))).contains("is not valid yet"));
-}
-
-#[test]
-fn a_pin_is_of_a_root_and_not_of_a_leaf() {
-    let ca = ca(|_| {});
-    let leaf = leaf(&ca, |_| {});
-    let trust = trusting(Anchor::Pinned(Pin::of(&leaf)));
-    let judged = trust.verify(&leaf, slice::from_ref(&ca.der), Usage::Client, NOW);
+    let of_leaf = Anchor::Pinned(Pin::of(&sent[0]));
+    let judged = judge(of_leaf.clone(), &sent);
     assert!(
         matches!(judged, Err(VerifyError::PinMismatch { .. })),
         "{judged:?}"
     );
-    let judged = trust.verify(&leaf, slice::from_ref(&leaf), Usage::Client, NOW);
+    let judged = judge(of_leaf, &[sent[0].clone(), sent[0].clone()]);
     assert!(
         matches!(judged, Err(VerifyError::Root { .. })),
+        "{judged:?}"
+    );
+    // The right root, sent along with what another one signed.
+    let forged = chain(&root("west"));
+    let judged = judge(
+        Anchor::Pinned(west.pin()),
+        &[forged[0].clone(), sent[1].clone()],
+    );
+    assert!(
+        matches!(judged, Err(VerifyError::UnknownIssuer(_))),
         "{judged:?}"
     );
 }
 
 #[test]
 fn unknown_domains_our_own_and_empty_bundles_are_named() {
-    let ca = ca(|_| {});
-    let judged = |td: &str, anchor| {
-        let trust = Trust::new(TrustDomain::new("west").unwrap());
-        trust.set(TrustDomain::new(td).unwrap(), anchor);
-        trust
-            .verify(
-                &leaf(&ca, |_| {}),
-                slice::from_ref(&ca.der),
-                Usage::Client,
-                NOW,
-            )
-            .unwrap_err()
-    };
-    assert!(matches!(
-        judged("south", roots(&[&ca])),
-        VerifyError::OwnDomain(_)
-    ));
-    assert!(matches!(
-        judged("west", Anchor::Roots(vec![])),
-        VerifyError::NoRoots(_)
-    ));
-    let trust = trusting(roots(&[&ca]));
-    let south = leaf(&ca, |p| p.subject_alt_names = vec![uri("spiffe://south/a")]);
-    let judged = trust.verify(&south, &[], Usage::Client, NOW);
+    let west = root("west");
+    let east = judge(roots(&west), &chain(&root("east")));
+    assert!(matches!(east, Err(VerifyError::OwnDomain(_))), "{east:?}");
+    let south = judge(roots(&west), &chain(&root("south")));
     assert!(
-        matches!(judged, Err(VerifyError::UnknownDomain(_))),
-        "{judged:?}"
+        matches!(south, Err(VerifyError::UnknownDomain(_))),
+        "{south:?}"
     );
-}
-
-#[test]
-fn a_long_chain_and_garbage_are_refused() {
-    let ca = ca(|_| {});
-    let leaf = leaf(&ca, |_| {});
-    let trust = trusting(roots(&[&ca]));
-    let judged = trust.verify(&leaf, &vec![ca.der.clone(); 4], Usage::Client, NOW);
-    assert_eq!(judged, Err(VerifyError::ChainTooLong(5)));
-    for garbage in [&b""[..], b"\x30\x80", &leaf[..leaf.len() - 1]] {
-        let judged = trust.verify(&CertificateDer::from(garbage), &[], Usage::Client, NOW);
-        assert!(
-            matches!(judged, Err(VerifyError::Malformed(_))),
-            "{judged:?}"
-        );
-    }
-    let mut longer = leaf.to_vec();
-    longer.push(0);
-    let judged = trust.verify(&CertificateDer::from(longer), &[], Usage::Client, NOW);
-    assert!(
-        matches!(judged, Err(VerifyError::Malformed(_))),
-        "{judged:?}"
-    );
-}
-
-proptest::proptest! {
-    #[test]
-    fn any_bytes_never_panic(bytes: Vec<u8>) {
-        let trust = trusting(Anchor::Roots(vec![bytes.clone()]));
-        let der = CertificateDer::from(bytes);
-        let _ = trust.verify(&der, slice::from_ref(&der), Usage::Client, NOW);
-    }
-
-    #[test]
-    fn a_flipped_bit_is_never_believed(at: usize, bit in 0u8..8) {
-        static SIGNED: LazyLock<(Ca, Vec<u8>)> = LazyLock::new(|| {
-            let ca = ca(|_| {});
-            let leaf = leaf(&ca, |_| {}).to_vec();
-            (ca, leaf)
-        });
-        let (ca, leaf) = &*SIGNED;
-        let mut leaf = leaf.clone();
-        let at = at % leaf.len();
-        leaf[at] ^= 1 << bit;
-        proptest::prop_assert!(judge(ca, &CertificateDer::from(leaf)).is_err());
-    }
+    let empty = judge(Anchor::Roots(vec![]), &chain(&west));
+    assert_eq!(empty, Err(VerifyError::NoRoots(domain("west"))));
 }

@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt to dial.
+//! How long to wait before the next attempt to reach somebody.
 
 use std::time::Duration;
 

@@ -10,24 +10,33 @@ use x509_parser::{
 use crate::{Pin, VerifyError};
 
 /// A leaf that keeps the rules of an X.509-SVID. Nothing is said of its signature.
-pub(crate) struct Leaf {
+pub struct Leaf {
+    /// Who it names.
     pub id: SpiffeId,
+    /// The begin of its validity.
     pub not_before: UnixMillis,
+    /// The end of its validity.
     pub expires_at: UnixMillis,
     /// DER of the SubjectPublicKeyInfo.
     pub public_key: Vec<u8>,
 }
 
 /// A certificate that may sign for a trust domain.
-pub(crate) struct Root {
+pub struct Root {
+    /// The begin of its validity.
     pub not_before: UnixMillis,
+    /// The end of its validity.
     pub expires_at: UnixMillis,
+    /// DER of the SubjectPublicKeyInfo.
     pub public_key: Vec<u8>,
 }
 
 /// Reads a leaf: exactly one URI SAN, which is a SPIFFE ID with a path; no CA; key usage
 /// `digitalSignature` and neither `keyCertSign` nor `cRLSign`.
-pub(crate) fn inspect(der: &[u8]) -> Result<Leaf, VerifyError> {
+///
+/// # Errors
+/// [`VerifyError`] names the rule.
+pub fn inspect(der: &[u8]) -> Result<Leaf, VerifyError> {
     let certificate = parse(der)?;
     let id = spiffe_id(&certificate)?;
     if id.path().is_empty() {
@@ -53,7 +62,10 @@ pub(crate) fn inspect(der: &[u8]) -> Result<Leaf, VerifyError> {
 
 /// Reads a root of `trust_domain`: a CA that may sign certificates and, if it names a SPIFFE ID at
 /// all, names that of the trust domain itself.
-pub(crate) fn inspect_root(der: &[u8], trust_domain: &TrustDomain) -> Result<Root, VerifyError> {
+///
+/// # Errors
+/// [`VerifyError::Root`] names the rule.
+pub fn inspect_root(der: &[u8], trust_domain: &TrustDomain) -> Result<Root, VerifyError> {
     let certificate = parse(der)?;
     let bad = |problem| VerifyError::Root {
         trust_domain: trust_domain.clone(),

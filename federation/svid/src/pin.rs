@@ -2,8 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
-use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// SHA-256 of a DER certificate, written `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,9 +19,7 @@ impl Pin {
     /// The pin of the certificate `der`.
     #[must_use]
     pub fn of(der: &[u8]) -> Self {
-        let mut pin = [0; 32];
-        pin.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
-        Self(pin)
+        Self(Sha256::digest(der).into())
     }
 }
 
