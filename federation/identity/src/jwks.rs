@@ -103,6 +103,45 @@ pub(crate) fn write(bundle: &TrustBundle) -> String {
 }
 
 pub(crate) fn read(trust_domain: TrustDomain, json: &str) -> Result<TrustBundle, BundleParseError> {
+    let read = read_as(trust_domain, json, Written::ByUs)?;
+    if read.numbered {
+        return Ok(read.bundle);
+    }
+    Err(BundleParseError::Member {
+        member: SEQUENCE,
+        expected: "there, and without it an older bundle cannot be told from a newer one",
+    })
+}
+
+/// A bundle, and which of its members that may be missing were there.
+pub(crate) struct Read {
+    pub bundle: TrustBundle,
+    pub numbered: bool,
+    pub ends: bool,
+}
+
+/// Reads what any implementation may have written.
+pub(crate) fn read_fetched(
+    trust_domain: TrustDomain,
+    json: &str,
+) -> Result<Read, BundleParseError> {
+    read_as(trust_domain, json, Written::ByAnybody)
+}
+
+/// Whose reading of X.509-SVID, section 6, holds for the certificates of a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Section 6.1, "Publishing": exactly one certificate.
+    ByUs,
+    /// Section 6.2, "Consuming": none, and the key is ignored; several, and the first counts.
+    ByAnybody,
+}
+
+fn read_as(
+    trust_domain: TrustDomain,
+    json: &str,
+    written: Written,
+) -> Result<Read, BundleParseError> {
     if json.len() > MAX_BUNDLE {
         return Err(BundleParseError::TooLarge(json.len()));
     }
@@ -117,37 +156,42 @@ pub(crate) fn read(trust_domain: TrustDomain, json: &str) -> Result<TrustBundle,
             });
         }
     };
-    let (x509_roots, issuer_keys) = read_keys(&keys)?;
-    let sequence = number(&set, SEQUENCE)?.ok_or(BundleParseError::Member {
-        member: SEQUENCE,
-        expected: "there, and without it an older bundle cannot be told from a newer one",
-    })?;
-    Ok(TrustBundle {
+    let (x509_roots, issuer_keys) = read_keys(&keys, written)?;
+    let (sequence, end) = (number(&set, SEQUENCE)?, number(&set, EXPIRES_AT)?);
+    let bundle = TrustBundle {
         trust_domain,
-        sequence,
+        sequence: sequence.unwrap_or(0),
         refresh_hint: Duration::from_secs(
             number(&set, REFRESH_HINT)?.unwrap_or(DEFAULT_REFRESH_HINT),
         ),
         x509_roots,
         issuer_keys,
         carried_labels: read_carried_labels(&set)?,
-        expires_at: UnixMillis::from_secs(number(&set, EXPIRES_AT)?.unwrap_or(0)),
+        expires_at: UnixMillis::from_secs(end.unwrap_or(0)),
+    };
+    Ok(Read {
+        bundle,
+        numbered: sequence.is_some(),
+        ends: end.is_some(),
     })
 }
 
 type Keys = (Vec<Vec<u8>>, Vec<IssuerPublicKey>);
 
-fn read_keys(keys: &[Object]) -> Result<Keys, BundleParseError> {
+fn read_keys(keys: &[Object], written: Written) -> Result<Keys, BundleParseError> {
     let (mut roots, mut issuers) = (Vec::new(), Vec::<IssuerPublicKey>::new());
     for (index, jwk) in keys.iter().enumerate() {
         let bad = |problem| BundleParseError::Key { index, problem };
         match jwk.text("use") {
             Some(USE_X509) => {
-                let Some(der) = read_root(jwk).map_err(bad)? else {
+                let Some(der) = read_root(jwk, written).map_err(bad)? else {
                     continue;
                 };
                 if roots.contains(&der) {
-                    return Err(bad("the same root stands twice"));
+                    match written {
+                        Written::ByUs => return Err(bad("the same root stands twice")),
+                        Written::ByAnybody => continue,
+                    }
                 }
                 roots.push(der);
             }
@@ -172,17 +216,20 @@ fn read_keys(keys: &[Object]) -> Result<Keys, BundleParseError> {
 }
 
 /// `None` for a key type that we do not know.
-fn read_root(jwk: &Object) -> Result<Option<Vec<u8>>, &'static str> {
+fn read_root(jwk: &Object, written: Written) -> Result<Option<Vec<u8>>, &'static str> {
     if !matches!(jwk.text("kty"), Some("EC" | "RSA" | "OKP")) {
         return Ok(None);
     }
-    let Some([Value::String(certificate)]) = jwk
-        .0
-        .get("x5c")
-        .and_then(|v| v.as_array())
-        .map(Vec::as_slice)
-    else {
-        return Err("x5c is not an array of one certificate");
+    let x5c = match jwk.0.get("x5c") {
+        Some(Value::Array(certificates)) => certificates.as_slice(),
+        None => &[],
+        Some(_) => return Err("x5c is not an array"),
+    };
+    let certificate = match (x5c, written) {
+        ([Value::String(certificate)], _) => certificate,
+        ([Value::String(first), ..], Written::ByAnybody) => first,
+        ([], Written::ByAnybody) => return Ok(None),
+        _ => return Err("x5c is not an array of one certificate"),
     };
     let der = STANDARD
         .decode(certificate)

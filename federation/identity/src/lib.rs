@@ -12,6 +12,7 @@ mod claims_cbor;
 mod cose;
 mod credential;
 pub mod fault;
+mod fetched;
 mod guesses;
 mod issuer_key;
 mod jwks;
@@ -36,6 +37,7 @@ pub use credential::{
     CredentialHash, IAT_CUSHION, IssueError, MAX_CREDENTIAL, MAX_LIFETIME, SignedCredential,
     claimed_issuer, verify_credential,
 };
+pub use fetched::{AcceptError, Accepted, FetchedBundle, FetchedMark};
 pub use guesses::Guesses;
 pub use issuer_key::{IssuerKey, IssuerPublicKey, KeyError, KeyId};
 pub use labels::{LabelError, Labels};
