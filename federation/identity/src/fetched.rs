@@ -158,7 +158,8 @@ impl FetchedBundle {
             hash: bundle.hash(),
         };
         if !self.ends {
-            bundle.expires_at = believed_until;
+            // In whole seconds, as a bundle is written.
+            bundle.expires_at = UnixMillis::from_secs(believed_until.as_secs());
         }
         Ok(Accepted {
             bundle,

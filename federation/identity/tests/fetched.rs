@@ -57,6 +57,9 @@ fn a_bundle_without_anything_of_ours_is_read() {
     assert_eq!(spire(Some(7), &[]).sequence(), Some(7));
     let accepted = accept(None, bundle).unwrap();
     assert_eq!(accepted.bundle.expires_at, LATER);
+    let within = UnixMillis(LATER.0 + 999);
+    let accepted = spire(None, &[P256]).accept(None, within).unwrap();
+    assert_eq!(accepted.bundle.expires_at, LATER, "in whole seconds");
     assert!(accepted.bundle.issuer_keys.is_empty());
     // Section 4.1.2 leaves the hint out, and SPIFFE Federation, section 4.1, says what then.
     let bare = read(&json!({"keys": []}));

@@ -361,6 +361,12 @@ impl Svid {
         self.expires_at
     }
 
+    /// Chain and key, for what else of this process proves itself by TLS.
+    #[must_use]
+    pub fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
     /// The chain in DER, the leaf first.
     pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
         self.certified.cert.iter().map(AsRef::as_ref)

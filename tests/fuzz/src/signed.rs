@@ -1,7 +1,8 @@
 //! What clusters sign: believed only as it was signed.
 
 use identity::{
-    CredentialHash, PodChange, PodRecord, SignedRecord, TrustBundle, UnixMillis, verify_credential,
+    BundleChange, CredentialHash, FetchedBundle, PodChange, PodRecord, SignedRecord, TrustBundle,
+    UnixMillis, verify_credential,
 };
 
 use crate::world::support::{START, bundles, domain, issuer, local_pod};
@@ -70,6 +71,25 @@ pub fn bundle(input: &[u8]) {
     if let Ok(bundle) = TrustBundle::from_jwks(domain("east"), text) {
         let again = TrustBundle::from_jwks(domain("east"), &bundle.to_jwks()).unwrap();
         assert_eq!(again, bundle);
+        // What names its end says the same to the reader of anybody's bundles.
+        let fetched = FetchedBundle::from_jwks(domain("east"), text).unwrap();
+        if bundle.expires_at != UnixMillis(0) {
+            assert_eq!(fetched.accept(None, now()).unwrap().bundle, bundle);
+        }
+    }
+    if let Ok(fetched) = FetchedBundle::from_jwks(domain("east"), text) {
+        let accepted = fetched.clone().accept(None, now()).unwrap();
+        let text = accepted.bundle.to_jwks();
+        assert_eq!(
+            TrustBundle::from_jwks(domain("east"), &text).unwrap(),
+            accepted.bundle
+        );
+        // The same again is no news, whoever counts.
+        let again = fetched.accept(Some(&accepted.mark), now()).unwrap();
+        assert_eq!(
+            (again.change, again.mark),
+            (BundleChange::Unchanged, accepted.mark)
+        );
     }
 }
 
