@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use bundle_endpoint::EndpointPath;
 use gateway_xdp::AttachMode;
 use identity::ClaimLimits;
 use serde::{Deserialize, Deserializer, de};
@@ -29,6 +30,8 @@ pub struct Config {
     pub lan: Lan,
     /// Where /metrics, /healthz and /readyz are served.
     pub metrics: SocketAddr,
+    /// Where the own trust bundle is served to other SPIFFE implementations, if anywhere.
+    pub bundle_endpoint: Option<BundleEndpoint>,
     /// Other clusters.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -77,6 +80,53 @@ pub struct Lan {
     /// The UDP port of QUIC towards agents.
     #[serde(default = "node_port")]
     pub node_port: u16,
+}
+
+/// A SPIFFE bundle endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleEndpoint {
+    /// The address and TCP port.
+    pub listen: SocketAddr,
+    /// The path of its URL.
+    #[serde(default)]
+    pub path: EndpointPath,
+    /// By what clients believe it.
+    pub profile: BundleProfile,
+    /// `https_web`: the PEM file of the chain, leaf first. Read again when it changes.
+    pub certificate: Option<PathBuf>,
+    /// `https_web`: the PEM file of its key.
+    pub key: Option<PathBuf>,
+}
+
+/// The profile of a bundle endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum BundleProfile {
+    /// It shows the gateway's X.509-SVID.
+    #[serde(rename = "https_spiffe")]
+    Spiffe,
+    /// It shows a certificate of the Web PKI.
+    #[serde(rename = "https_web")]
+    Web,
+}
+
+impl BundleEndpoint {
+    /// The files of chain and key; `None` for `https_spiffe`.
+    ///
+    /// # Errors
+    /// When they do not fit the profile.
+    pub fn files(&self) -> anyhow::Result<Option<(&Path, &Path)>> {
+        match (self.profile, &self.certificate, &self.key) {
+            (BundleProfile::Spiffe, None, None) => Ok(None),
+            (BundleProfile::Web, Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+            (BundleProfile::Spiffe, ..) => {
+                bail!("bundleEndpoint: certificate and key are of https_web alone")
+            }
+            (BundleProfile::Web, ..) => {
+                bail!("bundleEndpoint: https_web needs certificate and key")
+            }
+        }
+    }
 }
 
 /// Another cluster.
@@ -165,6 +215,9 @@ impl Config {
         if self.wan.quic_port == self.wan.psp_port {
             bail!("wan.pspPort: {} is wan.quicPort already", self.wan.psp_port);
         }
+        if let Some(endpoint) = &self.bundle_endpoint {
+            endpoint.files()?;
+        }
         let peers = self.peers.iter().map(|p| p.cluster.as_str());
         twice("peers", "cluster", peers.chain([self.cluster.as_str()]))?;
         twice("nodes", "name", self.nodes.iter().map(|n| n.name.as_str()))?;
@@ -252,6 +305,36 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         let missing = FULL.replace("name: gw1\n", "");
         assert!(error(&missing).contains("`name`"), "{}", error(&missing));
         assert!(error(&format!("{FULL}xdpMode: fast")).contains("fast"));
+    }
+
+    #[test]
+    fn a_bundle_endpoint_has_what_its_profile_needs_and_nothing_more() {
+        let with =
+            |text: &str| format!("{FULL}bundleEndpoint: {{listen: \"192.0.2.1:8443\", {text}}}\n");
+        let spiffe = Config::parse(&with("profile: https_spiffe")).unwrap();
+        let endpoint = spiffe.bundle_endpoint.unwrap();
+        assert_eq!(endpoint.path.as_str(), "/bundle");
+        assert_eq!(endpoint.files().unwrap(), None);
+        let web = with("profile: https_web, certificate: /c, key: /k, path: /b");
+        let web = Config::parse(&web).unwrap().bundle_endpoint.unwrap();
+        assert_eq!(
+            web.files().unwrap(),
+            Some((Path::new("/c"), Path::new("/k")))
+        );
+        for (text, why) in [
+            ("profile: https_web, key: /k", "https_web needs"),
+            ("profile: https_spiffe, key: /k", "of https_web alone"),
+            ("profile: https", "https_spiffe"),
+            ("path: /b", "profile"),
+            ("profile: https_spiffe, path: b", "begins with /"),
+            (
+                "profile: https_spiffe, url: b",
+                "unknown field bundleEndpoint.?.url",
+            ),
+        ] {
+            let said = error(&with(text));
+            assert!(said.contains(why), "{said}");
+        }
     }
 
     #[test]

@@ -89,6 +89,8 @@ pub struct HubParts {
     pub node_arrivals: mpsc::Receiver<Arrival>,
     /// Who is believed to be a gateway of a peer.
     pub peer_trust: Trust,
+    /// The own bundle as a JWK set, for who asks at the bundle endpoint.
+    pub own_bundle: watch::Sender<Arc<str>>,
     /// Pods and policies.
     pub world: watch::Receiver<Arc<World>>,
     /// Routes and neighbours.
@@ -115,6 +117,7 @@ pub struct Hub {
     clock: Clock,
     control: Control,
     peers: Peers,
+    own_bundle: watch::Sender<Arc<str>>,
     nodes: Nodes,
     world: watch::Receiver<Arc<World>>,
     hops: watch::Receiver<Arc<NextHops>>,
@@ -170,6 +173,7 @@ impl Hub {
         Ok(Self {
             control,
             peers,
+            own_bundle: parts.own_bundle,
             nodes: Nodes::new(parts.root, parts.gate),
             config: parts.config,
             own: parts.trust_domain,

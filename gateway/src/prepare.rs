@@ -10,6 +10,7 @@ use sources::World;
 use tracing::{error, info, warn};
 
 use crate::{
+    bundles,
     clock::Clock,
     config::Config,
     hub::join,
@@ -34,6 +35,8 @@ pub struct Prepared {
     pub keys: Keys,
     /// The addresses that it listens on.
     pub listeners: Listeners,
+    /// Where the own bundle is to be served.
+    pub bundle_endpoint: Option<bundles::Waiting>,
     /// Attaches and detaches.
     pub steering: Steering,
     /// Unmounts at the end.
@@ -57,6 +60,8 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let world = own_world(&config)?;
     let domain = world.cluster.trust_domain.clone();
     let listeners = start::listeners(&config)?;
+    let bundle_endpoint = config.bundle_endpoint.as_ref().map(bundles::listen);
+    let bundle_endpoint = bundle_endpoint.transpose()?;
     let state = State::open(&config.state_dir)?;
     let steering = Steering::open(&config.state_dir)?;
     let unmounter = Unmounter::start(&config.state_dir);
@@ -90,6 +95,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
         domain,
         keys,
         listeners,
+        bundle_endpoint,
         steering,
         unmounter,
         attachments,

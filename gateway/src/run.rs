@@ -85,6 +85,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         domain,
         keys,
         listeners,
+        bundle_endpoint,
         steering,
         unmounter,
         mut attachments,
@@ -113,6 +114,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let (destinations, wanted) = watch::channel(BTreeSet::new());
     let names = start::interface_names(&config);
     let hops = NextHopWatch::start(names, wanted).await?;
+    let (own_bundle, published_bundle) = watch::channel(Arc::from(""));
     let hub = Hub::new(HubParts {
         trust_domain: domain.clone(),
         root: state.root(&domain, clock.now().unix)?,
@@ -123,6 +125,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         peer_arrivals,
         node_arrivals,
         peer_trust,
+        own_bundle,
         world,
         joined,
         hops: hops.tables(),
@@ -158,6 +161,9 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let admin = AdminSocket::bind(&config.state_dir)?.serve(observer.clone());
     let admin = tokio::spawn(admin);
     let http = tokio::spawn(serve_http(listeners.metrics, observer.clone()));
+    let bundle_endpoint = bundle_endpoint
+        .map(|waiting| waiting.serve(identity.clone(), published_bundle))
+        .transpose()?;
     let (stop, stopped) = watch::channel(false);
     let hub = tokio::spawn(hub.run(stopped));
     info!("running");
@@ -165,7 +171,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let (root, id) = (keys.root, keys.svid.id().clone());
     let issue = async |_: &quic::Svid| own_svid(&root, &id, clock.now().unix);
     let end = tokio::select! {
-        end = until_end(&mut signals, &observer, &hub, &http) => end,
+        end = until_end(&mut signals, &observer, &hub, &http, bundle_endpoint.as_ref()) => end,
         // The gateway's own certificate, for as long as it runs.
         () = renew(identity, || clock.now().unix, issue) => Ok(()),
     };
@@ -183,6 +189,9 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     }
     admin.abort();
     http.abort();
+    if let Some(endpoint) = bundle_endpoint {
+        endpoint.abort();
+    }
     // Both hold the observer until they are gone; that they were aborted is no news.
     let _ = (admin.await, http.await);
     // Whoever does not hear it finds out by itself.
@@ -207,6 +216,7 @@ async fn until_end(
     observer: &Observer,
     hub: &JoinHandle<()>,
     http: &JoinHandle<io::Result<()>>,
+    bundle_endpoint: Option<&JoinHandle<()>>,
 ) -> anyhow::Result<()> {
     loop {
         tokio::select! {
@@ -218,6 +228,9 @@ async fn until_end(
         }
         if http.is_finished() {
             bail!("the metrics endpoint ended");
+        }
+        if bundle_endpoint.is_some_and(JoinHandle::is_finished) {
+            bail!("the bundle endpoint ended");
         }
         if (observer.dead)() {
             bail!("a queue thread ended");

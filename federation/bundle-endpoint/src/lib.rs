@@ -23,5 +23,5 @@ pub use error::{FetchError, Problem};
 pub use fetch::{FetchLimits, fetch};
 pub use poll::{Failure, Fetched, PollState, Poller};
 pub use profile::{Profile, WebRoots};
-pub use serve::{Counters, PathError, ServeLimits, Server};
+pub use serve::{Counters, EndpointPath, PathError, ServeLimits, Server};
 pub use url::{EndpointUrl, UrlError};

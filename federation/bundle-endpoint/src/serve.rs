@@ -20,6 +20,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Deserialize;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -80,14 +81,44 @@ pub struct Counters {
     pub failed: AtomicU64,
 }
 
-/// The path does not begin with a slash, or holds what no path may.
+/// The path of a bundle endpoint's URL: `/bundle`, unless something else is said.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct EndpointPath(String);
+
+/// The text is no [`EndpointPath`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no path of a bundle endpoint: it begins with / and has neither ? nor #")]
 pub struct PathError(String);
 
+impl EndpointPath {
+    /// The path.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for EndpointPath {
+    fn default() -> Self {
+        Self("/bundle".into())
+    }
+}
+
+impl TryFrom<String> for EndpointPath {
+    type Error = PathError;
+    fn try_from(path: String) -> Result<Self, PathError> {
+        if path.starts_with('/') && !path.contains(['?', '#']) {
+            Ok(Self(path))
+        } else {
+            Err(PathError(path.chars().take(200).collect()))
+        }
+    }
+}
+
 /// A bundle endpoint.
 pub struct Server {
-    path: String,
+    path: EndpointPath,
     bundle: watch::Receiver<Arc<str>>,
     certificate: Certificate,
     limits: ServeLimits,
@@ -96,25 +127,20 @@ pub struct Server {
 
 impl Server {
     /// Serves the text in `bundle`, which may be replaced at any time, at `path`.
-    ///
-    /// # Errors
-    /// [`PathError`].
+    #[must_use]
     pub fn new(
-        path: &str,
+        path: EndpointPath,
         bundle: watch::Receiver<Arc<str>>,
         certificate: Certificate,
         limits: ServeLimits,
-    ) -> Result<Self, PathError> {
-        if !path.starts_with('/') || path.contains(['?', '#']) {
-            return Err(PathError(path.chars().take(200).collect()));
-        }
-        Ok(Self {
-            path: path.to_owned(),
+    ) -> Self {
+        Self {
+            path,
             bundle,
             certificate,
             limits,
             counters: Arc::default(),
-        })
+        }
     }
 
     /// What became of its connections.
@@ -205,7 +231,7 @@ impl Server {
 
     /// A body is sent to HEAD too, and HTTP leaves it out.
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let right_path = request.uri().path() == self.path;
+        let right_path = request.uri().path() == self.path.as_str();
         let right_method = matches!(*request.method(), Method::GET | Method::HEAD);
         let counter = match (right_path, right_method) {
             (true, true) => &self.counters.served,

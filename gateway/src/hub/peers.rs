@@ -287,6 +287,21 @@ impl Hub {
         }
     }
 
+    /// Nobody hears of a bundle whose sequence is not stored: the event came after that.
+    pub(super) fn publish_bundle(&self) {
+        let Some(bundle) = self.control.peering().bundles().bundle(&self.own) else {
+            return;
+        };
+        let new = bundle.to_jwks();
+        self.own_bundle.send_if_modified(|text| {
+            let changed = **text != *new;
+            if changed {
+                *text = new.into();
+            }
+            changed
+        });
+    }
+
     pub(super) fn peer_session(&mut self, session: Session) {
         let domain = session.info.peer.id.trust_domain().clone();
         let id = self.link_id();

@@ -108,7 +108,10 @@ impl Hub {
         match event {
             PeerEvent::Connected(peer) => info!(%peer, "connected"),
             PeerEvent::Disconnected(peer) => info!(%peer, "disconnected"),
-            PeerEvent::BundlesChanged => self.trust_bundles(),
+            PeerEvent::BundlesChanged => {
+                self.trust_bundles();
+                self.publish_bundle();
+            }
             // A cluster that is revoked as a whole has no session; one that is not any more has.
             PeerEvent::RestrictionsChanged => {
                 let world = Arc::clone(&self.world.borrow());

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bundles;
 mod disk;
 mod ending;
 mod meeting;

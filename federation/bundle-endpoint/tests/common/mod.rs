@@ -10,7 +10,8 @@ use std::{
 };
 
 use bundle_endpoint::{
-    Certificate, Counters, EndpointUrl, FetchLimits, Problem, Profile, ServeLimits, Server, fetch,
+    Certificate, Counters, EndpointPath, EndpointUrl, FetchLimits, Problem, Profile, ServeLimits,
+    Server, fetch,
 };
 use identity::{IssuerKey, SpiffeId, TrustBundle, TrustDomain, UnixMillis};
 use landbridge_bundle_endpoint as bundle_endpoint;
@@ -75,7 +76,7 @@ impl Running {
     pub async fn start(text: Arc<str>, certificate: Certificate, limits: ServeLimits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (bundle, receiver) = watch::channel(text);
-        let server = Server::new("/bundle", receiver, certificate, limits).unwrap();
+        let server = Server::new(EndpointPath::default(), receiver, certificate, limits);
         Self {
             address: listener.local_addr().unwrap(),
             bundle,
