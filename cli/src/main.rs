@@ -2,6 +2,7 @@
 //! configuration folder, and builds the demo; it enforces nothing itself.
 
 mod admin;
+mod audit;
 mod capture;
 mod demo;
 mod end_verdict;
@@ -57,6 +58,8 @@ enum Command {
     Unrevoke(trust::UnrevokeArgs),
     /// All that is revoked, by whom and why
     Revocations(trust::RevocationsArgs),
+    /// Whether an audit log is whole: nothing taken out, changed or put in
+    Audit(audit::AuditArgs),
     /// The packets of a gateway, with verdict and both identities, as a file for Wireshark (root)
     Capture(capture::CaptureArgs),
     /// What the files of a configuration folder say, without a running gateway
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Capture(args) => capture::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Invite(args) => trust::invite(args),
         Command::Join(args) => trust::join(args),
         Command::Members(args) => trust::members(&args),

@@ -28,7 +28,7 @@ use gateway_core::{Control, Side, context::Event};
 use gateway_xdp::Attachment;
 use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
-use observe::AuditLog;
+use observe::{AuditLine, AuditLog};
 use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
 use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
@@ -141,6 +141,8 @@ pub struct Hub {
     audit: AuditLog,
     members: Members,
     rng: ChaCha20Rng,
+    /// What was signed and is not in the audit log yet.
+    unaudited: Vec<AuditLine>,
     /// Answers that wait until what they say is stored.
     waiting: Waiting,
 }
@@ -199,6 +201,7 @@ impl Hub {
             audit: AuditLog::new(&audit),
             members,
             rng,
+            unaudited: Vec::new(),
             waiting: Waiting::new(),
         })
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 pub use admin::AdminSocket;
-pub use audit::AuditLog;
+pub use audit::{AuditLine, AuditLog, AuditProblem, verify_audit};
 pub use http::serve as serve_http;
 pub use log::init as init_log;
 pub use request::{Caller, CaptureRequest, CaptureView, DescribedPod, Protocol, Request};

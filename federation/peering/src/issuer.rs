@@ -39,6 +39,7 @@ use crate::{
     delta_log::DeltaLog,
     node_messages::{Boot, JoinedCluster, NodeEntry, SegmentKeyGrant, ToIssuer},
     records::GONE_KEPT,
+    signatures::{Signature, Signatures},
 };
 use nodes::{KEY_AGE, Node};
 use pods::{Pod, Press};
@@ -140,6 +141,7 @@ pub struct Issuer {
     segment: SegmentRing,
     sweep_at: Mono,
     events: VecDeque<IssuerEvent>,
+    signatures: Signatures,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -202,6 +204,7 @@ impl Issuer {
             segment,
             sweep_at: now.mono.after(SWEEP),
             events: VecDeque::new(),
+            signatures: Signatures::default(),
         };
         issuer.forget_old();
         let gone: Vec<_> = issuer
@@ -427,6 +430,11 @@ impl Issuer {
     /// What the gateway should know next.
     pub fn poll_event(&mut self) -> Option<IssuerEvent> {
         self.events.pop_front()
+    }
+
+    /// What was signed since: to be in the audit log before anything is sent.
+    pub fn take_signatures(&mut self) -> Vec<Signature> {
+        self.signatures.take()
     }
 
     /// What is to be stored.

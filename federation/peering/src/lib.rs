@@ -11,3 +11,6 @@ pub mod node_messages;
 pub mod peer_messages;
 pub mod peers;
 pub mod records;
+mod signatures;
+
+pub use signatures::Signature;

@@ -49,6 +49,7 @@ use rand_core::CryptoRng;
 use crate::{
     join::Offer,
     peer_messages::{AnnouncedRange, Instance},
+    signatures::{Signature, Signatures},
 };
 use peer::Peer;
 
@@ -175,6 +176,7 @@ pub struct Peering {
     records_after: Option<TrustDomain>,
     /// Bundles that ended before were reported.
     ends_seen: UnixMillis,
+    signatures: Signatures,
 }
 
 /// What this cluster says of itself.
@@ -188,6 +190,8 @@ struct Own {
     enforcing: Option<[u8; 32]>,
     ranges: Vec<AnnouncedRange>,
     problem: Option<String>,
+    /// The list of revocations, signed once for all peers.
+    revocations: Arc<[u8]>,
 }
 
 impl Peering {
@@ -223,8 +227,10 @@ impl Peering {
             dirty: BTreeSet::new(),
             records_after: None,
             ends_seen: now.unix,
+            signatures: Signatures::default(),
         };
         peering.restore(stored)?;
+        peering.sign_revocations();
         peering.settle_restrictions();
         Ok(peering)
     }
@@ -391,6 +397,11 @@ impl Peering {
         self.unsaved.remove(key);
     }
 
+    /// What was signed since: to be in the audit log before anything is sent.
+    pub fn take_signatures(&mut self) -> Vec<Signature> {
+        self.signatures.take()
+    }
+
     /// What the gateway should know next. Nothing while something is not stored.
     pub fn poll_event(&mut self) -> Option<PeerEvent> {
         self.unsaved.is_empty().then(|| self.events.pop_front())?
@@ -475,6 +486,8 @@ impl Peering {
             state.announced.pop_front();
         }
         let newest = digest::sign(&self.key, state.digest_sequence, hash, part);
+        self.signatures
+            .push(Signature::Digest(state.digest_sequence));
         self.own.problem = newest.digest.part.is_none().then(|| {
             "the part of our policy that admits other clusters is too large to be announced: peers \
              cannot refuse early what we deny"

@@ -23,6 +23,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration
 use handshake::transit::TransitSnapshot;
 use identity::{Mono, Now, TrustDomain};
 use peering::{
+    Signature,
     issuer::{Issuer, IssuerEvent},
     peers::{PeerConfig, PeerEvent, Peering, StateKey},
     records::RecordBook,
@@ -188,6 +189,13 @@ impl Control {
     /// The object that was polled last is stored.
     pub fn handle_persisted(&mut self, key: &StateKey) {
         self.peering.handle_persisted(key);
+    }
+
+    /// What was signed since: to be in the audit log before anything is sent.
+    pub fn take_signatures(&mut self) -> Vec<Signature> {
+        let mut all = self.issuer.take_signatures();
+        all.extend(self.peering.take_signatures());
+        all
     }
 
     /// What happened, until every machine is quiet.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use quic::{ClusterRoot, EnrolGate, Enrolling, Pin, Session, agent_node};
+use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
@@ -102,6 +103,9 @@ impl Hub {
             let request = enrolling.request();
             let root = &self.nodes.root;
             let chain = root.sign_request(&id, request, now.unix, SVID_VALIDITY);
+            self.audited(
+                &json!({"do": "enrol", "id": id, "remote": enrolling.remote().to_string()}),
+            )?;
             chain.map(|chain| (id, chain)).map_err(|e| e.to_string())
         });
         let remote = enrolling.remote();

@@ -6,16 +6,50 @@ use gateway_core::{
     Side,
     control::{ControlEvent, Recipient, Unready},
 };
+use observe::AuditLine;
 use peering::{
+    Signature,
     issuer::IssuerEvent,
     peers::{PeerEvent, StateKey},
 };
+use serde_json::json;
 use tracing::{debug, error, info, warn};
 
 use super::{Hub, view::View};
 
 /// Where it says that the issuer's state is not stored.
 pub(super) const ISSUER_STATE: &str = "issuer state";
+
+/// A signature, as the audit log has it.
+fn signed(signature: &Signature) -> AuditLine {
+    let about = match signature {
+        Signature::Credential {
+            id,
+            subject,
+            pod_uid,
+            agent_key,
+            expires,
+        } => json!({
+            "what": "credential", "credential": hex::encode(id), "subject": subject,
+            "pod_uid": pod_uid, "agent_key": hex::encode(agent_key),
+            "expires": expires.to_string(),
+        }),
+        Signature::Record {
+            pod_uid,
+            generation,
+            sequence,
+        } => json!({
+            "what": "record", "pod_uid": pod_uid, "generation": generation, "sequence": sequence,
+        }),
+        Signature::Digest(sequence) => json!({"what": "digest", "sequence": sequence}),
+        Signature::Revocations(sequence) => json!({"what": "revocations", "sequence": sequence}),
+        Signature::Lost(count) => json!({"what": "not recorded", "count": count}),
+    };
+    AuditLine {
+        event: "signed",
+        about,
+    }
+}
 
 impl Hub {
     /// Until control is quiet. Returns whether everything that had to be stored is: while the disk
@@ -30,6 +64,11 @@ impl Hub {
             while let Some(event) = self.control.poll_event() {
                 self.control_event(event);
                 quiet = false;
+            }
+            // What events had signed must be in the audit log before it leaves.
+            if !self.audit_signatures() {
+                self.show();
+                return false;
             }
             while let Some((recipient, message)) = self.control.poll_transmit() {
                 self.send(&recipient, message);
@@ -56,6 +95,9 @@ impl Hub {
     /// Stores what must not be forgotten: no peer hears a sequence, and nothing is believed, that a
     /// crash could undo.
     fn persist(&mut self) -> bool {
+        if !self.audit_signatures() {
+            return false;
+        }
         while let Some((key, bytes)) = self.control.poll_persist() {
             let name = match &key {
                 StateKey::Own => "own".to_owned(),
@@ -67,6 +109,21 @@ impl Hub {
             self.control.handle_persisted(&key);
         }
         true
+    }
+
+    /// Whether everything that was signed is in the audit log.
+    fn audit_signatures(&mut self) -> bool {
+        let signatures = self.control.take_signatures();
+        self.unaudited.extend(signatures.iter().map(signed));
+        if self.unaudited.is_empty() {
+            return true;
+        }
+        let written = self.audit.write_all(&self.unaudited);
+        let written = self.stored("audit", written.map_err(Into::into));
+        if written {
+            self.unaudited.clear();
+        }
+        written
     }
 
     /// Stores what the issuer must not forget. What is not stored now is tried again with each tick.
@@ -177,7 +234,8 @@ impl Hub {
             Unready::NotStoring => "the issuer's state cannot be stored".to_owned(),
         };
         let why = self.control.unready().into_iter().map(words);
-        why.chain(self.problems.get("disk").cloned()).collect()
+        let disk = ["disk", "audit"].map(|what| self.problems.get(what).cloned());
+        why.chain(disk.into_iter().flatten()).collect()
     }
 
     pub(super) fn show(&self) {

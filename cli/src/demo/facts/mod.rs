@@ -3,6 +3,7 @@
 
 mod address_reuse;
 mod attack;
+mod audited;
 mod captured;
 mod counters;
 mod crash;
@@ -133,6 +134,11 @@ pub const ALL: &[Fact] = &[
         name: "captured",
         title: "a gateway shows its packets with verdict and both identities, in a file that Wireshark reads",
         look: captured::look,
+    },
+    Fact {
+        name: "audited",
+        title: "every credential that was proven is in its issuer's audit log, which is one unbroken chain",
+        look: audited::look,
     },
     Fact {
         name: "transfer",

@@ -7,7 +7,7 @@ use identity::{PodChange, PodRecord, SignedRecord, TrustDomain, Workload};
 use super::{
     Addresses, GoneMark, Issuer, IssuerEvent, MAX_RETAINED, NotIssued, PodMark, pods::Pod,
 };
-use crate::node_messages::NodeEntry;
+use crate::{node_messages::NodeEntry, signatures::Signature};
 
 impl Issuer {
     /// Takes one pod as the source describes it now.
@@ -66,7 +66,11 @@ impl Issuer {
             return;
         };
         pod.relabelled = true;
-        match self.press.issue(pod, key, self.now, &mut *self.rng) {
+        let signatures = &mut self.signatures;
+        match self
+            .press
+            .issue(pod, key, self.now, &mut *self.rng, signatures)
+        {
             Ok(credential) => {
                 pod.last_key = Some(key);
                 pod.withdrawn = false;
@@ -115,6 +119,11 @@ impl Issuer {
             change,
         };
         let signed = self.press.key.sign_record(&trust_domain, sequence, &record);
+        self.signatures.push(Signature::Record {
+            pod_uid: pod_uid.clone(),
+            generation,
+            sequence,
+        });
         self.retain_record((trust_domain, pod_uid), &signed);
         self.emit(IssuerEvent::RecordsChanged);
     }

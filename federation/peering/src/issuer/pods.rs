@@ -9,7 +9,10 @@ use identity::{
 use rand_core::CryptoRng;
 use sha2::{Digest, Sha256};
 
-use crate::node_messages::AgentPublicKey;
+use crate::{
+    node_messages::AgentPublicKey,
+    signatures::{Signature, Signatures},
+};
 
 /// How far before this clock a credential starts: with the 10 s that a verifier allows, a clock
 /// that is 30 s behind this one accepts a credential at once.
@@ -98,6 +101,7 @@ impl Press {
         key: AgentPublicKey,
         now: Now,
         rng: &mut dyn CryptoRng,
+        signatures: &mut Signatures,
     ) -> Result<SignedCredential, NotIssued> {
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
@@ -116,6 +120,13 @@ impl Press {
             });
         }
         let credential = self.key.issue(&claims)?;
+        signatures.push(Signature::Credential {
+            id,
+            subject: claims.subject,
+            pod_uid: claims.pod_uid,
+            agent_key: claims.agent_key,
+            expires: claims.expires_at,
+        });
         Ok(credential)
     }
 

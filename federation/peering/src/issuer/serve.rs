@@ -122,7 +122,11 @@ impl Issuer {
             return;
         }
         let named = pod.last_key.is_some_and(|last| node.holds_key(last));
-        match self.press.issue(pod, key, self.now, &mut *self.rng) {
+        let signatures = &mut self.signatures;
+        match self
+            .press
+            .issue(pod, key, self.now, &mut *self.rng, signatures)
+        {
             Ok(credential) => {
                 // Whoever was told that it is gone has to be told that it is back.
                 let back = std::mem::take(&mut pod.withdrawn).then(|| credential.clone());

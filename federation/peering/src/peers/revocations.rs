@@ -14,6 +14,8 @@ use policy::expression::{self, Labels};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::signatures::Signature;
+
 use super::{
     PeerEvent, Peering, StateKey,
     digest::DigestError,
@@ -77,12 +79,7 @@ fn encode(payload: &Payload) -> Vec<u8> {
 }
 
 /// The list of `domain` as peers are sent it.
-pub(super) fn sign(
-    key: &IssuerKey,
-    domain: &TrustDomain,
-    sequence: u64,
-    revoked: &[Revocation],
-) -> Vec<u8> {
+fn sign(key: &IssuerKey, domain: &TrustDomain, sequence: u64, revoked: &[Revocation]) -> Vec<u8> {
     let payload = Payload {
         trust_domain: domain.clone(),
         sequence,
@@ -273,7 +270,20 @@ impl Peering {
     pub(super) fn announce_revocations(&mut self) {
         self.own.state.revocation_sequence += 1;
         self.unsaved.insert(StateKey::Own);
+        self.sign_revocations();
         self.tell_all(|outbox| outbox.revocations = true);
+    }
+
+    /// The list as it is, under the number that it has.
+    pub(super) fn sign_revocations(&mut self) {
+        let (domain, state) = (&self.config.trust_domain, &self.own.state);
+        let sequence = state.revocation_sequence;
+        if sequence == 0 {
+            return;
+        }
+        let revoked = state.revoked.get(domain).map_or(&[][..], Vec::as_slice);
+        self.own.revocations = sign(&self.key, domain, sequence, revoked).into();
+        self.signatures.push(Signature::Revocations(sequence));
     }
 
     /// Whoever runs for years does not carry credentials along that expired long ago.

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use identity::{SignedRecord, TrustDomain};
 use serde_bytes::ByteBuf;
 
-use super::{Peering, peer::Outbox, pieces::Sending, revocations};
+use super::{Peering, peer::Outbox, pieces::Sending};
 use crate::peer_messages::{
     Enforcing, Hello, MAX_BATCH, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
 };
@@ -106,11 +106,7 @@ impl Peering {
         }
         // What is not to be believed any more comes before what is.
         if session.hello.is_some() && take(&mut outbox.revocations) {
-            let (domain, state) = (&self.config.trust_domain, &self.own.state);
-            let revoked = state.revoked.get(domain).map_or(&[][..], Vec::as_slice);
-            let sequence = state.revocation_sequence;
-            let signed = revocations::sign(&self.key, domain, sequence, revoked);
-            return Some(PeerMessage::Revocations(signed));
+            return Some(PeerMessage::Revocations(self.own.revocations.to_vec()));
         }
         if take(&mut outbox.ranges) {
             return Some(PeerMessage::Ranges(self.own.ranges.clone()));
