@@ -188,8 +188,8 @@ impl Cluster {
     /// Revokes something of its own, or takes a revocation back.
     pub fn revoke(&mut self, dice: &mut Dice) {
         let revoked = match dice.percent(50) {
-            true => Revoked::App(*dice.pick::<&str>(&APPS)),
-            false => Revoked::Namespace(*dice.pick::<&str>(&NAMESPACES)),
+            true => Revoked::App(dice.pick::<&str>(&APPS)),
+            false => Revoked::Namespace(dice.pick::<&str>(&NAMESPACES)),
         };
         // Most of the time nothing is revoked: traffic should flow.
         match self.revoked.pop_first() {
