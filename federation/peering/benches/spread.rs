@@ -33,6 +33,9 @@ const LATENCY: Duration = Duration::from_millis(100);
 const LOST: u32 = 1;
 const AGAIN: Duration = Duration::from_millis(325);
 
+/// {when, order, member, towards the member, bytes}.
+type Flight = (Mono, u64, usize, bool, Vec<u8>);
+
 /// One cluster in the middle, which is `east`, and members that know it alone.
 struct Star {
     now: Mono,
@@ -40,8 +43,7 @@ struct Star {
     members: Vec<Peering>,
     names: Vec<TrustDomain>,
     numbers: HashMap<TrustDomain, usize>,
-    /// {when, order, member, towards the member, bytes}.
-    flights: BinaryHeap<Reverse<(Mono, u64, usize, bool, Vec<u8>)>>,
+    flights: BinaryHeap<Reverse<Flight>>,
     order: u64,
     /// When the last message of each way arrives: none overtakes another.
     arrived: Vec<[Mono; 2]>,

@@ -249,10 +249,11 @@ impl Hub {
         by: Caller,
     ) -> Result<Value, String> {
         let now = self.now().unix;
-        let name = name.unwrap_or_else(|| offer.name.clone());
         let world = self.world.borrow().clone();
-        let taken = here(&self.own, &world, &self.control).takes(&offer, &name, now);
-        taken.map_err(|e| match e {
+        let here = here(&self.own, &world, &self.control);
+        let name = here.name_of(&offer, name.as_deref());
+        let name = name.and_then(|name| here.takes(&offer, &name, now).map(|()| name));
+        let name = name.map_err(|e| match e {
             JoinRefusal::Name { name, taken } => {
                 format!("{name} is what {taken} is called here: join with --name")
             }
@@ -333,6 +334,10 @@ impl Hub {
                     false => format!("{only} is no peer"),
                 },
             );
+        }
+        // What was signed meanwhile must be in the audit log before anything leaves.
+        if !self.audit_signatures() {
+            return Err("state cannot be stored".into());
         }
         for member in &leaving {
             let why = format!("{} ended the membership", self.own);

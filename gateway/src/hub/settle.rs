@@ -112,7 +112,7 @@ impl Hub {
     }
 
     /// Whether everything that was signed is in the audit log.
-    fn audit_signatures(&mut self) -> bool {
+    pub(super) fn audit_signatures(&mut self) -> bool {
         let signatures = self.control.take_signatures();
         self.unaudited.extend(signatures.iter().map(signed));
         if self.unaudited.is_empty() {

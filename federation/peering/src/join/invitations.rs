@@ -184,6 +184,14 @@ pub enum JoinRefusal {
         /// Whose it is.
         taken: TrustDomain,
     },
+    /// It is known under another name.
+    #[error("{trust_domain} is called {known} here already")]
+    Known {
+        /// Which.
+        trust_domain: TrustDomain,
+        /// Its name here.
+        known: String,
+    },
     /// Its addresses are another's.
     #[error("its pod range {range} overlaps {other} of {owner}")]
     Range {
@@ -330,8 +338,7 @@ impl Invitations {
             }
             None => false,
         };
-        let name = invitation.name.clone();
-        let name = name.unwrap_or_else(|| offer.name.clone());
+        let name = here.name_of(&offer, invitation.name.as_deref())?;
         here.takes(&offer, &name, now.unix)?;
         invitation.used.get_or_insert(Used {
             by: offer.trust_domain.clone(),
@@ -363,6 +370,24 @@ impl Invitations {
 }
 
 impl Here<'_> {
+    /// What the cluster that made `offer` is called here: as it is known already, else as is `wanted`,
+    /// else as it calls itself.
+    ///
+    /// # Errors
+    /// When it is known under another name than is wanted.
+    pub fn name_of(&self, offer: &Offer, wanted: Option<&str>) -> Result<String, JoinRefusal> {
+        let mut names = self.names.iter();
+        let known = names.find(|(_, domain)| ***domain == offer.trust_domain);
+        match (known, wanted) {
+            (Some((known, _)), Some(wanted)) if *known != wanted => Err(JoinRefusal::Known {
+                trust_domain: offer.trust_domain.clone(),
+                known: (*known).to_owned(),
+            }),
+            (Some((known, _)), _) => Ok((*known).to_owned()),
+            (None, wanted) => Ok(wanted.unwrap_or(&offer.name).to_owned()),
+        }
+    }
+
     /// Whether the cluster that made `offer` can be a peer, called `name`; asked by both ends.
     ///
     /// # Errors

@@ -359,7 +359,9 @@ impl Peering {
             content,
         } = opened;
         let offered = payload.sequence;
-        match Numbered::of(peer.state.revocations.as_ref(), offered, &content) {
+        let held = peer.state.revocations.as_ref();
+        let held_empty = held.is_some_and(|held| held.payload.is_empty());
+        match Numbered::of(held, offered, &content) {
             Numbered::Older(held) if !fault::is(Fault::OldRevocationsTaken) => {
                 let what = format!(
                     "its revocations {offered} are older than {held}, which were seen before"
@@ -371,11 +373,11 @@ impl Peering {
                     format!("two different lists of revocations have the sequence {offered}");
                 return self.alarm(domain, Problem::Revocations, what);
             }
-            Numbered::Same => {
+            Numbered::Same if !held_empty => {
                 peer.problems.remove(&Problem::Revocations);
                 return;
             }
-            Numbered::Newer | Numbered::Older(_) => {}
+            Numbered::Newer | Numbered::Same | Numbered::Older(_) => {}
         }
         let restrictions = Restrictions {
             revoked: payload.revoked.clone(),

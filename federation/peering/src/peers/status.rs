@@ -103,7 +103,10 @@ impl Peering {
 
     fn problems(&self, domain: &TrustDomain, peer: &Peer, now: UnixMillis) -> Vec<String> {
         let mut problems = Vec::new();
-        if !peer.is_connected() {
+        if let Some(revocation) = self.revoked_cluster(domain) {
+            let (at, reason) = (revocation.at, &revocation.reason);
+            problems.push(format!("revoked here since {at}: {reason}"));
+        } else if !peer.is_connected() {
             let why = peer.failure.as_ref();
             let why = why.map_or("no attempt yet".into(), |(at, why)| {
                 format!("{why} (at {at})")

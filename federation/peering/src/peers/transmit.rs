@@ -87,10 +87,9 @@ impl Peering {
                 queues: self.config.queues,
                 seen_bundle: peer.state.mark.map_or(0, |mark| mark.sequence),
                 seen_digest: peer.state.digest.as_ref().map_or(0, |held| held.sequence),
-                seen_revocations: peer
-                    .state
-                    .revocations
-                    .as_ref()
+                // Of a peer that was away from the list there is the number alone: it is to say all again.
+                seen_revocations: (peer.state.revocations.as_ref())
+                    .filter(|held| !held.payload.is_empty())
                     .map_or(0, |held| held.sequence),
                 records_of: peer.records.0,
                 records_position: peer.records.1,

@@ -114,6 +114,38 @@ fn what_is_revoked_of_a_peer_holds_here_alone() {
     assert_eq!(believed(&mut world, "east", "west", "api"), REVOKED);
 }
 
+/// Whoever was no peer for a time says all of it again: nothing that it revoked is believed afterwards.
+#[test]
+fn a_peer_that_left_and_came_back_is_believed_as_little_as_before() {
+    let mut world = World::mesh(&["east", "west"]);
+    let target = Target::Identity(account("west", "api"));
+    revoke(&mut world, "west", "west", target);
+    world.run(secs(1));
+    for restarted in [false, true] {
+        let peers = world.get("east").peers.clone();
+        world.with("east", |east, now| {
+            east.peering.set_peers(Vec::new(), now).unwrap();
+        });
+        assert_eq!(
+            believed(&mut world, "east", "west", "api"),
+            Ok(()),
+            "not a peer"
+        );
+        if restarted {
+            world.get("east").peers.clear();
+            world.restart("east");
+        }
+        world.get("east").peers.clone_from(&peers);
+        world.with("east", |east, now| {
+            east.peering.set_peers(peers, now).unwrap();
+        });
+        world.connect("east", "west");
+        world.run(secs(1));
+        assert_eq!(believed(&mut world, "east", "west", "api"), REVOKED);
+        assert!(world.get("east").alarms().is_empty());
+    }
+}
+
 /// It has no session either, whoever dials, until it is taken back.
 #[test]
 fn a_cluster_that_is_revoked_has_no_session() {
@@ -125,6 +157,11 @@ fn a_cluster_that_is_revoked_has_no_session() {
     assert!(!world.is_connected("east", "west"));
     let (_, reason) = world.get("east").closed.last().unwrap().clone();
     assert_eq!(reason, "revoked: stolen");
+    let problems = world.status("east", "west").problems;
+    assert!(
+        problems[0].starts_with("revoked here since"),
+        "{problems:?}"
+    );
     world
         .with("east", |east, now| {
             east.peering

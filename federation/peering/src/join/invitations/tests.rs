@@ -276,6 +276,26 @@ fn what_cannot_be_a_peer_is_told_why_and_spends_nothing() {
     assert_eq!(east.invitations.open(at(1).unix), 1, "not spent");
 }
 
+#[test]
+fn a_cluster_that_is_known_keeps_its_name() {
+    let mut east = East::new();
+    let north = |token: &Token| {
+        let own = Offer {
+            name: "elsewhere".into(),
+            ..offer("north", "10.3.0.0/16", at(1))
+        };
+        request(token, &own, &key("north"), &BINDING)
+    };
+    let token = east.invite(None, at(0));
+    assert_eq!(
+        east.judge(&north(&token), at(1)).unwrap().member.name,
+        "north"
+    );
+    let token = east.invite(Some("branch"), at(0));
+    let refused = east.judge(&north(&token), at(1)).unwrap_err();
+    assert_eq!(refused.to_string(), "north is called north here already");
+}
+
 /// A request is for one connection, and an answer too: neither can be played back elsewhere, and none
 /// passes for the other.
 #[test]
