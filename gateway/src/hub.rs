@@ -7,8 +7,9 @@
 mod commands;
 pub mod dial;
 mod flow_log;
-pub mod join;
+mod join;
 pub mod links;
+pub mod members;
 mod nodes;
 mod peers;
 mod settle;
@@ -46,8 +47,8 @@ use crate::{
 };
 use commands::Waiting;
 use flow_log::FlowLog;
-use join::Members;
 use links::{Input, LinkId};
+use members::Members;
 use nodes::Nodes;
 use peers::Peers;
 use settle::ISSUER_STATE;

@@ -13,7 +13,7 @@ use crate::{
     bundles,
     clock::Clock,
     config::Config,
-    hub::join,
+    hub::members,
     pipeline::Shared,
     signals,
     start::{self, Keys, Listeners},
@@ -66,7 +66,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let steering = Steering::open(&config.state_dir)?;
     let unmounter = Unmounter::start(&config.state_dir);
     let unmounter = unmounter.context("start the process that unmounts at the end")?;
-    let members = join::load(&state)?;
+    let members = members::load(&state)?;
     let keys = Keys::load(&state, &config, &domain, clock)?;
     let shared = start::data_plane(&domain)?;
 

@@ -92,7 +92,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         sets,
         shared,
     } = prepared;
-    let members = hub::join::clusters(&hub::join::load(&state)?.members);
+    let members = hub::members::clusters(&hub::members::load(&state)?.members);
     let (world, joined) = FolderSource::open_with(&config.source.folder, &config.cluster, members)?;
     let Queues {
         threads,

@@ -30,7 +30,7 @@ use crate::{
     capture::Tap,
     clock::Clock,
     config::Config,
-    hub::{join, steering},
+    hub::{members, steering},
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
     state::{State, own_svid},
@@ -94,7 +94,7 @@ pub fn attach(
     config: &Config,
     steer: &Steering,
     world: &World,
-    members: &join::Stored,
+    members: &members::Stored,
 ) -> anyhow::Result<Vec<Attachment>> {
     let others = world.federation.clusters.iter();
     let others = others.filter(|cluster| cluster.name != config.cluster);

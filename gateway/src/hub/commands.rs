@@ -87,6 +87,12 @@ impl Hub {
         }
     }
 
+    /// Writes it into the audit log: before it happens.
+    pub(super) fn audited(&self, about: &Value) -> Result<(), String> {
+        let written = self.audit.write("trust", about);
+        written.map_err(|e| format!("nothing changes without an audit log: {e}"))
+    }
+
     fn revocations(&self) -> Value {
         let peering = self.control.peering();
         let here = peering.revoked_here().iter();
