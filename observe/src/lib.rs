@@ -1,5 +1,6 @@
 //! What people and programs see of a running gateway or agent: the admin socket, `/metrics`,
-//! `/healthz` and `/readyz`, and the log. It knows how to ask and to say, and nothing of what is said.
+//! `/healthz` and `/readyz`, the log and the audit log. It knows what can be asked, and nothing of the
+//! answers.
 
 mod admin;
 mod audit;
