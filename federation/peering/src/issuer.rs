@@ -11,6 +11,7 @@
 mod change;
 mod nodes;
 mod pods;
+mod rotate;
 mod segment_ring;
 mod serve;
 mod state;
@@ -135,6 +136,8 @@ pub struct Issuer {
     clusters: DeltaLog<TrustDomain, JoinedCluster>,
     records: DeltaLog<(TrustDomain, String), Arc<[u8]>>,
     ranges: (u64, Vec<IdentityRange>),
+    /// SHA-256 of the X.509 root that signs SVIDs, and how often it changed.
+    signing_root: (u64, [u8; 32]),
     segment: SegmentRing,
     sweep_at: Mono,
     events: VecDeque<IssuerEvent>,
@@ -198,6 +201,7 @@ impl Issuer {
             clusters: DeltaLog::new(),
             records: DeltaLog::new(),
             ranges: (0, Vec::new()),
+            signing_root: (0, [0; 32]),
             segment,
             sweep_at: now.mono.after(SWEEP),
             events: VecDeque::new(),

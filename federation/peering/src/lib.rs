@@ -6,6 +6,7 @@
 mod delta_log;
 pub mod issuer;
 pub mod join;
+pub mod key_ring;
 pub mod member;
 pub mod node_messages;
 pub mod peer_messages;

@@ -53,6 +53,8 @@ pub enum MemberEvent {
     Changed,
     /// [`AgentMember::clusters`] changed.
     ClustersChanged,
+    /// This X.509 root, by its SHA-256, signs SVIDs now.
+    SigningRoot([u8; 32]),
     /// [`AgentMember::bundle_marks`] are to be stored, before the change is acted on.
     MarksChanged,
     /// Records were thrown away before this agent saw them: flows of other nodes' pods that it did

@@ -16,7 +16,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 /// Longest message in bytes, checked before it is decoded.
 pub const MAX_NODE_MESSAGE: usize = 1 << 20;
 /// The version that both ends say; another one is refused.
-pub const NODE_PROTOCOL: u16 = 2;
+pub const NODE_PROTOCOL: u16 = 3;
 
 /// Most pods in one [`ToIssuer::Want`].
 pub const MAX_WANTED: usize = 512;
@@ -89,6 +89,9 @@ pub enum ToNode {
         /// What is to be known of it.
         cluster: Option<JoinedCluster>,
     },
+    /// SHA-256 of the X.509 root that signs SVIDs now. An agent whose own SVID another root signed gets
+    /// a new one.
+    SigningRoot(#[serde(with = "serde_bytes")] [u8; 32]),
     /// The identity networks, all of them.
     Ranges(Vec<IdentityRange>),
     /// The segment keys that are valid, the one that makes proofs first.
@@ -342,6 +345,7 @@ mod tests {
                     }],
                 }),
             },
+            ToNode::SigningRoot([8; 32]),
             ToNode::Ranges(vec![IdentityRange {
                 prefix: "10.1.0.0/16".parse().unwrap(),
                 trust_domain: domain.clone(),

@@ -117,7 +117,7 @@ impl Agent {
         };
         while let Some(event) = life.member.poll_event() {
             match event {
-                MemberEvent::ClustersChanged => {}
+                MemberEvent::ClustersChanged | MemberEvent::SigningRoot(_) => {}
                 MemberEvent::Changed => life.changed = true,
                 MemberEvent::MarksChanged => self.marks.clone_from(life.member.bundle_marks()),
                 MemberEvent::RecordsMissed => panic!("records were missed"),

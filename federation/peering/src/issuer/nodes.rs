@@ -70,6 +70,7 @@ pub(super) struct Sent {
     pub(super) restricted: u64,
     pub(super) clusters: u64,
     pub(super) ranges: u64,
+    pub(super) signing_root: u64,
     pub(super) registry: u64,
     pub(super) records: u64,
     /// At least one batch of records went out, be it empty: it says whether some were missed.

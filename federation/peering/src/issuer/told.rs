@@ -89,6 +89,14 @@ impl Issuer {
         }
     }
 
+    /// Takes the SHA-256 of the X.509 root that signs SVIDs from now on.
+    pub fn set_signing_root(&mut self, root: [u8; 32]) {
+        if self.signing_root.1 != root {
+            self.signing_root = (self.signing_root.0 + 1, root);
+            self.all_dirty = true;
+        }
+    }
+
     /// Takes the identity networks as this cluster sees them, its own ranges included.
     pub fn set_ranges(&mut self, ranges: Vec<IdentityRange>) {
         if ranges.len() > MAX_RANGES {

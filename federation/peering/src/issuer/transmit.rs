@@ -42,6 +42,7 @@ impl Issuer {
             // What may not be believed comes before the keys by which the rest is.
             .or_else(|| self.restrictions_message(&mut sent))
             .or_else(|| self.bundle_message(&mut sent))
+            .or_else(|| self.signing_root_message(&mut sent))
             .or_else(|| self.cluster_message(&mut sent))
             .or_else(|| self.ranges_message(&mut sent))
             .or_else(|| self.records_message(&mut sent))
@@ -82,6 +83,12 @@ impl Issuer {
             trust_domain: domain.clone(),
             jwks: jwks.map(|jwks| String::from(&**jwks)),
         })
+    }
+
+    fn signing_root_message(&self, sent: &mut Sent) -> Option<ToNode> {
+        let (version, root) = self.signing_root;
+        let known = std::mem::replace(&mut sent.signing_root, version) == version;
+        (!known).then_some(ToNode::SigningRoot(root))
     }
 
     fn restrictions_message(&self, sent: &mut Sent) -> Option<ToNode> {

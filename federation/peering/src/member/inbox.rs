@@ -59,6 +59,7 @@ impl AgentMember {
                 trust_domain,
                 cluster,
             } => self.take_cluster(trust_domain, cluster),
+            ToNode::SigningRoot(root) => self.emit(MemberEvent::SigningRoot(root)),
             ToNode::Ranges(ranges) => {
                 if self.ranges != ranges {
                     self.ranges = ranges;

@@ -85,6 +85,14 @@ impl Announced {
         }
     }
 
+    /// The newest is signed by `key` from now on; its number, if there is one.
+    pub(crate) fn sign_again(&mut self, key: &IssuerKey) -> Option<u64> {
+        let newest = self.0.back_mut()?;
+        let payload = newest.signed.get(newest.payload.clone())?.to_vec();
+        (newest.signed, newest.payload) = seal(key, &payload);
+        Some(newest.digest.sequence)
+    }
+
     /// What makes the newest digest of the one that had `sequence`; `None` when that is forgotten, or one of them has
     /// no part.
     pub(crate) fn change_from(&self, sequence: u64) -> Option<DigestChange> {
@@ -192,18 +200,24 @@ pub(crate) fn sign(key: &IssuerKey, sequence: u64, hash: [u8; 32], part: &Policy
         payload.part = None;
         bytes = encode(&payload);
     }
-    let signed = key.sign(CONTEXT, &bytes);
-    // Near the front: only a short header goes before it.
-    let start = signed
-        .windows(bytes.len())
-        .position(|window| window == bytes);
-    let start = start.unwrap_or_default();
+    let (signed, place) = seal(key, &bytes);
     Signed {
         digest: payload.into(),
         content: Sha256::digest(&bytes).into(),
-        payload: start..start + bytes.len(),
-        signed: signed.into(),
+        payload: place,
+        signed,
     }
+}
+
+/// The signed object, and where in it the payload stands.
+fn seal(key: &IssuerKey, payload: &[u8]) -> (Arc<[u8]>, Range<usize>) {
+    let signed = key.sign(CONTEXT, payload);
+    // Near the front: only a short header goes before it.
+    let start = signed
+        .windows(payload.len())
+        .position(|window| window == payload);
+    let start = start.unwrap_or_default();
+    (signed.into(), start..start + payload.len())
 }
 
 /// A digest whose signature holds.

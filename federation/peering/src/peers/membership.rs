@@ -67,6 +67,17 @@ impl Peering {
             match self.peers.get_mut(&domain) {
                 Some(peer) if peer.config == config => {}
                 Some(peer) if peer.config.pin == config.pin => peer.config = config,
+                // The pin of a root that it announced since: it rotated, and the operator follows.
+                Some(peer)
+                    if self
+                        .bundles
+                        .bundle(&domain)
+                        .is_some_and(|bundle| Self::holds_pin(bundle, config.pin)) =>
+                {
+                    peer.state.pin = config.pin;
+                    peer.config = config;
+                    self.unsaved.insert(StateKey::Peer(domain));
+                }
                 // Set up anew: whatever the old one had goes, its session too.
                 Some(_) => {
                     self.remove(&domain);

@@ -22,14 +22,10 @@ impl Peering {
     pub fn set_issuer_key(&mut self, key: IssuerKey, now: Now) {
         self.now = now;
         self.key = Arc::new(key);
-        if self.own.state.revocation_sequence > 0 {
-            self.announce_revocations();
-        }
-        if let Some(newest) = self.own.digests.newest()
-            && let Some(part) = newest.digest.part.clone()
-        {
-            let hash = newest.digest.hash;
-            self.announce_policy(hash, &part);
+        // The same under the same numbers: who holds it already is not told again.
+        self.sign_revocations();
+        if let Some(sequence) = self.own.digests.sign_again(&self.key) {
+            self.signatures.push(Signature::Digest(sequence));
         }
     }
 

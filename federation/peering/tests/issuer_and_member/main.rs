@@ -6,6 +6,7 @@ mod hostile;
 mod links;
 mod records;
 mod restricted;
+mod rotated;
 mod world;
 
 use identity::VerifiedRecord;

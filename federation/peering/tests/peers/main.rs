@@ -6,6 +6,7 @@ mod differences;
 mod exchange;
 mod net;
 mod revoked;
+mod rotated;
 mod rules;
 mod sequences;
 mod services;

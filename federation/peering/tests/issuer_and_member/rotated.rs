@@ -1,0 +1,107 @@
+//! Another key signs.
+
+use std::time::Duration;
+
+use identity::{IssuerKey, TrustBundle};
+use peering::member::MemberEvent;
+
+use crate::{
+    own_records, problems,
+    world::{World, bundle, labels, pod},
+};
+
+fn key(seed: u8) -> IssuerKey {
+    IssuerKey::from_seed(&[seed; 32])
+}
+
+/// From now on everybody believes exactly the keys of `seeds`.
+fn believe(world: &mut World, sequence: u64, seeds: &[u8]) {
+    let keys = seeds.iter().map(|seed| key(*seed).public()).collect();
+    let bundle = TrustBundle {
+        issuer_keys: keys,
+        ..bundle("east", sequence, 1)
+    };
+    world.bundles.insert(bundle).unwrap();
+    world.issuer.set_bundles(&world.bundles);
+    world.settle();
+}
+
+#[test]
+fn credentials_follow_the_key_by_themselves() {
+    let mut world = World::new(&["node1"]);
+    world.put(pod("node1", "a", "frontend", "10.1.1.10"));
+    believe(&mut world, 2, &[1, 2]);
+    let now = world.now();
+    world.issuer.set_key(key(2), false, now);
+    world.settle();
+    assert!(
+        world.proven("node1", "a").is_some(),
+        "the old one is believed"
+    );
+    // Credentials live for ten minutes.
+    world.run(Duration::from_mins(11));
+    believe(&mut world, 3, &[2]);
+    assert!(world.proven("node1", "a").is_some());
+    assert!(problems(&world, "node1").is_empty());
+}
+
+#[test]
+fn an_old_key_that_goes_sooner_leaves_nobody_without_a_credential() {
+    let mut world = World::new(&["node1"]);
+    world.put(pod("node1", "a", "frontend", "10.1.1.10"));
+    believe(&mut world, 2, &[1, 2]);
+    let now = world.now();
+    world.issuer.set_key(key(2), true, now);
+    world.settle();
+    believe(&mut world, 3, &[2]);
+    assert!(world.proven("node1", "a").is_some());
+    assert!(problems(&world, "node1").is_empty());
+}
+
+#[test]
+fn what_was_said_of_pods_holds_for_who_believes_the_new_key_alone() {
+    let mut world = World::new(&["node1"]);
+    world.put(pod("node1", "gone", "frontend", "10.1.1.10"));
+    world.put(pod("node1", "other", "api", "10.1.1.11"));
+    world.delete("gone");
+    let mut relabelled = pod("node1", "other", "api", "10.1.1.11");
+    relabelled.labels = labels(&[("app", "web")]);
+    world.put(relabelled);
+    assert_eq!(own_records(&world).len(), 2);
+    believe(&mut world, 2, &[1, 2]);
+    let now = world.now();
+    world.issuer.set_key(key(2), false, now);
+    world.settle();
+    believe(&mut world, 3, &[2]);
+    let mut said: Vec<_> = own_records(&world)
+        .into_iter()
+        .map(|verified| verified.record.pod_uid)
+        .collect();
+    said.sort();
+    assert_eq!(said, ["gone", "other"]);
+    assert!(problems(&world, "node1").is_empty());
+    assert_eq!(
+        world.proven("node1", "other").unwrap().labels,
+        labels(&[("app", "web")])
+    );
+}
+
+#[test]
+fn agents_hear_which_root_signs_and_again_in_each_session() {
+    let mut world = World::new(&["node1"]);
+    world.issuer.set_signing_root([7; 32]);
+    world.settle();
+    let heard = |world: &World| {
+        let events = world.agents["node1"].events.iter();
+        let roots = events.filter(|event| **event == MemberEvent::SigningRoot([7; 32]));
+        roots.count()
+    };
+    assert_eq!(heard(&world), 1);
+    world.issuer.set_signing_root([7; 32]);
+    world.settle();
+    assert_eq!(heard(&world), 1);
+    world.disconnect("node1");
+    world.connect("node1");
+    world.settle();
+    assert_eq!(heard(&world), 2);
+}
