@@ -62,6 +62,31 @@ pub fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !fold(u64::from(!checksum) + u64::from(!old) + u64::from(new))
 }
 
+/// What changes under checksums when words become others (RFC 1624): the same change is applied to
+/// every checksum that covers them.
+#[derive(Clone, Copy, Debug)]
+pub struct Change(u64);
+
+impl Change {
+    /// From `old` to `new`, which have the same, even length and begin at an even offset.
+    #[must_use]
+    pub fn of(old: &[u8], new: &[u8]) -> Self {
+        debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2));
+        let (old, _) = old.as_chunks::<2>();
+        let (new, _) = new.as_chunks::<2>();
+        let words = old.iter().zip(new).map(|(old, new)| {
+            u64::from(!u16::from_be_bytes(*old)) + u64::from(u16::from_be_bytes(*new))
+        });
+        Self(words.sum())
+    }
+
+    /// `checksum` after it.
+    #[must_use]
+    pub fn apply(self, checksum: u16) -> u16 {
+        !fold(u64::from(!checksum) + self.0)
+    }
+}
+
 /// Folds into 16 bits with end-around carry.
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {

@@ -22,6 +22,7 @@ pub mod marker;
 pub mod psp;
 pub mod reply;
 pub mod tcp;
+pub mod translate;
 pub mod udp;
 pub mod vxlan;
 

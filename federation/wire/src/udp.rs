@@ -6,6 +6,8 @@ use crate::{ParseError, checksum::Sum, ip};
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 8;
+/// Where the checksum stands.
+pub(crate) const CHECKSUM_AT: usize = 6;
 
 /// A checked view of a datagram: source port 0..2, destination port 2..4, length 4..6, checksum
 /// 6..8, payload from 8.

@@ -3,8 +3,16 @@
 use std::net::IpAddr;
 
 use wire::{
-    edit::TcpEdit, ethernet, hello::Hello, icmp, ip, marker::MARKER, psp, reply::Reply,
-    tcp::Segment, udp, vxlan,
+    edit::TcpEdit,
+    ethernet,
+    hello::Hello,
+    icmp, ip,
+    marker::MARKER,
+    psp,
+    reply::Reply,
+    tcp::Segment,
+    translate::{End, translate},
+    udp, vxlan,
 };
 
 use crate::world::{
@@ -32,6 +40,7 @@ pub fn packet(input: &[u8]) {
     );
     let _ = udp::Datagram::of(&packet);
     let _ = icmp::IcmpError::of(&packet);
+    translated(&packet);
     if let Ok(segment) = Segment::of(&packet) {
         assert!(segment.options().count() <= 40);
         let _ = (segment.our_option(), segment.mss());
@@ -45,6 +54,33 @@ pub fn packet(input: &[u8]) {
             assert_eq!(tcp.sequence_number(), segment.seq());
             assert_eq!(tcp.payload(), segment.payload());
         }
+    }
+}
+
+/// With another address a packet is as right as it was, and as wrong.
+fn translated(packet: &ip::Packet<'_>) {
+    let holds = |packet: &ip::Packet<'_>| match packet.protocol() {
+        _ if packet.fragment().is_some() => None,
+        ip::TCP => {
+            let segment = Segment::of(packet).ok()?;
+            Some(segment.checksum_holds(packet.src(), packet.dst()))
+        }
+        ip::UDP => {
+            let datagram = udp::Datagram::of(packet).ok()?;
+            // Behind a datagram that is shorter than its packet stands what nobody reads.
+            Some(datagram.checksum_holds(packet.src(), packet.dst()))
+        }
+        ip::ICMP | ip::ICMPV6 => Some(icmp::IcmpError::of(packet).is_ok()),
+        _ => None,
+    };
+    for end in [End::Source, End::Destination] {
+        let mut bytes = packet.bytes().to_vec();
+        let to = |old: IpAddr| match old {
+            IpAddr::V4(_) => Some(IpAddr::from([100, 64, 1, 10])),
+            IpAddr::V6(_) => Some(IpAddr::from([0xfd00, 0, 0, 1, 0, 0, 0, 0xa])),
+        };
+        translate(&mut bytes, end, to).unwrap();
+        assert_eq!(holds(packet), holds(&ip::Packet::parse(&bytes).unwrap()));
     }
 }
 
