@@ -58,6 +58,10 @@ enum Command {
     Unrevoke(trust::UnrevokeArgs),
     /// All that is revoked, by whom and why
     Revocations(trust::RevocationsArgs),
+    /// The keys by which this cluster is believed, and where each is in its life
+    Keys(trust::KeysArgs),
+    /// Exchange one of them: publish the next, wait, use it, retire the one before (root)
+    Rotate(trust::RotateArgs),
     /// Whether an audit log is whole: nothing taken out, changed or put in
     Audit(audit::AuditArgs),
     /// The packets of a gateway, with verdict and both identities, as a file for Wireshark (root)
@@ -85,6 +89,8 @@ fn main() -> ExitCode {
         Command::Revoke(args) => trust::revoke(args),
         Command::Unrevoke(args) => trust::unrevoke(args),
         Command::Revocations(args) => trust::revocations(&args),
+        Command::Keys(args) => trust::keys(&args),
+        Command::Rotate(args) => trust::rotate(args),
         Command::Policy(command) => return policy_check::run(&command),
         Command::DemoServer(args) => demo::server::run(&args),
     };

@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -32,6 +33,9 @@ pub struct Config {
     pub metrics: SocketAddr,
     /// Where the own trust bundle is served to other SPIFFE implementations, if anywhere.
     pub bundle_endpoint: Option<BundleEndpoint>,
+    /// When keys are exchanged by themselves.
+    #[serde(default)]
+    pub rotation: Rotation,
     /// Other clusters.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -80,6 +84,34 @@ pub struct Lan {
     /// The UDP port of QUIC towards agents.
     #[serde(default = "node_port")]
     pub node_port: u16,
+}
+
+/// After how many days of use a key is exchanged; 0: only by command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rotation {
+    /// The X.509 root.
+    pub root_days: u32,
+    /// The key that signs credentials.
+    pub issuer_key_days: u32,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Self {
+            root_days: 365,
+            issuer_key_days: 30,
+        }
+    }
+}
+
+impl Rotation {
+    /// The lives of roots and of issuer keys; `None`: until a command says so.
+    #[must_use]
+    pub fn lives(self) -> (Option<Duration>, Option<Duration>) {
+        let life = |days: u32| (days > 0).then(|| Duration::from_hours(u64::from(days) * 24));
+        (life(self.root_days), life(self.issuer_key_days))
+    }
 }
 
 /// A SPIFFE bundle endpoint.
@@ -288,6 +320,11 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         let skb = Config::parse(&format!("{FULL}\nxdpMode: skb")).unwrap();
         assert_eq!(skb.xdp_mode, AttachMode::Skb);
         assert!(!config.one_interface());
+        let day = Duration::from_hours(24);
+        let lives = config.rotation.lives();
+        assert_eq!(lives, (Some(day * 365), Some(day * 30)));
+        let never = Config::parse(&format!("{FULL}rotation: {{rootDays: 0}}")).unwrap();
+        assert_eq!(never.rotation.lives(), (None, Some(day * 30)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod commands;
 pub mod dial;
 mod flow_log;
 mod join;
+mod keys;
 pub mod links;
 pub mod members;
 mod nodes;
@@ -31,19 +32,19 @@ use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
 use observe::{AuditLine, AuditLog};
 use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
-use quic::{Arrival, ClusterRoot, Endpoint, EnrolGate, Trust};
+use quic::{Arrival, Endpoint, EnrolGate, Trust};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use sources::{Joined, World};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
 use crate::{
-    clock::Clock, config::Config, nexthops::NextHops, pipeline::Shared, refusals::Refusals,
-    state::State,
+    clock::Clock, config::Config, keys::KeyStore, nexthops::NextHops, pipeline::Shared,
+    refusals::Refusals, state::State,
 };
 use commands::Waiting;
 use flow_log::FlowLog;
@@ -74,8 +75,10 @@ pub struct HubParts {
     pub state: State,
     /// Both clocks.
     pub clock: Clock,
-    /// Signs nodes' certificates.
-    pub root: ClusterRoot,
+    /// The keys by which the cluster is believed.
+    pub keys: KeyStore,
+    /// The gateway's own X.509-SVID is to be renewed now: another root signs.
+    pub renew_svid: Arc<Notify>,
     /// Peers, sans-IO.
     pub peering: Peering,
     /// Credentials, sans-IO.
@@ -90,6 +93,8 @@ pub struct HubParts {
     pub node_arrivals: mpsc::Receiver<Arrival>,
     /// Who is believed to be a gateway of a peer.
     pub peer_trust: Trust,
+    /// Who is believed to be an agent of this cluster.
+    pub node_trust: Trust,
     /// The own bundle as a JWK set, for who asks at the bundle endpoint.
     pub own_bundle: watch::Sender<Arc<str>>,
     /// Pods and policies.
@@ -120,6 +125,8 @@ pub struct Hub {
     peers: Peers,
     own_bundle: watch::Sender<Arc<str>>,
     nodes: Nodes,
+    keys: KeyStore,
+    renew_svid: Arc<Notify>,
     world: watch::Receiver<Arc<World>>,
     hops: watch::Receiver<Arc<NextHops>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
@@ -177,7 +184,9 @@ impl Hub {
             control,
             peers,
             own_bundle: parts.own_bundle,
-            nodes: Nodes::new(parts.root, parts.gate),
+            nodes: Nodes::new(parts.gate, parts.node_trust),
+            keys: parts.keys,
+            renew_svid: parts.renew_svid,
             config: parts.config,
             own: parts.trust_domain,
             state: parts.state,
@@ -376,6 +385,7 @@ impl Hub {
         }
         self.flow_log.say_what_is_missing();
         self.release_held();
+        self.advance_keys();
         if self.problems.contains_key(ISSUER_STATE) {
             self.persist_issuer();
         }

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod hub;
+pub mod keys;
 pub mod nexthops;
 pub mod pipeline;
 mod prepare;

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sources::FolderSource;
 use tokio::{
     runtime,
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{Duration, sleep, timeout},
 };
@@ -43,9 +43,8 @@ const GOODBYE: Duration = Duration::from_millis(200);
 pub fn init(config: &Config) -> anyhow::Result<Value> {
     let domain = own_world(config)?.cluster.trust_domain;
     let state = State::open(&config.state_dir)?;
-    let root = state.root(&domain, Clock::start().now().unix)?;
-    state.issuer_key(&mut start::rng()?)?;
-    Ok(json!({"rootPin": root.pin().to_string(), "trustDomain": domain}))
+    let keys = start::key_store(&state, config, &domain, Clock::start())?;
+    Ok(json!({"rootPin": keys.root_pin().to_string(), "trustDomain": domain}))
 }
 
 /// Runs the gateway until SIGTERM or SIGINT, then takes everything back. A second signal meanwhile ends
@@ -109,15 +108,18 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         node_endpoint,
         node_arrivals,
         peer_trust,
+        node_trust,
         identity,
     } = start::network(listeners.peers, listeners.nodes, &keys)?;
     let (destinations, wanted) = watch::channel(BTreeSet::new());
     let names = start::interface_names(&config);
     let hops = NextHopWatch::start(names, wanted).await?;
     let (own_bundle, published_bundle) = watch::channel(Arc::from(""));
+    let (root, renew_svid) = (keys.store.signing_root(), Arc::new(Notify::new()));
     let hub = Hub::new(HubParts {
-        trust_domain: domain.clone(),
-        root: state.root(&domain, clock.now().unix)?,
+        trust_domain: domain,
+        keys: keys.store,
+        renew_svid: Arc::clone(&renew_svid),
         peering: keys.peering,
         issuer: keys.issuer,
         gate: keys.gate,
@@ -125,6 +127,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         peer_arrivals,
         node_arrivals,
         peer_trust,
+        node_trust,
         own_bundle,
         world,
         joined,
@@ -168,12 +171,12 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let hub = tokio::spawn(hub.run(stopped));
     info!("running");
 
-    let (root, id) = (keys.root, keys.svid.id().clone());
-    let issue = async |_: &quic::Svid| own_svid(&root, &id, clock.now().unix);
+    let id = keys.svid.id().clone();
+    let issue = async |_: &quic::Svid| own_svid(&root.load(), &id, clock.now().unix);
     let end = tokio::select! {
         end = until_end(&mut signals, &observer, &hub, &http, bundle_endpoint.as_ref()) => end,
         // The gateway's own certificate, for as long as it runs.
-        () = renew(identity, || clock.now().unix, issue) => Ok(()),
+        () = renew(identity, || clock.now().unix, renew_svid, issue) => Ok(()),
     };
     tokio::spawn(async move {
         let number = signals.next().await;

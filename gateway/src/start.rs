@@ -14,11 +14,10 @@ use gateway_xdp::{Attachment, Nic, QueueSet, RingSizes, StatisticsHandle, Steeri
 use identity::TrustDomain;
 use peering::{
     issuer::{Issuer, IssuerConfig},
-    peers::{MAX_STATE, OwnKeys, Peering, PeeringConfig},
+    peers::{MAX_STATE, Peering, PeeringConfig},
 };
 use quic::{
-    Anchor, Arrival, ClusterRoot, Endpoint, EnrolGate, Identity, Protocol, SecretHash, Svid, Trust,
-    gateway_id,
+    Anchor, Arrival, Endpoint, EnrolGate, Identity, Protocol, SecretHash, Svid, Trust, gateway_id,
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
@@ -31,6 +30,7 @@ use crate::{
     clock::Clock,
     config::Config,
     hub::{members, steering},
+    keys::{KeyStore, Schedules},
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
     state::{State, own_svid},
@@ -250,8 +250,8 @@ pub fn kernel_counters(
 
 /// Keys and the machines that remember.
 pub struct Keys {
-    /// The cluster's root.
-    pub root: ClusterRoot,
+    /// The keys by which the cluster is believed.
+    pub store: KeyStore,
     /// The gateway's own certificate.
     pub svid: Svid,
     /// What peers say.
@@ -274,28 +274,30 @@ impl Keys {
         clock: Clock,
     ) -> anyhow::Result<Self> {
         let now = clock.now();
-        let root = state.root(domain, now.unix)?;
+        let store = key_store(state, config, domain, clock)?;
         let id = gateway_id(domain, &config.name).context("name")?;
-        let svid = own_svid(&root, &id, now.unix)?;
-        let key = || state.issuer_key(&mut rng()?);
-        let own = OwnKeys {
-            x509_roots: vec![root.certificate_der().to_vec()],
-            issuer_keys: vec![key()?.public()],
-            carried_labels: None,
-        };
+        let svid = own_svid(&store.signing_root().load(), &id, now.unix)?;
 
         let mut peering_config = PeeringConfig::new(domain.clone());
         peering_config.tunnel_port = config.wan.psp_port;
         let queues = facts(&interface_names(config)).queues;
         peering_config.queues = u8::try_from(queues).unwrap_or(u8::MAX);
         let stored = state.load_sealed(MAX_STATE as u64)?;
-        let made = Peering::new(peering_config, key()?, stored, Box::new(rng()?), now);
+        let made = Peering::new(
+            peering_config,
+            store.issuer_key(),
+            stored,
+            Box::new(rng()?),
+            now,
+        );
         let mut peering = made.map_err(|(file, e)| anyhow::anyhow!("{file}: {e}"))?;
-        peering.set_own_keys(own, now);
+        peering.set_own_keys(store.own_keys(), now);
 
         let issuer_config = IssuerConfig::new(domain.clone());
         let memory = state.load("issuer")?;
-        let issuer = Issuer::new(issuer_config, key()?, memory, Box::new(rng()?), now);
+        let key = store.issuer_key();
+        let mut issuer = Issuer::new(issuer_config, key, memory, Box::new(rng()?), now);
+        issuer.set_signing_root(store.root_pin().0);
 
         let mut secrets = BTreeMap::new();
         for node in &config.nodes {
@@ -309,13 +311,29 @@ impl Keys {
         let spent = state.load("enrolled")?;
         let gate = EnrolGate::new(domain.clone(), secrets, spent);
         Ok(Self {
-            root,
+            store,
             svid,
             peering,
             issuer,
             gate,
         })
     }
+}
+
+/// The keys of this gateway's cluster.
+///
+/// # Errors
+/// As [`KeyStore::open`].
+pub fn key_store(
+    state: &State,
+    config: &Config,
+    domain: &TrustDomain,
+    clock: Clock,
+) -> anyhow::Result<KeyStore> {
+    let (root, issuer_key) = config.rotation.lives();
+    let refresh = PeeringConfig::new(domain.clone()).refresh_hint();
+    let schedules = Schedules::new(root, issuer_key, refresh);
+    KeyStore::open(state, domain, schedules, &mut rng()?, clock.now().unix)
 }
 
 /// The addresses that the gateway listens on, taken before anything else is: some ports need rights
@@ -362,6 +380,8 @@ pub struct Network {
     pub node_arrivals: mpsc::Receiver<Arrival>,
     /// Whom the first one believes.
     pub peer_trust: Trust,
+    /// Whom the second one believes.
+    pub node_trust: Trust,
     /// Who both are.
     pub identity: Identity,
 }
@@ -371,12 +391,11 @@ pub struct Network {
 /// # Errors
 /// When there is no randomness.
 pub fn network(peers: UdpSocket, nodes: UdpSocket, keys: &Keys) -> anyhow::Result<Network> {
-    let domain = keys.root.trust_domain();
+    let domain = keys.store.trust_domain();
     let identity = Identity::new(keys.svid.clone());
     let peer_trust = Trust::new(domain.clone());
     let node_trust = Trust::new(domain.clone());
-    let own = Anchor::Roots(vec![keys.root.certificate_der().to_vec()]);
-    node_trust.set(domain.clone(), own);
+    node_trust.set(domain.clone(), Anchor::Roots(keys.store.x509_roots()));
     let over = |socket: UdpSocket, trust: &Trust, protocols: &[Protocol]| {
         let limits = quic::Limits::default();
         Endpoint::over(socket, identity.clone(), trust.clone(), protocols, limits)
@@ -391,6 +410,7 @@ pub fn network(peers: UdpSocket, nodes: UdpSocket, keys: &Keys) -> anyhow::Resul
         node_endpoint,
         node_arrivals,
         peer_trust,
+        node_trust,
         identity,
     })
 }

@@ -1,9 +1,7 @@
-//! What a gateway keeps on disk: keys and sequences, each file written whole or not at all, readable
-//! by its owner alone.
+//! What a gateway keeps on disk: sequences and what else it must remember, each file written whole or not
+//! at all, readable by its owner alone. Keys lie beside it (`keys`).
 //!
 //! ```text
-//! <state>/root.pem        the cluster's X.509 root
-//! <state>/issuer.key      the seed that signs credentials, records and digests (32 bytes)
 //! <state>/NAME.state      a checked record: SHA-256 (32 bytes), then JSON
 //! <state>/NAME.sealed     an object of `peering`, which checks it itself
 //! ```
@@ -16,15 +14,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use identity::{IssuerKey, SpiffeId, TrustDomain, UnixMillis};
+use identity::{SpiffeId, UnixMillis};
 use quic::{ClusterRoot, Svid, read_secret, write_secret};
-use rand_core::Rng;
 use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
-use zeroize::Zeroizing;
 
-/// How long a root is valid.
-const ROOT_VALIDITY: Duration = Duration::from_hours(24 * 3650);
 /// How long the gateway's own X.509-SVID is valid; it is renewed at half life.
 pub const SVID_VALIDITY: Duration = Duration::from_hours(24);
 /// The largest state file in bytes.
@@ -60,37 +54,6 @@ impl State {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The cluster's root, made at the first call.
-    ///
-    /// # Errors
-    /// When the file cannot be used; it is never replaced.
-    pub fn root(&self, trust_domain: &TrustDomain, now: UnixMillis) -> anyhow::Result<ClusterRoot> {
-        let path = self.path.join("root.pem");
-        Ok(ClusterRoot::load_or_generate(
-            &path,
-            trust_domain,
-            now,
-            ROOT_VALIDITY,
-        )?)
-    }
-
-    /// The key that signs credentials, made at the first call.
-    ///
-    /// # Errors
-    /// When the file cannot be used; it is never replaced.
-    pub fn issuer_key(&self, rng: &mut impl Rng) -> anyhow::Result<IssuerKey> {
-        let path = self.path.join("issuer.key");
-        if let Some(stored) = read_secret(&path, 64)? {
-            let seed = <&[u8; 32]>::try_from(stored.as_slice())
-                .with_context(|| format!("{} does not hold 32 bytes", path.display()))?;
-            return Ok(IssuerKey::from_seed(seed));
-        }
-        let mut seed = Zeroizing::new([0; 32]);
-        rng.fill_bytes(&mut *seed);
-        write_secret(&path, &*seed)?;
-        Ok(IssuerKey::from_seed(&seed))
     }
 
     /// A record, or its default when it was never stored.
@@ -177,35 +140,12 @@ pub fn own_svid(root: &ClusterRoot, id: &SpiffeId, now: UnixMillis) -> anyhow::R
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
-
     use super::*;
 
     fn state() -> (tempfile::TempDir, State) {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(&directory.path().join("state")).unwrap();
         (directory, state)
-    }
-
-    #[test]
-    fn keys_are_made_once_and_private() {
-        let (_directory, state) = state();
-        let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let first = state.issuer_key(&mut rng).unwrap().public();
-        let second = state.issuer_key(&mut rng).unwrap().public();
-        assert_eq!(first.as_bytes(), second.as_bytes());
-        let domain = TrustDomain::new("east").unwrap();
-        let now = UnixMillis(1_700_000_000_000);
-        let root = state.root(&domain, now).unwrap();
-        assert_eq!(state.root(&domain, now).unwrap().pin(), root.pin());
-        for entry in fs::read_dir(state.path()).unwrap() {
-            let mode = entry.unwrap().metadata().unwrap().permissions().mode();
-            assert_eq!(mode & 0o777, 0o600);
-        }
-        assert!(
-            state.root(&TrustDomain::new("west").unwrap(), now).is_err(),
-            "another cluster's directory"
-        );
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::{
     links::{Links, bridge_netfilter},
     local::LocalPods,
     packet_loop::PacketLoop,
+    roots,
     rules::{CounterValues, LinkName, apply::Firewall},
     session::{FromGateway, Standing},
     snapshot,
@@ -64,6 +65,9 @@ pub struct Control {
     gateway: mpsc::Receiver<FromGateway>,
     standing: Standing,
     trust: Trust,
+    /// By which it is believed, in DER; none while it is by the pin.
+    roots: Vec<Vec<u8>>,
+    signing_root: watch::Sender<Option<[u8; 32]>>,
     sender: Option<quic::Sender>,
     asks: mpsc::Receiver<Ask>,
     recorder: PrometheusHandle,
@@ -242,6 +246,9 @@ impl Control {
             match event {
                 MemberEvent::Changed => changed = true,
                 MemberEvent::ClustersChanged => self.take_clusters(),
+                MemberEvent::SigningRoot(root) => {
+                    self.signing_root.send_replace(Some(root));
+                }
                 MemberEvent::MarksChanged => self.store_marks(),
                 MemberEvent::RecordsMissed => warn!(
                     "records of other nodes' pods were missed: their flows keep old labels until \
@@ -264,9 +271,18 @@ impl Control {
         let own = &self.snapshot.own;
         if let Some(bundle) = self.member.bundles().bundle(own)
             && !bundle.x509_roots.is_empty()
+            && self.roots != bundle.x509_roots
         {
-            self.trust
-                .set(own.clone(), Anchor::Roots(bundle.x509_roots.clone()));
+            let roots = bundle.x509_roots.clone();
+            let stored = self
+                .config
+                .pin()
+                .and_then(|pin| roots::store(&self.config.state_dir, pin, &roots));
+            if let Err(error) = stored {
+                warn!("the roots of this cluster are not stored: {error:#}");
+            }
+            self.trust.set(own.clone(), Anchor::Roots(roots.clone()));
+            self.roots = roots;
         }
     }
 

@@ -25,6 +25,7 @@ pub mod netlink;
 pub mod packet_loop;
 pub mod preflight;
 pub mod records;
+pub mod roots;
 pub mod rules;
 pub mod sender;
 pub mod session;

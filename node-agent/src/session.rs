@@ -2,24 +2,30 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use identity::TrustDomain;
 use quic::{
-    Anchor, Backoff, Credentials, Endpoint, Identity, Limits, Protocol, Sender, Svid, SvidRequest,
-    Target, Trust, enrol,
+    Anchor, Backoff, Credentials, Endpoint, Identity, Limits, Pin, Protocol, Sender, Svid,
+    SvidRequest, Target, Trust, enrol,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::sleep,
+};
 use tracing::{info, warn};
 
-use crate::{clock::Clock, config::Config};
+use crate::{clock::Clock, config::Config, roots};
 
 /// Messages that wait for the control loop; a slow loop slows the session down.
 const INBOX: usize = 64;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// All nodes have new SVIDs within this time after another root began to sign.
+const RENEW_WITHIN_MS: u32 = 3000;
 
 /// What the session says to the control loop.
 #[derive(Debug)]
@@ -35,18 +41,31 @@ pub enum FromGateway {
 /// How it stands, in words: empty when a session is up.
 pub type Standing = watch::Receiver<String>;
 
+/// The control loop's end of the session.
+pub struct Gateway {
+    /// What the gateway says.
+    pub messages: mpsc::Receiver<FromGateway>,
+    /// How it stands.
+    pub standing: Standing,
+    /// By what the gateway is believed.
+    pub trust: Trust,
+    /// SHA-256 of the X.509 root that signs SVIDs now, once it is known.
+    pub signing_root: watch::Sender<Option<[u8; 32]>>,
+}
+
 /// Keeps a session up until the receiver is gone.
 ///
 /// # Errors
-/// When no thread or runtime can be made.
-pub fn start(
-    config: &Config,
-    trust_domain: &TrustDomain,
-    clock: Clock,
-) -> anyhow::Result<(mpsc::Receiver<FromGateway>, Standing, Trust)> {
+/// When no thread or runtime can be made, or the roots that are stored cannot be read.
+pub fn start(config: &Config, trust_domain: &TrustDomain, clock: Clock) -> anyhow::Result<Gateway> {
     let trust = Trust::new(trust_domain.clone());
-    trust.set(trust_domain.clone(), Anchor::Pinned(config.pin()?));
+    let anchor = match roots::load(&config.state_dir, config.pin()?)? {
+        Some(roots) => Anchor::Roots(roots),
+        None => Anchor::Pinned(config.pin()?),
+    };
+    trust.set(trust_domain.clone(), anchor);
     let (sender, receiver) = mpsc::channel(INBOX);
+    let (signing_root, signing) = watch::channel(None);
     let (say, standing) = watch::channel("the gateway was not asked yet".to_owned());
     let dialler = Dialler {
         target: Target {
@@ -61,6 +80,7 @@ pub fn start(
         trust: trust.clone(),
         sender,
         say,
+        signing,
         clock,
     };
     // A runtime of its own: the control loop waits for firewall programs now and then, and a session
@@ -71,7 +91,12 @@ pub fn start(
     std::thread::Builder::new()
         .name("gateway".to_owned())
         .spawn(move || runtime.block_on(dialler.run()))?;
-    Ok((receiver, standing, trust))
+    Ok(Gateway {
+        messages: receiver,
+        standing,
+        trust,
+        signing_root,
+    })
 }
 
 struct Dialler {
@@ -83,6 +108,7 @@ struct Dialler {
     trust: Trust,
     sender: mpsc::Sender<FromGateway>,
     say: watch::Sender<String>,
+    signing: watch::Receiver<Option<[u8; 32]>>,
     clock: Clock,
 }
 
@@ -116,9 +142,11 @@ impl Dialler {
             Err(error) => return self.failed("open a socket for", &error),
         };
         let clock = self.clock;
+        let sooner = Arc::new(Notify::new());
         let renewing = quic::renew(
-            identity,
+            identity.clone(),
             move || clock.now().unix,
+            Arc::clone(&sooner),
             async |current: &Svid| {
                 self.enrol(Credentials::Svid(current.clone()), SvidRequest::generate()?)
                     .await
@@ -126,9 +154,30 @@ impl Dialler {
         );
         tokio::select! {
             () = renewing => {}
+            () = self.follow_root(&identity, &sooner) => {}
             () = self.sessions(&endpoint) => {}
         }
         endpoint.close("the agent ends").await;
+    }
+
+    /// Whoever has an SVID of a root that does not sign any more gets a new one before that root goes: not
+    /// all nodes at the same moment.
+    async fn follow_root(&self, identity: &Identity, sooner: &Notify) {
+        let mut signing = self.signing.clone();
+        loop {
+            let root = *signing.borrow_and_update();
+            if let Some(root) = root
+                && signed_by(&identity.current()) != Some(root)
+            {
+                let random = getrandom::u32().unwrap_or_default();
+                sleep(Duration::from_millis((random % RENEW_WITHIN_MS).into())).await;
+                sooner.notify_one();
+            }
+            if signing.changed().await.is_err() {
+                // The control loop is gone, and the sessions end by themselves.
+                return std::future::pending().await;
+            }
+        }
     }
 
     async fn sessions(&self, endpoint: &Endpoint) {
@@ -208,7 +257,7 @@ impl Dialler {
     async fn pause(&self, backoff: &mut Backoff) -> Option<()> {
         let random = getrandom::u32().unwrap_or_default();
         tokio::select! {
-            () = tokio::time::sleep(backoff.wait(random)) => Some(()),
+            () = sleep(backoff.wait(random)) => Some(()),
             () = self.sender.closed() => None,
         }
     }
@@ -230,6 +279,11 @@ impl Dialler {
             warn!("{words}");
         }
     }
+}
+
+/// SHA-256 of the root in the chain.
+fn signed_by(svid: &Svid) -> Option<[u8; 32]> {
+    svid.chain().last().map(|root| Pin::of(root).0)
 }
 
 fn read_secret(file: &Path) -> anyhow::Result<zeroize::Zeroizing<Vec<u8>>> {

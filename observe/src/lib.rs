@@ -18,7 +18,7 @@ pub use audit::{AuditLine, AuditLog, AuditProblem, verify_audit};
 pub use http::serve as serve_http;
 pub use log::init as init_log;
 pub use request::{Caller, CaptureRequest, CaptureView, DescribedPod, Protocol, Request};
-pub use trust::{InviteRequest, JoinRequest, TrustRequest};
+pub use trust::{InviteRequest, JoinRequest, KeyKind, RotateRequest, TrustRequest};
 
 /// What is said to a request.
 #[derive(Debug)]

@@ -42,6 +42,51 @@ pub enum TrustRequest {
     },
     /// This cluster leaves all of them.
     Leave {},
+    /// The keys by which this cluster is believed, and where each is in its life.
+    Keys {},
+    /// A key is exchanged: the next one is published now.
+    Rotate(RotateRequest),
+}
+
+/// What keys a cluster is believed by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeyKind {
+    /// The X.509 root, which signs the SVIDs of gateways and agents.
+    Root,
+    /// The key that signs credentials, records, policy digests and revocations.
+    IssuerKey,
+}
+
+impl KeyKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Root, Self::IssuerKey];
+
+    /// As people and programs call it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::IssuerKey => "issuer-key",
+        }
+    }
+}
+
+/// Which key is exchanged, and how fast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotateRequest {
+    /// Of which kind.
+    pub key: KeyKind,
+    /// How many seconds it is published before it is used; as by itself when it is left out.
+    #[serde(default)]
+    pub use_after: Option<u32>,
+    /// How many seconds after that the one before it is believed; as by itself when it is left out.
+    #[serde(default)]
+    pub retire_after: Option<u32>,
+    /// Also when somebody who believes this cluster is away and may not hear of it in time.
+    #[serde(default)]
+    pub anyway: bool,
 }
 
 /// What a token is to be.
@@ -87,7 +132,10 @@ impl TrustRequest {
     /// Whether it changes anything: then it is root's affair, and stands in the audit log.
     #[must_use]
     pub fn changes(&self) -> bool {
-        !matches!(self, Self::Revocations {} | Self::Members {})
+        !matches!(
+            self,
+            Self::Revocations {} | Self::Members {} | Self::Keys {}
+        )
     }
 
     /// What the audit log says of it: all but a token.

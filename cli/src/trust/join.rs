@@ -13,7 +13,7 @@ use observe::{InviteRequest, JoinRequest, TrustRequest};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use serde_json::{Value, json};
 
-use super::ask;
+use super::{ask, seconds};
 use crate::{
     admin,
     gateway::GatewayArg,
@@ -261,24 +261,6 @@ fn words(member: &Value) -> String {
     )
 }
 
-/// `90s`, `15m`, `2h`, `1d`, or seconds.
-fn seconds(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is no time: such as 90s, 15m, 2h or 1d");
-    let (number, unit) = match text.char_indices().last() {
-        Some((at, unit)) if unit.is_ascii_alphabetic() => (text.get(..at).unwrap_or(""), unit),
-        _ => (text, 's'),
-    };
-    let factor = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3600,
-        'd' => 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: u32 = number.parse().map_err(|_| wrong())?;
-    number.checked_mul(factor).ok_or_else(wrong)
-}
-
 /// `env=prod|stage`, or `!security.example/*`.
 fn label_limit(text: &str) -> Result<LabelLimit, String> {
     let pattern = |text: &str| NamePattern::new(text).map_err(|e| e.to_string());
@@ -301,22 +283,6 @@ fn label_limit(text: &str) -> Result<LabelLimit, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        for (text, expected) in [
-            ("90", 90),
-            ("90s", 90),
-            ("15m", 900),
-            ("2h", 7200),
-            ("1d", 86_400),
-        ] {
-            assert_eq!(seconds(text), Ok(expected), "{text}");
-        }
-        for text in ["", "m", "-1m", "1.5h", "1w", "100000d", "15 m"] {
-            assert!(seconds(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn limits_of_labels_are_read() {

@@ -1,11 +1,14 @@
-//! Whom a cluster trusts: whom it has joined, and what is revoked.
+//! Whom a cluster trusts, and by what it is: whom it has joined, what is revoked, its keys.
 
 mod join;
+mod keys;
 mod revoke;
+mod time;
 
 pub use join::{
     InviteArgs, JoinArgs, LeaveArgs, MembersArgs, RemoveArgs, invite, join, leave, members, remove,
 };
+pub use keys::{KeysArgs, RotateArgs, keys, rotate};
 pub use revoke::{RevocationsArgs, RevokeArgs, UnrevokeArgs, revocations, revoke, unrevoke};
 
 use anyhow::Result;
@@ -13,6 +16,7 @@ use observe::TrustRequest;
 use serde_json::{Value, json};
 
 use crate::{admin, gateway::GatewayArg};
+use time::seconds;
 
 /// Asks the gateway that is meant.
 fn ask(gateway: &GatewayArg, request: &TrustRequest) -> Result<Value> {

@@ -49,10 +49,6 @@ pub enum Fault {
     RevocationIgnored,
     /// A peer may claim anything.
     LimitsIgnored,
-    /// A key signs before others heard of it.
-    KeyUsedAtOnce,
-    /// A key is believed no more while what it signed is in use.
-    KeyRetiredAtOnce,
 }
 
 /// Whether a fault can be switched on at all: a program asserts that it cannot.

@@ -7,10 +7,7 @@
 
 use std::time::Duration;
 
-use identity::{
-    UnixMillis,
-    fault::{self, Fault},
-};
+use identity::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 /// Most keys of one kind at once: a bundle has room for 32.
@@ -139,12 +136,8 @@ impl KeyRing {
     #[must_use]
     pub fn due(&self, schedule: &Schedule, now: UnixMillis) -> Option<Step> {
         let step = self.0.iter().find_map(|g| match g.phase {
-            Phase::Next { use_at, .. } if use_at <= now || fault::is(Fault::KeyUsedAtOnce) => {
-                Some(Step::Use(g.number))
-            }
-            Phase::Old { retire_at } if retire_at <= now || fault::is(Fault::KeyRetiredAtOnce) => {
-                Some(Step::Retire(g.number))
-            }
+            Phase::Next { use_at, .. } if use_at <= now => Some(Step::Use(g.number)),
+            Phase::Old { retire_at } if retire_at <= now => Some(Step::Retire(g.number)),
             _ => None,
         });
         let full = self.0.len() >= MAX_GENERATIONS;

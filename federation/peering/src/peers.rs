@@ -95,6 +95,12 @@ impl PeeringConfig {
             bundle_life: Duration::from_hours(24),
         }
     }
+
+    /// After what time a bundle of ours is announced again, and others ask for it.
+    #[must_use]
+    pub fn refresh_hint(&self) -> Duration {
+        self.bundle_life / 5
+    }
 }
 
 /// The keys by which this cluster is to be believed.

@@ -116,8 +116,8 @@ impl ClusterRoot {
         now: UnixMillis,
         validity: Duration,
     ) -> Result<Self, PkiError> {
-        if let Some(stored) = read_secret(path, MAX_FILE)? {
-            return Self::from_pem(path, trust_domain, &stored);
+        if let Some(root) = Self::load(path, trust_domain)? {
+            return Ok(root);
         }
         let root = Self::generate(trust_domain, now, validity)?;
         write_secret(
@@ -127,11 +127,18 @@ impl ClusterRoot {
         Ok(root)
     }
 
-    fn from_pem(path: &Path, trust_domain: &TrustDomain, stored: &[u8]) -> Result<Self, PkiError> {
-        let (key, chain) = pem::read(path, stored)?;
+    /// The root in the file `path`. `None` when there is no such file.
+    ///
+    /// # Errors
+    /// [`PkiError`].
+    pub fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Option<Self>, PkiError> {
+        let Some(stored) = read_secret(path, MAX_FILE)? else {
+            return Ok(None);
+        };
+        let (key, chain) = pem::read(path, &stored)?;
         let [certificate] = <[CertificateDer<'static>; 1]>::try_from(chain)
             .map_err(|chain| content(path, format!("{} certificates, not one", chain.len())))?;
-        Self::new(trust_domain, certificate, KeyPair::try_from(&key)?)
+        Self::new(trust_domain, certificate, KeyPair::try_from(&key)?).map(Some)
     }
 
     /// Whose root it is.

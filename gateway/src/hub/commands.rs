@@ -84,6 +84,8 @@ impl Hub {
                 self.leave(Some(&domain))
             }
             TrustRequest::Leave {} => self.leave(None),
+            TrustRequest::Keys {} => Ok(self.list_keys()),
+            TrustRequest::Rotate(wanted) => self.rotate(wanted),
         }
     }
 

@@ -28,13 +28,13 @@ impl Hub {
     /// Makes a token.
     pub(super) fn invite(&mut self, wanted: &InviteRequest) -> Result<Value, String> {
         let now = self.now().unix;
+        let life = wanted.ttl.map(|ttl| Duration::from_secs(ttl.into()));
+        let life = life.unwrap_or(join::DEFAULT_LIFE);
         let invite = Invite {
-            life: wanted
-                .ttl
-                .map_or(join::DEFAULT_LIFE, |ttl| Duration::from_secs(ttl.into())),
+            life,
             name: wanted.name.clone(),
             accept: wanted.accept.clone(),
-            pin: self.nodes.root_pin().0,
+            pin: self.token_pin(life, now)?,
             trust_domain: self.own.clone(),
             endpoints: self.config.advertised(),
         };
@@ -189,7 +189,7 @@ impl Hub {
     }
 
     fn own_offer(&self) -> Result<Offer, String> {
-        let (name, pin) = (&self.config.cluster, self.nodes.root_pin());
+        let (name, pin) = (&self.config.cluster, self.keys.root_pin());
         let endpoints = self.config.advertised();
         let now = self.now().unix;
         let offer = (self.control.peering()).join_offer(name, pin.0, endpoints, now);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use quic::{ClusterRoot, EnrolGate, Enrolling, Pin, Session, agent_node};
+use identity::TrustDomain;
+use quic::{Anchor, EnrolGate, Enrolling, Session, Trust, agent_node};
 use serde_json::json;
 use tracing::{info, warn};
 
@@ -14,23 +15,23 @@ use crate::state::SVID_VALIDITY;
 
 /// All nodes.
 pub(super) struct Nodes {
-    root: ClusterRoot,
     gate: EnrolGate,
+    trust: Trust,
     links: BTreeMap<String, Link>,
 }
 
 impl Nodes {
-    pub(super) fn new(root: ClusterRoot, gate: EnrolGate) -> Self {
+    pub(super) fn new(gate: EnrolGate, trust: Trust) -> Self {
         Self {
-            root,
             gate,
+            trust,
             links: BTreeMap::new(),
         }
     }
 
-    /// The pin of the cluster's root.
-    pub(super) fn root_pin(&self) -> Pin {
-        self.root.pin()
+    /// From now on agents of the cluster `own` are believed by these roots, in DER.
+    pub(super) fn believe(&self, own: TrustDomain, roots: Vec<Vec<u8>>) {
+        self.trust.set(own, Anchor::Roots(roots));
     }
 
     /// Whose session it is.
@@ -101,7 +102,7 @@ impl Hub {
             let stored = self.state.store("enrolled", self.nodes.gate.spent());
             stored.map_err(|e| format!("state cannot be stored: {e:#}"))?;
             let request = enrolling.request();
-            let root = &self.nodes.root;
+            let root = self.keys.signing_root().load_full();
             let chain = root.sign_request(&id, request, now.unix, SVID_VALIDITY);
             self.audited(
                 &json!({"do": "enrol", "id": id, "remote": enrolling.remote().to_string()}),

@@ -203,7 +203,7 @@ pub async fn start(
     let packets = PacketLoop::start(judge, capture, waker, handled, clock)?;
     packets.set_snapshot(first.clone(), Touched::Nothing)?;
 
-    let (gateway, standing, trust) = session::start(&config, &trust_domain, clock)?;
+    let gateway = session::start(&config, &trust_domain, clock)?;
     for table in preflight::legacy_tables() {
         warn!("legacy iptables table {table:?} is in use beside nftables; its rules still apply");
     }
@@ -220,9 +220,11 @@ pub async fn start(
         firewall,
         rules_changed,
         packets,
-        gateway,
-        standing,
-        trust,
+        gateway: gateway.messages,
+        standing: gateway.standing,
+        trust: gateway.trust,
+        roots: Vec::new(),
+        signing_root: gateway.signing_root,
         sender: None,
         asks,
         recorder,

@@ -11,7 +11,7 @@ use landbridge_netns::{Demo, possible};
 use serde_json::Value;
 
 /// Facts of the demo that must hold between clusters that joined as between those that were configured.
-const FACTS: [&str; 10] = [
+const FACTS: [&str; 11] = [
     "trust",
     "allowed-across",
     "denied-across",
@@ -20,6 +20,8 @@ const FACTS: [&str; 10] = [
     "policy-saved",
     "live-cut",
     "revoked",
+    // Then agents and gateways meet each other by the new keys alone.
+    "rotated",
     "agent-killed",
     "gateway-killed",
 ];
@@ -125,9 +127,14 @@ fn no_secret_is_logged(demo: &Demo) -> Result<()> {
     let mut secrets = Vec::new();
     for gateway in ["east-gw1", "west-gw1"] {
         let dir = demo.state().join("gateways").join(gateway);
-        for file in ["issuer.key", "root.pem"] {
-            secrets.push(std::fs::read(dir.join(file))?);
+        let before = secrets.len();
+        for entry in std::fs::read_dir(dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|e| e == "key" || e == "pem") {
+                secrets.push(std::fs::read(path)?);
+            }
         }
+        ensure!(secrets.len() > before, "{gateway} has no keys");
     }
     for entry in std::fs::read_dir(demo.state().join("logs"))? {
         let path = entry?.path();

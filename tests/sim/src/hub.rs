@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use gateway_core::{
@@ -16,6 +17,7 @@ use gateway_core::{
 use identity::{IssuerKey, Mono, Now, TrustDomain};
 use peering::{
     issuer::{Issuer, IssuerConfig, IssuerEvent, IssuerState},
+    key_ring::{KeyRing, Schedule, Step},
     peer_messages::AnnouncedRange,
     peers::{OwnKeys, PeerConfig, PeerEvent, Peering, PeeringConfig},
 };
@@ -30,6 +32,16 @@ use crate::{
 
 /// Certificates that there are: more than clusters.
 const CERTIFICATES: usize = 16;
+/// How long an issuer key is published before it is used.
+const PUBLISHED: Duration = Duration::from_secs(2);
+/// How long the one before it is believed then.
+const KEPT: Duration = Duration::from_secs(2);
+/// No key is exchanged by itself.
+const BY_COMMAND: Schedule = Schedule {
+    life: None,
+    publish: PUBLISHED,
+    keep: KEPT,
+};
 /// The UDP port of QUIC; the tunnel's is another.
 const QUIC_PORT: u16 = 4433;
 
@@ -41,6 +53,8 @@ pub struct Hub {
     issuer_disk: IssuerState,
     /// It publishes a second root, as before and after a change of keys.
     second_root: bool,
+    /// The lives of its issuer keys, on its disk.
+    ring: Option<KeyRing>,
     life: Option<Life>,
     /// Peers whose session is to be closed.
     closing: Vec<usize>,
@@ -72,6 +86,7 @@ impl Hub {
             peer_disk: BTreeMap::new(),
             issuer_disk: IssuerState::default(),
             second_root: false,
+            ring: None,
             life: None,
             closing: Vec::new(),
             due: None,
@@ -89,29 +104,69 @@ impl Hub {
         self.second_root = !self.second_root;
     }
 
-    /// A new process reads its disk, what `objects` say, and these policies.
-    ///
-    /// # Panics
-    /// When the disk is damaged.
-    pub fn start(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
-        let domain = objects.clusters[self.number].domain.clone();
-        let key = || IssuerKey::from_seed(&[u8::try_from(self.number + 1).expect("few"); 32]);
-        let config = PeeringConfig::new(domain.clone());
-        let tunnel_port = config.tunnel_port;
-        let (disk, rng) = (self.peer_disk.clone(), Box::new(self.dice.rng()));
-        let mut peering = Peering::new(config, key(), disk, rng, now).expect("a sound disk");
+    /// An operator exchanges the issuer key, fast.
+    pub fn rotate(&mut self, now: Now) {
+        let Some(ring) = &mut self.ring else { return };
+        // One that waits already is none the less exchanged.
+        if ring.publish(PUBLISHED, KEPT, now.unix).is_ok() {
+            self.announce_keys(now);
+        }
+    }
+
+    /// Does what is due in the lives of the keys.
+    fn advance_keys(&mut self, now: Now) {
+        while let Some(ring) = &mut self.ring
+            && let Some(step) = ring.due(&BY_COMMAND, now.unix)
+        {
+            ring.take(step, now.unix);
+            let current = ring.current();
+            match (step, &mut self.life) {
+                (Step::Use(_), Some(life)) => {
+                    let key = || key(self.number, current);
+                    // What the one before signed lives longer than it is believed.
+                    life.control.set_issuer_key(key, true, now);
+                }
+                _ => self.announce_keys(now),
+            }
+        }
+    }
+
+    fn announce_keys(&mut self, now: Now) {
+        let own = self.own_keys();
+        if let Some(life) = &mut self.life {
+            life.control.set_own_keys(own, now);
+        }
+    }
+
+    fn own_keys(&self) -> OwnKeys {
         // Any other certificate will do.
         let second = self.second_root.then_some(CERTIFICATES - 1 - self.number);
         let roots = [self.number].into_iter().chain(second);
         let mut roots: Vec<_> = roots.map(|number| root(number).to_vec()).collect();
         // In the order in which they are read.
         roots.sort();
-        let own = OwnKeys {
+        let ring = self.ring.iter().flat_map(KeyRing::generations);
+        OwnKeys {
             x509_roots: roots,
-            issuer_keys: vec![key().public()],
+            issuer_keys: ring.map(|g| key(self.number, g.number).public()).collect(),
             carried_labels: None,
-        };
-        peering.set_own_keys(own, now);
+        }
+    }
+
+    /// A new process reads its disk, what `objects` say, and these policies.
+    ///
+    /// # Panics
+    /// When the disk is damaged.
+    pub fn start(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
+        let domain = objects.clusters[self.number].domain.clone();
+        let ring = self.ring.get_or_insert_with(|| KeyRing::new(now.unix));
+        let current = ring.current();
+        let key = || key(self.number, current);
+        let config = PeeringConfig::new(domain.clone());
+        let tunnel_port = config.tunnel_port;
+        let (disk, rng) = (self.peer_disk.clone(), Box::new(self.dice.rng()));
+        let mut peering = Peering::new(config, key(), disk, rng, now).expect("a sound disk");
+        peering.set_own_keys(self.own_keys(), now);
         let (config, memory) = (IssuerConfig::new(domain.clone()), self.issuer_disk.clone());
         let issuer = Issuer::new(config, key(), memory, Box::new(self.dice.rng()), now);
 
@@ -207,6 +262,7 @@ impl Hub {
     pub fn handle_timeout(&mut self, now: Now) {
         if let Some(life) = &mut self.life {
             life.control.handle_timeout(now);
+            self.advance_keys(now);
         }
     }
 
@@ -280,6 +336,13 @@ impl Hub {
         });
         records.collect()
     }
+}
+
+/// The issuer key of this number of a cluster.
+fn key(cluster: usize, number: u32) -> IssuerKey {
+    let mut seed = [u8::try_from(cluster + 1).expect("few"); 32];
+    seed[..4].copy_from_slice(&number.to_be_bytes());
+    IssuerKey::from_seed(&seed)
 }
 
 fn number_of(domains: &[TrustDomain], domain: &TrustDomain) -> usize {

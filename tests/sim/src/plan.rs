@@ -66,6 +66,8 @@ pub enum Transition {
     Replace,
     /// A cluster revokes pods of its own, or takes that back.
     Revoke,
+    /// A cluster exchanges its issuer key.
+    Rotate,
     /// An agent dies, and comes back.
     CrashAgent,
     /// A gateway dies, and comes back.
@@ -91,9 +93,10 @@ pub enum Transition {
 }
 
 /// Of 100 transitions, how many are at most these.
-const SHARES: [(usize, Transition); 16] = [
+const SHARES: [(usize, Transition); 17] = [
     (46, Transition::Connect),
-    (50, Transition::Revoke),
+    (49, Transition::Revoke),
+    (50, Transition::Rotate),
     (55, Transition::Relabel),
     (62, Transition::Rewrite),
     (67, Transition::Replace),

@@ -108,6 +108,8 @@ pub struct Summary {
     pub restarts: u64,
     /// Bundles that took the place of others.
     pub bundles: u64,
+    /// Exchanges of issuer keys that were begun.
+    pub rotations: u64,
     /// Packets that gateways let pass, each held against the naive model.
     pub judged: u64,
     /// Frames that the attacker put between gateways.

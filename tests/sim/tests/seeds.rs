@@ -88,6 +88,7 @@ fn nothing_denied_is_delivered_and_everything_allowed_flows() {
         ("agents killed", total(|s| s.crashes)),
         ("gateways killed", total(|s| s.restarts)),
         ("bundles replaced", total(|s| s.bundles)),
+        ("issuer keys exchanged", total(|s| s.rotations)),
         ("packets injected in clusters", total(|s| s.injected)),
         ("packets dropped, delayed or altered", total(|s| s.tampered)),
         ("frames injected between clusters", total(|s| s.struck)),

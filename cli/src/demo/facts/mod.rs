@@ -201,6 +201,11 @@ pub const ALL: &[Fact] = &[
         look: live::revoked::not_accepted,
     },
     Fact {
+        name: "rotated",
+        title: "keys of a cluster are exchanged while connections live and open, and no session ends",
+        look: live::rotated::look,
+    },
+    Fact {
         name: "address-reused",
         title: "a new pod with the address of an allowed pod is refused",
         look: address_reuse::look,

@@ -367,6 +367,14 @@ impl Invitations {
         all.filter(|one| one.used.is_none() && one.expires > now)
             .count()
     }
+
+    /// Until when the last of those that are out is good.
+    #[must_use]
+    pub fn open_until(&self, now: UnixMillis) -> Option<UnixMillis> {
+        let all = self.stored.invitations.values();
+        let open = all.filter(|one| one.used.is_none() && one.expires > now);
+        open.map(|one| one.expires).max()
+    }
 }
 
 impl Here<'_> {

@@ -92,14 +92,14 @@ impl Peering {
         let bundle = TrustBundle {
             trust_domain: self.config.trust_domain.clone(),
             sequence: self.own.state.bundle_sequence,
-            refresh_hint: life / 5,
+            refresh_hint: self.config.refresh_hint(),
             x509_roots: self.own.keys.x509_roots.clone(),
             issuer_keys: self.own.keys.issuer_keys.clone(),
             carried_labels: self.own.keys.carried_labels.clone(),
             // In whole seconds, as it travels.
             expires_at: UnixMillis::from_secs(self.now.unix.after(life).as_secs()),
         };
-        self.own.refresh_at = self.now.mono.after(life / 5);
+        self.own.refresh_at = self.now.mono.after(self.config.refresh_hint());
         self.forget_revoked_credentials();
         // Ours is the highest sequence there is: it cannot be refused.
         let inserted = self.bundles.insert(bundle.clone());

@@ -62,7 +62,7 @@ fn what_was_said_before_is_said_by_the_new_key() {
     world.restart("north");
     let root = world.get("east").root.clone();
     let seed = world.get("east").seed;
-    announce(&mut world, &[root.clone()], &[seed, 77]);
+    announce(&mut world, std::slice::from_ref(&root), &[seed, 77]);
     world.with("east", |east, now| {
         east.peering.set_issuer_key(Cluster::key(77), now);
     });

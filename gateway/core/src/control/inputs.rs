@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 
 use handshake::admission::{Revocation, Target};
-use identity::{Now, TrustDomain, Workload};
+use identity::{IssuerKey, Now, TrustDomain, Workload};
 use peering::{
     join,
     node_messages::JoinedCluster,
     peer_messages::AnnouncedRange,
-    peers::{MembershipError, RevokeError},
+    peers::{MembershipError, OwnKeys, RevokeError},
 };
 use policy::model::PolicySet;
 
@@ -31,6 +31,25 @@ impl Control {
     /// Tells `peer` that we are no peer of its any more.
     pub fn leave(&mut self, peer: &TrustDomain, why: &str) {
         self.peering.leave(peer, why);
+    }
+
+    /// Takes the keys by which this cluster is to be believed, and announces them.
+    pub fn set_own_keys(&mut self, keys: OwnKeys, now: Now) {
+        self.now = now;
+        self.peering.set_own_keys(keys, now);
+    }
+
+    /// Takes the key that signs from now on, one of those announced: `key` makes it, once for peers and
+    /// once for agents. `reissue`: agents get credentials of it at once.
+    pub fn set_issuer_key(&mut self, key: impl Fn() -> IssuerKey, reissue: bool, now: Now) {
+        self.now = now;
+        self.peering.set_issuer_key(key(), now);
+        self.issuer.set_key(key(), reissue, now);
+    }
+
+    /// Takes the SHA-256 of the X.509 root that signs SVIDs from now on, for the agents.
+    pub fn set_signing_root(&mut self, root: [u8; 32]) {
+        self.issuer.set_signing_root(root);
     }
 
     /// Takes the pod ranges of this cluster.

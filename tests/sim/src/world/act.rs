@@ -21,6 +21,7 @@ impl World {
             Transition::Rewrite => self.rewrite_policies(),
             Transition::Replace => self.replace_pod(),
             Transition::Revoke => self.revoke(),
+            Transition::Rotate => self.rotate(),
             Transition::CrashAgent => self.crash_agent(),
             Transition::KillGateway => self.kill_gateway(),
             Transition::Partition => self.partition(),
@@ -56,6 +57,15 @@ impl World {
         self.change(number, |cluster| cluster.revoke(&mut dice));
         let revoked = &self.objects.clusters[number].revoked;
         self.did = format!("cluster {number} has revoked {revoked:?}");
+    }
+
+    fn rotate(&mut self) {
+        let number = self.dice.below(self.hubs.len());
+        let now = self.time();
+        self.hubs[number].rotate(now);
+        self.pump_gateway(number);
+        self.summary.rotations += 1;
+        self.did = format!("of cluster {number}");
     }
 
     /// Most of the traffic is between clusters.

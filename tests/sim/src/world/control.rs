@@ -264,7 +264,7 @@ impl World {
     }
 
     /// Sends what a gateway's control has to say, and gives its data plane what is new.
-    fn pump_gateway(&mut self, number: usize) {
+    pub(super) fn pump_gateway(&mut self, number: usize) {
         for (to, bytes) in self.hubs[number].pump() {
             let (line, end) = match to {
                 To::Peer(other) if number < other => (Line::Gateways(number, other), End::Second),

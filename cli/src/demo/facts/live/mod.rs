@@ -3,6 +3,7 @@
 mod passage;
 pub mod policy;
 pub mod revoked;
+pub mod rotated;
 pub mod services;
 pub mod withdrawn;
 

@@ -1,0 +1,449 @@
+//! The keys by which this cluster is believed, on disk and through their lives (`peering::key_ring`):
+//! X.509 roots, which sign SVIDs, and issuer keys, which sign credentials and what else is said.
+//!
+//! ```text
+//! <state>/keys.state        the rings: which keys there are, and where each is in its life
+//! <state>/root.pem          root number 1, with its key
+//! <state>/root.N.pem        root number N
+//! <state>/issuer.key        issuer key number 1, a seed of 32 bytes
+//! <state>/issuer.N.key      issuer key number N
+//! ```
+//!
+//! A key is stored before the ring names it, and the ring forgets it before its file goes: whenever the
+//! process ends, each key that was ever announced is there.
+
+use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use identity::{IssuerKey, IssuerPublicKey, MAX_LIFETIME, TrustDomain, UnixMillis};
+use peering::{
+    key_ring::{Generation, KeyRing, Schedule, Step},
+    peers::OwnKeys,
+};
+use quic::{ClusterRoot, Pin, read_secret, write_secret};
+use rand_core::Rng;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+use zeroize::Zeroizing;
+
+use crate::state::{SVID_VALIDITY, State};
+
+pub use observe::KeyKind;
+
+/// Where the rings are stored.
+const RINGS: &str = "keys";
+/// How long a root is valid.
+const ROOT_VALIDITY: Duration = Duration::from_hours(24 * 3650);
+/// What clocks and half-done requests may add to the life of what a key signed.
+const MARGIN: Duration = Duration::from_mins(2);
+/// From when a root is published to its first use: a peer that was away for longer, and heard nothing of
+/// it, must be given the new pin.
+const PUBLISH_ROOT: Duration = Duration::from_hours(24 * 7);
+
+/// When keys are exchanged by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Schedules {
+    /// X.509 roots.
+    pub root: Schedule,
+    /// Issuer keys.
+    pub issuer_key: Schedule,
+}
+
+impl Schedules {
+    /// Each key lives as long as is said, for ever where nothing is. A bundle is asked for again after
+    /// `refresh`: whoever misses that once, and once more, has still heard of an issuer key when it is
+    /// used.
+    #[must_use]
+    pub fn new(root: Option<Duration>, issuer_key: Option<Duration>, refresh: Duration) -> Self {
+        Self {
+            root: Schedule {
+                life: root,
+                publish: PUBLISH_ROOT,
+                keep: SVID_VALIDITY + MARGIN,
+            },
+            issuer_key: Schedule {
+                life: issuer_key,
+                publish: refresh * 3,
+                keep: MAX_LIFETIME + MARGIN,
+            },
+        }
+    }
+
+    /// Of one kind.
+    #[must_use]
+    pub fn of(&self, kind: KeyKind) -> &Schedule {
+        match kind {
+            KeyKind::Root => &self.root,
+            KeyKind::IssuerKey => &self.issuer_key,
+        }
+    }
+}
+
+/// Of an Ed25519 key.
+type Seed = Zeroizing<[u8; 32]>;
+
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rings {
+    root: KeyRing,
+    issuer_key: KeyRing,
+}
+
+impl Rings {
+    fn of(&self, kind: KeyKind) -> &KeyRing {
+        match kind {
+            KeyKind::Root => &self.root,
+            KeyKind::IssuerKey => &self.issuer_key,
+        }
+    }
+
+    fn of_mut(&mut self, kind: KeyKind) -> &mut KeyRing {
+        match kind {
+            KeyKind::Root => &mut self.root,
+            KeyKind::IssuerKey => &mut self.issuer_key,
+        }
+    }
+}
+
+/// See the module.
+pub struct KeyStore {
+    state: State,
+    domain: TrustDomain,
+    schedules: Schedules,
+    rings: Rings,
+    roots: BTreeMap<u32, Arc<ClusterRoot>>,
+    issuer_keys: BTreeMap<u32, Seed>,
+    signing: Arc<ArcSwap<ClusterRoot>>,
+    signing_seed: Seed,
+}
+
+impl fmt::Debug for KeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyStore")
+            .field("root", &self.rings.root)
+            .field("issuer_key", &self.rings.issuer_key)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeyStore {
+    /// Loads what is stored; in a new state directory one key of each kind is made.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged or of another cluster. None is ever replaced.
+    pub fn open(
+        state: &State,
+        domain: &TrustDomain,
+        schedules: Schedules,
+        rng: &mut impl Rng,
+        now: UnixMillis,
+    ) -> anyhow::Result<Self> {
+        let rings = match state.load::<Option<Rings>>(RINGS)? {
+            Some(rings) => {
+                let sound = rings.root.is_sound() && rings.issuer_key.is_sound();
+                anyhow::ensure!(sound, "keys.state holds what no gateway writes");
+                rings
+            }
+            None => begin(state, domain, rng, now)?,
+        };
+        let mut roots = BTreeMap::new();
+        for generation in rings.root.generations() {
+            let root = load_root(state, domain, generation.number)?;
+            roots.insert(generation.number, Arc::new(root));
+        }
+        let mut issuer_keys = BTreeMap::new();
+        for generation in rings.issuer_key.generations() {
+            let seed = load_seed(state, generation.number)?;
+            issuer_keys.insert(generation.number, seed);
+        }
+        let signs = "keys.state names no key that signs";
+        let signing = roots.get(&rings.root.current()).context(signs)?;
+        let current = rings.issuer_key.current();
+        let signing_seed = issuer_keys.get(&current).context(signs)?.clone();
+        let store = Self {
+            state: state.clone(),
+            domain: domain.clone(),
+            schedules,
+            signing: Arc::new(ArcSwap::new(Arc::clone(signing))),
+            signing_seed,
+            rings,
+            roots,
+            issuer_keys,
+        };
+        for kind in KeyKind::ALL {
+            store.remove_retired(kind)?;
+        }
+        Ok(store)
+    }
+
+    /// The trust domain that the keys speak for.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.domain
+    }
+
+    /// All keys that are to be believed.
+    #[must_use]
+    pub fn own_keys(&self) -> OwnKeys {
+        OwnKeys {
+            x509_roots: self.x509_roots(),
+            issuer_keys: self.issuer_keys.values().map(public).collect(),
+            carried_labels: None,
+        }
+    }
+
+    /// All roots that are to be believed, in DER.
+    #[must_use]
+    pub fn x509_roots(&self) -> Vec<Vec<u8>> {
+        let roots = self.roots.values();
+        roots.map(|root| root.certificate_der().to_vec()).collect()
+    }
+
+    /// The root that signs, now and whenever it is asked for.
+    #[must_use]
+    pub fn signing_root(&self) -> Arc<ArcSwap<ClusterRoot>> {
+        Arc::clone(&self.signing)
+    }
+
+    /// The pin of the root that signs.
+    #[must_use]
+    pub fn root_pin(&self) -> Pin {
+        self.signing.load().pin()
+    }
+
+    /// The key that signs credentials.
+    #[must_use]
+    pub fn issuer_key(&self) -> IssuerKey {
+        IssuerKey::from_seed(&self.signing_seed)
+    }
+
+    /// When keys of `kind` are exchanged.
+    #[must_use]
+    pub fn schedule(&self, kind: KeyKind) -> &Schedule {
+        self.schedules.of(kind)
+    }
+
+    /// The life of the keys of `kind`.
+    #[must_use]
+    pub fn ring(&self, kind: KeyKind) -> &KeyRing {
+        self.rings.of(kind)
+    }
+
+    /// All keys of `kind` with what names each to people: a root's pin, an issuer key's bytes in hex.
+    pub fn list(&self, kind: KeyKind) -> impl Iterator<Item = (Generation, String)> + '_ {
+        let all = self.rings.of(kind).generations().iter();
+        all.map(move |generation| {
+            let number = &generation.number;
+            let name = match kind {
+                KeyKind::Root => self.roots.get(number).map(|root| root.pin().to_string()),
+                KeyKind::IssuerKey => {
+                    let seed = self.issuer_keys.get(number);
+                    seed.map(|seed| hex::encode(public(seed).as_bytes()))
+                }
+            };
+            (*generation, name.unwrap_or_default())
+        })
+    }
+
+    /// What is to be done now; to be asked again after each.
+    #[must_use]
+    pub fn due(&self, now: UnixMillis) -> Option<(KeyKind, Step)> {
+        let due = |kind: KeyKind| {
+            let step = self.rings.of(kind).due(self.schedules.of(kind), now)?;
+            Some((kind, step))
+        };
+        KeyKind::ALL.into_iter().find_map(due)
+    }
+
+    /// Makes a key that is used `publish` from now; the one before it is kept for `keep` after that.
+    /// Returns its number.
+    ///
+    /// # Errors
+    /// When one waits already, or the disk does not take it; nothing changed then.
+    pub fn publish(
+        &mut self,
+        kind: KeyKind,
+        (publish, keep): (Duration, Duration),
+        rng: &mut impl Rng,
+        now: UnixMillis,
+    ) -> anyhow::Result<u32> {
+        let mut rings = self.rings.clone();
+        let number = rings.of_mut(kind).publish(publish, keep, now)?;
+        match kind {
+            KeyKind::Root => {
+                let root = make_root(&self.state, &self.domain, number, now)?;
+                self.store(rings)?;
+                self.roots.insert(number, Arc::new(root));
+            }
+            KeyKind::IssuerKey => {
+                let seed = make_seed(&self.state, number, rng)?;
+                self.store(rings)?;
+                self.issuer_keys.insert(number, seed);
+            }
+        }
+        Ok(number)
+    }
+
+    /// Does a step that is due, but for the first: [`Self::publish`].
+    ///
+    /// # Errors
+    /// When the disk does not take it; nothing changed then.
+    pub fn take(&mut self, kind: KeyKind, step: Step, now: UnixMillis) -> anyhow::Result<()> {
+        let mut rings = self.rings.clone();
+        rings.of_mut(kind).take(step, now);
+        self.store(rings)?;
+        let left = self.rings.of(kind).generations();
+        let left: Vec<_> = left.iter().map(|generation| generation.number).collect();
+        match kind {
+            KeyKind::Root => {
+                self.roots.retain(|number, _| left.contains(number));
+                if let Some(root) = self.roots.get(&self.rings.root.current()) {
+                    self.signing.store(Arc::clone(root));
+                }
+            }
+            KeyKind::IssuerKey => {
+                self.issuer_keys.retain(|number, _| left.contains(number));
+                if let Some(seed) = self.issuer_keys.get(&self.rings.issuer_key.current()) {
+                    self.signing_seed = seed.clone();
+                }
+            }
+        }
+        if let Err(e) = self.remove_retired(kind) {
+            // Nobody believes it any more; the next start tries again.
+            warn!("a retired key stays on the disk: {e:#}");
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, rings: Rings) -> anyhow::Result<()> {
+        self.state.store(RINGS, &Some(&rings))?;
+        self.rings = rings;
+        Ok(())
+    }
+
+    /// Removes the files of keys that the ring has forgotten. One with a number above all is left: it
+    /// was made and never announced, and the next key takes its place.
+    fn remove_retired(&self, kind: KeyKind) -> anyhow::Result<()> {
+        let kept = self.rings.of(kind).generations();
+        let highest = kept.last().map_or(0, |last| last.number);
+        for (number, path) in stored(&self.state, kind)? {
+            if number < highest && kept.iter().all(|generation| generation.number != number) {
+                fs::remove_file(&path).with_context(|| path.display().to_string())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Before there are rings: a new directory, or one from before keys were exchanged.
+fn begin(
+    state: &State,
+    domain: &TrustDomain,
+    rng: &mut impl Rng,
+    now: UnixMillis,
+) -> anyhow::Result<Rings> {
+    for kind in KeyKind::ALL {
+        if let Some((_, path)) = stored(state, kind)?.iter().find(|(number, _)| *number > 1) {
+            bail!(
+                "{} is there, and keys.state, which says what it is good for, is not: restore it from \
+                 a backup",
+                path.display()
+            );
+        }
+    }
+    make_root(state, domain, 1, now)?;
+    make_seed(state, 1, rng)?;
+    let rings = Rings {
+        root: KeyRing::new(now),
+        issuer_key: KeyRing::new(now),
+    };
+    state.store(RINGS, &Some(&rings))?;
+    Ok(rings)
+}
+
+fn make_root(
+    state: &State,
+    domain: &TrustDomain,
+    number: u32,
+    now: UnixMillis,
+) -> anyhow::Result<ClusterRoot> {
+    let path = file(state, KeyKind::Root, number);
+    Ok(ClusterRoot::load_or_generate(
+        &path,
+        domain,
+        now,
+        ROOT_VALIDITY,
+    )?)
+}
+
+fn load_root(state: &State, domain: &TrustDomain, number: u32) -> anyhow::Result<ClusterRoot> {
+    let path = file(state, KeyKind::Root, number);
+    let root = ClusterRoot::load(&path, domain)?;
+    root.with_context(|| missing(&path))
+}
+
+fn make_seed(state: &State, number: u32, rng: &mut impl Rng) -> anyhow::Result<Seed> {
+    let path = file(state, KeyKind::IssuerKey, number);
+    if read_secret(&path, 64)?.is_none() {
+        let mut seed = Seed::default();
+        rng.fill_bytes(&mut *seed);
+        write_secret(&path, &*seed)?;
+    }
+    load_seed(state, number)
+}
+
+fn load_seed(state: &State, number: u32) -> anyhow::Result<Seed> {
+    let path = file(state, KeyKind::IssuerKey, number);
+    let stored = read_secret(&path, 64)?.with_context(|| missing(&path))?;
+    let seed = <[u8; 32]>::try_from(stored.as_slice())
+        .with_context(|| format!("{} does not hold 32 bytes", path.display()))?;
+    Ok(Seed::new(seed))
+}
+
+fn public(seed: &Seed) -> IssuerPublicKey {
+    IssuerKey::from_seed(seed).public()
+}
+
+fn missing(path: &std::path::Path) -> String {
+    format!(
+        "{} is missing, and keys.state names it: restore it from a backup",
+        path.display()
+    )
+}
+
+/// The name of a key's file is `BEFORE.ENDING` for the first and `BEFORE.N.ENDING` for the Nth.
+fn name(kind: KeyKind) -> (&'static str, &'static str) {
+    match kind {
+        KeyKind::Root => ("root", "pem"),
+        KeyKind::IssuerKey => ("issuer", "key"),
+    }
+}
+
+fn file(state: &State, kind: KeyKind, number: u32) -> PathBuf {
+    let (before, ending) = name(kind);
+    state.path().join(match number {
+        1 => format!("{before}.{ending}"),
+        _ => format!("{before}.{number}.{ending}"),
+    })
+}
+
+/// The numbers of the keys that have files.
+fn stored(state: &State, kind: KeyKind) -> anyhow::Result<Vec<(u32, PathBuf)>> {
+    let (before, ending) = name(kind);
+    let number = |file: &str| match file.strip_prefix(before)?.strip_suffix(ending)? {
+        "." => Some(1),
+        middle => middle.strip_prefix('.')?.strip_suffix('.')?.parse().ok(),
+    };
+    let entries = fs::read_dir(state.path()).with_context(|| state.path().display().to_string())?;
+    let paths = entries.map(|entry| Ok(entry?.path()));
+    let paths = paths.collect::<io::Result<Vec<_>>>()?;
+    let named = paths.into_iter().filter_map(|path| {
+        let number = number(path.file_name()?.to_str()?)?;
+        Some((number, path))
+    });
+    Ok(named.collect())
+}
+
+#[cfg(test)]
+mod tests;
