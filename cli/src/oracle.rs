@@ -204,7 +204,7 @@ impl Oracle {
 
     /// The cluster whose pods have addresses such as `address`, where a folder says so.
     pub fn owner(&self, address: IpAddr) -> Option<&str> {
-        let has = |c: &&ClusterConfig| c.pod_ranges.iter().any(|r| r.cidr.contains(&address));
+        let has = |c: &&ClusterConfig| c.pod_ranges.iter().any(|r| r.seen().contains(&address));
         Some(&self.owners.iter().find(has)?.name)
     }
 
@@ -345,19 +345,33 @@ impl Oracle {
         protocol: u8,
         port: u16,
     ) -> (&'a Table, Query<'a>) {
+        let domain = subject.claims.trust_domain();
         let query = Query {
             direction,
             subject: &subject.claims,
-            peer,
+            peer: self.seen_by(domain, peer),
             protocol,
             port,
             known: &self.known,
         };
-        let domain = subject.claims.trust_domain();
         let live = self.live.get(domain);
         let live = live.and_then(|nodes| nodes.get(&subject.workload.node));
         // Every end is of a world, and every world has a table.
         (live.unwrap_or_else(|| &self.tables[domain]), query)
+    }
+
+    /// With the address at which the cluster `domain` sees it: rules of that cluster speak of it.
+    fn seen_by<'a>(&self, domain: &TrustDomain, peer: Peer<'a>) -> Peer<'a> {
+        let mut worlds = self.worlds.iter();
+        let world = worlds.find(|world| world.cluster.trust_domain == *domain);
+        match (peer, world) {
+            (Peer::Identity { claims, address }, Some(world)) => {
+                let seen = |address| world.federation.seen_at(claims.trust_domain(), address);
+                let address = address.map(seen);
+                Peer::Identity { claims, address }
+            }
+            (peer, _) => peer,
+        }
     }
 
     /// What the cluster of `from` knows of the destination's answer, by what that one announces;

@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use bundle_endpoint::EndpointPath;
 use gateway_xdp::AttachMode;
 use identity::ClaimLimits;
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 /// The whole file. See `docs/` for an annotated example.
@@ -39,6 +40,10 @@ pub struct Config {
     /// Other clusters.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// From where pod ranges of clusters that are joined get a prefix here, when they overlap others: nothing
+    /// else uses these addresses in this cluster, and its nodes route them to this gateway.
+    #[serde(default)]
+    pub federation_prefixes: Vec<IpNet>,
     /// The nodes of this cluster.
     #[serde(default)]
     pub nodes: Vec<Node>,
@@ -249,6 +254,12 @@ impl Config {
         }
         if let Some(endpoint) = &self.bundle_endpoint {
             endpoint.files()?;
+        }
+        for prefix in &self.federation_prefixes {
+            if *prefix != prefix.trunc() {
+                let right = prefix.trunc();
+                bail!("federationPrefixes: {prefix} has bits set after its prefix: {right}");
+            }
         }
         let peers = self.peers.iter().map(|p| p.cluster.as_str());
         twice("peers", "cluster", peers.chain([self.cluster.as_str()]))?;

@@ -99,7 +99,7 @@ pub fn attach(
     let others = world.federation.clusters.iter();
     let others = others.filter(|cluster| cluster.name != config.cluster);
     let remote: Vec<_> = others
-        .flat_map(|c| c.pod_ranges.iter().map(|r| r.cidr))
+        .flat_map(|c| c.pod_ranges.iter().map(sources::PodRange::seen))
         // No file names those that were joined by a token.
         .chain(members.prefixes())
         .collect();

@@ -43,7 +43,9 @@ pub fn clusters(told: &BTreeMap<TrustDomain, JoinedCluster>) -> Vec<ClusterConfi
     let cluster = |(domain, told): (&TrustDomain, &JoinedCluster)| {
         let ranges = told.ranges.iter().map(|range| PodRange {
             id: range.range_id,
+            // Where it is seen here: what it is at home, the gateway alone needs to know.
             cidr: range.prefix,
+            map_to: None,
         });
         ClusterConfig::joined(&told.name, domain.clone(), ranges.collect())
     };

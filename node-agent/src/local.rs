@@ -119,7 +119,7 @@ impl LocalPods {
                 .iter()
                 .map(|(a, served)| (*a, served.port.clone()))
                 .collect(),
-            identity: ranges.map(|range| range.cidr).collect(),
+            identity: ranges.map(sources::PodRange::seen).collect(),
             name_servers: match world.policies.names_domains() {
                 true => name_servers.clone(),
                 false => BTreeSet::new(),

@@ -44,16 +44,26 @@ pub fn default_folder() -> Result<PathBuf> {
 /// When there is no usable Federation, or it asks for what the demo has not.
 pub fn declared(folder: &Path) -> Result<(Declared, Vec<Problem>)> {
     let (oracle, problems) = Oracle::in_force(folder)?;
-    let clusters = oracle.worlds().map(cluster).collect::<Result<_>>()?;
+    let worlds: Vec<_> = oracle.worlds().collect();
+    let clusters = worlds.iter().map(|world| cluster(world, &worlds));
+    let clusters = clusters.collect::<Result<_>>()?;
     Ok((Declared { clusters }, problems))
 }
 
-fn cluster(world: &World) -> Result<DeclaredCluster> {
+fn cluster(world: &World, all: &[&World]) -> Result<DeclaredCluster> {
     let config = &world.cluster;
     let ranges = config
         .pod_ranges
         .iter()
         .map(|range| v4_net(range.cidr, &config.name))
+        .collect::<Result<_>>()?;
+    let mut others = all.iter().filter(|other| other.cluster.name != config.name);
+    let other = others.find_map(|other| other.federation.cluster(&config.name));
+    let seen = other
+        .unwrap_or(config)
+        .pod_ranges
+        .iter()
+        .map(|range| v4_net(range.seen(), &config.name))
         .collect::<Result<_>>()?;
     let nodes = config
         .nodes
@@ -93,6 +103,7 @@ fn cluster(world: &World) -> Result<DeclaredCluster> {
         name: config.name.clone(),
         trust_domain: config.trust_domain.to_string(),
         ranges,
+        seen,
         nodes,
         pods,
         peers: world.peers.iter().map(|it| it.cluster.clone()).collect(),

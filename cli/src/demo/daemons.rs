@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -23,7 +24,9 @@ use super::{
     interrupt::Interrupts,
     journal::Journal,
     netns,
-    plan::{AGENT_METRICS, Cluster, GATEWAY_METRICS, NODE_PORT, Node, PSP_PORT, Plan, QUIC_PORT},
+    plan::{
+        AGENT_METRICS, Cluster, GATEWAY_METRICS, NODE_PORT, Node, POOL, PSP_PORT, Plan, QUIC_PORT,
+    },
     preflight::Binaries,
     process::{self, ProcessId, Spec},
     state::{State, make_private},
@@ -55,6 +58,8 @@ struct GatewayConfig<'a> {
     wan: Wan,
     lan: Lan,
     metrics: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    federation_prefixes: &'a [Ipv4Net],
     peers: Vec<Peer<'a>>,
     nodes: Vec<NodeConfig<'a>>,
 }
@@ -335,6 +340,7 @@ fn write_gateway_config(
             node_port: NODE_PORT,
         },
         metrics: GATEWAY_METRICS,
+        federation_prefixes: if strangers { &[POOL] } else { &[] },
         peers: peers
             .filter_map(|peer| {
                 Some(Peer {

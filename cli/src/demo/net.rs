@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::{
     journal::{Entry, Journal},
     netns,
-    plan::{Cluster, Node, POD_GATEWAY, Plan, Pod},
+    plan::{Cluster, Node, POD_GATEWAY, POOL, Plan, Pod},
 };
 
 /// Queues of each gateway interface. The far end of a veth must not have more transmit queues than
@@ -110,7 +110,7 @@ fn add_gateway(plan: &Plan, cluster: &Cluster, journal: &Journal) -> Result<()> 
     // The kernel could route between the clusters in clear, as on a machine whose operator
     // forgot to forbid it. Only the gateway's program keeps it from doing so.
     let others = plan.clusters.iter().filter(|c| c.name != cluster.name);
-    let far = others.flat_map(|c| c.ranges.iter().map(|r| (*r, c.gateway.wan)));
+    let far = others.flat_map(|c| c.seen.iter().map(|r| (*r, c.gateway.wan)));
     let near = cluster
         .nodes
         .iter()
@@ -170,8 +170,13 @@ fn add_node(plan: &Plan, cluster: &Cluster, node: &Node, journal: &Journal) -> R
     let siblings = cluster.nodes.iter().filter(|n| n.name != node.name);
     let near = siblings.flat_map(|n| n.serves.iter().map(|r| (*r, n.address)));
     let others = plan.clusters.iter().filter(|c| c.name != cluster.name);
-    let far = others.flat_map(|c| c.ranges.iter().map(|r| (*r, cluster.gateway.lan)));
-    let routes: Vec<_> = near.chain(far).map(|(r, via)| route(r, via)).collect();
+    let far = others.flat_map(|c| c.seen.iter().map(|r| (*r, cluster.gateway.lan)));
+    let pool = plan.by_token.then_some((POOL, cluster.gateway.lan));
+    let routes: Vec<_> = near
+        .chain(far)
+        .chain(pool)
+        .map(|(r, via)| route(r, via))
+        .collect();
     netns::ip_batch(&node.netns, &routes)
 }
 

@@ -26,6 +26,8 @@ pub const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 pub const QUIC_PORT: u16 = 4433;
 /// UDP port of the QUIC sessions between agents and their gateway.
 pub const NODE_PORT: u16 = 4434;
+/// From where clusters that join by tokens map pod ranges that overlap (RFC 6598).
+pub const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 0, 0), 10);
 /// UDP port of the encrypted tunnel.
 pub const PSP_PORT: u16 = 1000;
 /// Where a gateway serves `/readyz` and `/metrics`, inside its namespace.
@@ -51,6 +53,8 @@ pub struct DeclaredCluster {
     pub trust_domain: String,
     /// Where its pods' addresses lie.
     pub ranges: Vec<Ipv4Net>,
+    /// Where other clusters see each of these ranges.
+    pub seen: Vec<Ipv4Net>,
     /// Its nodes, in order.
     pub nodes: Vec<DeclaredNode>,
     /// Its pods, each with node and address.
@@ -109,6 +113,8 @@ pub struct Cluster {
     pub trust_domain: String,
     /// Where its pods' addresses lie.
     pub ranges: Vec<Ipv4Net>,
+    /// Where other clusters see each of these ranges, unless they joined by a token.
+    pub seen: Vec<Ipv4Net>,
     /// The namespace of the bridge between gateway and nodes.
     pub lan: String,
     /// Its gateway.
@@ -212,7 +218,7 @@ impl Plan {
         let mut seen = BTreeMap::new();
         for (cluster, pod) in self.pods() {
             let who = format!("{}/{}/{}", cluster.name, pod.namespace, pod.name);
-            if let Some(other) = seen.insert(pod.address, who.clone()) {
+            if let Some(other) = seen.insert((&cluster.name, pod.address), who.clone()) {
                 bail!("{other} and {who} have the same address {}", pod.address);
             }
         }
@@ -229,10 +235,11 @@ impl Plan {
                         one.trust_domain
                     );
                 }
-                for (a, b) in one
-                    .ranges
-                    .iter()
-                    .flat_map(|a| other.ranges.iter().map(move |b| (a, b)))
+                let both = [(&one.ranges, &other.seen), (&one.seen, &other.ranges)];
+                for (a, b) in both
+                    .into_iter()
+                    .flat_map(|(one, other)| one.iter().map(move |a| (a, other)))
+                    .flat_map(|(a, other)| other.iter().map(move |b| (a, b)))
                 {
                     if a.contains(b) || b.contains(a) {
                         bail!(
@@ -252,6 +259,16 @@ impl Cluster {
     /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.iter().find(|n| n.name == name)
+    }
+
+    /// Where other clusters see its pod at `address`.
+    pub fn seen_at(&self, address: Ipv4Addr) -> Ipv4Addr {
+        let mut ranges = self.ranges.iter().zip(&self.seen);
+        let range = ranges.find(|(range, _)| range.contains(&address));
+        range.map_or(address, |(range, seen)| {
+            let host = address.to_bits() & range.hostmask().to_bits();
+            Ipv4Addr::from_bits(seen.network().to_bits() | host)
+        })
     }
 
     /// `<cluster>-<gateway>`: names its log, its state and its part in `status`.
@@ -331,6 +348,7 @@ fn plan_cluster(
         name: name.clone(),
         trust_domain: declared.trust_domain.clone(),
         ranges: declared.ranges.clone(),
+        seen: declared.seen.clone(),
         lan,
         gateway,
         nodes,

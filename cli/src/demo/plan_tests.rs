@@ -18,6 +18,7 @@ fn cluster(name: &str, n: u8, nodes: &[&str], pods: Vec<DeclaredPod>) -> Declare
         name: name.into(),
         trust_domain: format!("{name}.example"),
         ranges: vec![Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap()],
+        seen: vec![Ipv4Net::new(Ipv4Addr::new(10, n, 0, 0), 16).unwrap()],
         peers: Vec::new(),
         nodes: (1..)
             .zip(nodes)

@@ -163,7 +163,7 @@ impl Assertion {
         let clusters = &world.federation.clusters;
         let of = clusters
             .iter()
-            .find(|c| c.pod_ranges.iter().any(|r| r.cidr.contains(&address)));
+            .find(|c| c.pod_ranges.iter().any(|r| r.seen().contains(&address)));
         let pod = world.workloads.iter().find(|w| w.address == Some(address));
         if let (Some(cluster), None) = (of, pod) {
             let why = format!(

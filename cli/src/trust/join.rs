@@ -256,9 +256,23 @@ fn words(member: &Value) -> String {
         text("name"),
         text("trust_domain"),
         list("endpoints", |endpoint| endpoint),
-        list("ranges", |range| &range["prefix"]),
+        ranges(member),
         text("since")
     )
+}
+
+/// Where it is seen here, and where it is.
+fn ranges(member: &Value) -> String {
+    let all = member["ranges"].as_array().into_iter().flatten();
+    let words = all.map(|range| {
+        let real = range["prefix"].as_str().unwrap_or_default();
+        let id = range["range_id"].as_u64().unwrap_or_default().to_string();
+        match member["mapped"][&id].as_str() {
+            Some(seen) => format!("{seen} (there {real})"),
+            None => real.to_owned(),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// `env=prod|stage`, or `!security.example/*`.

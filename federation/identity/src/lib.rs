@@ -44,7 +44,7 @@ pub use labels::{LabelError, Labels};
 pub use limits::{
     ClaimLimits, ClaimViolation, LabelLimit, MAX_PATTERNS, NamePattern, PatternError,
 };
-pub use networks::{IdentityNetworks, IdentityRange, NetworksError, RangeAddress};
+pub use networks::{IdentityNetworks, IdentityRange, NetworksError, RangeAddress, same_offset};
 pub use record::{MAX_RECORD, PodChange, PodRecord, SignedRecord, VerifiedRecord};
 pub use signed::{MAX_SIGNED, unproven_payload};
 pub use spiffe::{SpiffeError, SpiffeId, TrustDomain};

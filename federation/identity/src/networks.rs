@@ -1,6 +1,6 @@
 //! Which addresses must prove an identity, and whose they are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,36 @@ pub struct IdentityRange {
     pub trust_domain: TrustDomain,
     /// The owner's number for the range.
     pub range_id: u16,
+    /// The prefix as the owner has it, of the same family and length, where it is another one: the
+    /// gateway of this cluster translates between the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub real: Option<IpNet>,
+}
+
+impl IdentityRange {
+    /// Whether `real` can be seen as `prefix`: an address keeps its offset.
+    #[must_use]
+    pub fn can_map(real: IpNet, prefix: IpNet) -> bool {
+        real.prefix_len() == prefix.prefix_len() && real.addr().is_ipv4() == prefix.addr().is_ipv4()
+    }
+}
+
+/// The address with the offset of `address` in the prefix `to`, which has the length of the one that it
+/// is from.
+#[must_use]
+pub fn same_offset(address: IpAddr, to: IpNet) -> IpAddr {
+    match (address, to) {
+        (IpAddr::V4(address), IpNet::V4(to)) => {
+            let host = address.to_bits() & to.hostmask().to_bits();
+            Ipv4Addr::from_bits(to.network().to_bits() | host).into()
+        }
+        (IpAddr::V6(address), IpNet::V6(to)) => {
+            let host = address.to_bits() & to.hostmask().to_bits();
+            Ipv6Addr::from_bits(to.network().to_bits() | host).into()
+        }
+        // No prefix of the other family is another form of it.
+        (address, _) => address,
+    }
 }
 
 /// An address inside a range, in the form that 1:1 translation leaves alone.
@@ -139,6 +169,7 @@ mod tests {
             prefix: prefix.parse().unwrap(),
             trust_domain: TrustDomain::new(owner).unwrap(),
             range_id,
+            real: None,
         }
     }
 
@@ -264,6 +295,7 @@ mod tests {
         ) {
             let ranges: Vec<_> = prefixes.iter().zip(1..).map(|(prefix, range_id)| IdentityRange {
                 prefix: *prefix, trust_domain: TrustDomain::new("d").unwrap(), range_id,
+                real: None,
             }).collect();
             let overlap = prefixes.iter().enumerate().any(|(at, a)| {
                 prefixes[..at].iter().any(|b| a.contains(b) || b.contains(a))

@@ -79,6 +79,7 @@ impl Star {
             trust_domain: trust_domain.clone(),
             pin: pin(&root),
             ranges: None,
+            mapped: std::collections::BTreeMap::new(),
             limits: ClaimLimits::default(),
         };
         let mut east = machine("east", 0, at, &root);

@@ -350,6 +350,7 @@ mod tests {
                 prefix: "10.1.0.0/16".parse().unwrap(),
                 trust_domain: domain.clone(),
                 range_id: 1,
+                real: None,
             }]),
             ToNode::SegmentKeys(vec![SegmentKeyGrant {
                 id: [7; 8],

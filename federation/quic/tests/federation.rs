@@ -157,6 +157,7 @@ impl Gateway {
         };
         peering.set_own_keys(keys, clock);
         let peers = vec![PeerConfig {
+            mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
             trust_domain: machine.peer.clone(),
             pin: machine.peer_pin.0,

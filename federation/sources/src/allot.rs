@@ -166,6 +166,7 @@ mod tests {
             pod_ranges: vec![PodRange {
                 id: 1,
                 cidr: range.parse().unwrap(),
+                map_to: None,
             }],
             nodes: (1..=nodes).map(|n| format!("node{n}")).collect(),
             gateways: Vec::new(),

@@ -1,8 +1,8 @@
 //! Which clusters form the federation, and which addresses are theirs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use identity::{IdentityNetworks, IdentityRange, NetworksError, TrustDomain};
+use identity::{IdentityNetworks, IdentityRange, NetworksError, TrustDomain, same_offset};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -36,8 +36,20 @@ pub struct ClusterConfig {
 pub struct PodRange {
     /// The cluster's own number for it, never used again for another range.
     pub id: u16,
-    /// The prefix, without host bits.
+    /// The prefix, without host bits, as its owner has it.
     pub cidr: IpNet,
+    /// Where other clusters see it, when that is elsewhere: of the same family and length. Of the own
+    /// cluster it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_to: Option<IpNet>,
+}
+
+impl PodRange {
+    /// Where a cluster that does not own it sees it.
+    #[must_use]
+    pub fn seen(&self) -> IpNet {
+        self.map_to.unwrap_or(self.cidr)
+    }
 }
 
 /// A gateway of a cluster.
@@ -64,6 +76,26 @@ impl FederationConfig {
             .find(|c| c.trust_domain == *trust_domain)
     }
 
+    /// Where the cluster that this is the federation of sees the pod of `owner` at `address`.
+    #[must_use]
+    pub fn seen_at(&self, owner: &TrustDomain, address: IpAddr) -> IpAddr {
+        let ranges = self.cluster_of(owner).map(|cluster| &*cluster.pod_ranges);
+        let mut ranges = ranges.unwrap_or_default().iter();
+        let range = ranges.find(|range| range.cidr.contains(&address));
+        range.map_or(address, |range| same_offset(address, range.seen()))
+    }
+
+    /// As the cluster called `own` sees it: its own addresses are nowhere else.
+    pub(crate) fn seen_from(&mut self, own: &str) {
+        let own = self
+            .clusters
+            .iter_mut()
+            .filter(|cluster| cluster.name == own);
+        for range in own.flat_map(|cluster| &mut cluster.pod_ranges) {
+            range.map_to = None;
+        }
+    }
+
     /// Adds a cluster that was joined. One that is listed already stays as it is listed.
     ///
     /// # Errors
@@ -82,11 +114,9 @@ impl FederationConfig {
                 .iter()
                 .flat_map(|ours| joined.pod_ranges.iter().map(move |theirs| (ours, theirs)))
             {
-                if ours.cidr.contains(&theirs.cidr) || theirs.cidr.contains(&ours.cidr) {
-                    return Err(format!(
-                        "its pod range {} overlaps {} of {name}",
-                        theirs.cidr, ours.cidr
-                    ));
+                let (ours, theirs) = (ours.seen(), theirs.seen());
+                if ours.contains(&theirs) || theirs.contains(&ours) {
+                    return Err(format!("its pod range {theirs} overlaps {ours} of {name}"));
                 }
             }
         }
@@ -94,7 +124,7 @@ impl FederationConfig {
         Ok(())
     }
 
-    /// The addresses that must prove an identity: the pod ranges of all clusters.
+    /// The addresses that must prove an identity: the pod ranges of all clusters, where they are seen.
     ///
     /// # Errors
     /// The first two ranges that overlap; never for a configuration that a source accepted.
@@ -117,12 +147,13 @@ impl ClusterConfig {
         }
     }
 
-    /// Its pod ranges as identity networks.
+    /// Its pod ranges as identity networks, where they are seen.
     pub fn ranges(&self) -> impl Iterator<Item = IdentityRange> {
         self.pod_ranges.iter().map(|range| IdentityRange {
-            prefix: range.cidr,
+            prefix: range.seen(),
             trust_domain: self.trust_domain.clone(),
             range_id: range.id,
+            real: range.map_to.map(|_| range.cidr),
         })
     }
 }

@@ -90,7 +90,13 @@ fn complete<'a>(
         federation.clusters.push(ClusterConfig {
             name: name.clone(),
             trust_domain,
-            pod_ranges: ranges.map(|(cidr, id)| PodRange { id, cidr }).collect(),
+            pod_ranges: ranges
+                .map(|(cidr, id)| PodRange {
+                    id,
+                    cidr,
+                    map_to: None,
+                })
+                .collect(),
             nodes: Vec::new(),
             gateways: Vec::new(),
         });

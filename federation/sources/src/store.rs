@@ -76,6 +76,7 @@ impl Store {
         let Some(mut federation) = self.federation.clone() else {
             return Err(NoWorld::Refused(problems));
         };
+        federation.seen_from(&self.cluster);
         for cluster in &self.joined {
             problems.extend(federation.join(cluster).err().map(|message| Problem {
                 file: FEDERATION_FILE.into(),
@@ -131,7 +132,7 @@ impl Store {
     /// The world that `documents` describe, each with what it is called in problems. Nothing was accepted
     /// before.
     pub fn of_objects(
-        federation: FederationConfig,
+        mut federation: FederationConfig,
         cluster: &str,
         documents: &[(String, Parsed)],
     ) -> Option<World> {
@@ -142,6 +143,7 @@ impl Store {
         }
         let (objects, problems) = round.finish();
         store.objects = objects;
+        federation.seen_from(cluster);
         assemble::world(federation, cluster, &mut store, problems, Places::Declared)
     }
 

@@ -193,3 +193,41 @@ fn three_tier_has_the_places_that_its_readme_shows() {
         .count();
     assert_eq!(protected, 7);
 }
+
+/// Each cluster sees its own pods where they are, and the other's where they are mapped to.
+#[test]
+fn overlapping_is_seen_from_both_sides() {
+    let worlds = example("overlapping");
+    let domain = |name: &str| identity::TrustDomain::new(name).unwrap();
+    for (world, own, other, seen) in [
+        (&worlds[0], "east.example", "west.example", "100.102"),
+        (&worlds[1], "west.example", "east.example", "100.101"),
+    ] {
+        let networks = world.federation.networks().unwrap();
+        let at = |text: &str| {
+            let address = text.parse().unwrap();
+            let found = networks.lookup(address)?;
+            Some((
+                found.trust_domain.clone(),
+                u128::from_be_bytes(found.offset),
+            ))
+        };
+        assert_eq!(at("10.1.1.10"), Some((domain(own), 0x010a)));
+        assert_eq!(at(&format!("{seen}.1.10")), Some((domain(other), 0x010a)));
+        let address = "10.1.1.10".parse().unwrap();
+        let federation = &world.federation;
+        assert_eq!(federation.seen_at(&domain(own), address), address);
+        let there = federation.seen_at(&domain(other), address).to_string();
+        assert_eq!(there, format!("{seen}.1.10"));
+    }
+    for [from, to] in [["east", "west"], ["west", "east"]] {
+        let to = format!("{to}/default/server");
+        let client = verdicts(&worlds, &format!("{from}/default/client"), &to, 8080);
+        assert!(
+            client.iter().all(|said| said.starts_with("allow")),
+            "{client:?}"
+        );
+        let visitor = verdicts(&worlds, &format!("{from}/default/visitor"), &to, 8080);
+        assert_eq!(visitor[1], "denied-by-default by default");
+    }
+}

@@ -56,6 +56,7 @@ async fn clusters_that_were_joined_can_be_named_by_policies() {
         let ranges = vec![PodRange {
             id: 1,
             cidr: cidr.parse().unwrap(),
+            map_to: None,
         }];
         ClusterConfig::joined(name, TrustDomain::new(domain).unwrap(), ranges)
     };
@@ -85,6 +86,19 @@ async fn clusters_that_were_joined_can_be_named_by_policies() {
         let words = format!("the cluster {name} that was joined");
         assert!(said.contains(&words), "{said}");
     }
+    // Seen elsewhere, its addresses are nobody's.
+    let mut third = cluster(
+        "third",
+        "third.example",
+        &own.pod_ranges[0].cidr.to_string(),
+    );
+    third.pod_ranges[0].map_to = Some("100.64.0.0/16".parse().unwrap());
+    joined.set(vec![third]);
+    let is_known = |w: &World| w.federation.cluster("third").is_some();
+    let known = until(&mut worlds, "a cluster that is mapped", is_known).await;
+    let networks = known.federation.networks().unwrap();
+    let owner = networks.owner("100.64.1.1".parse().unwrap());
+    assert_eq!(owner.map(TrustDomain::as_str), Some("third.example"));
 }
 
 #[tokio::test]

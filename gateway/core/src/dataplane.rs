@@ -160,6 +160,9 @@ impl Dataplane {
         let Some(peer) = snapshot.peer(number) else {
             return Disposition::Drop(DropReason::TunnelUnknownSpi);
         };
+        if let Err(reason) = peer.translation.inbound(frame.packet_mut()) {
+            return Disposition::Drop(reason);
+        }
         match self.wan_to_lan(cx, frame, (number, peer), snapshot, now) {
             Ok(()) => Disposition::Forward(Side::Lan),
             Err(refusal) => refuse(cx, frame, snapshot, Way::Tunnel(peer), refusal, now),

@@ -27,6 +27,7 @@ pub mod snapshot;
 #[cfg(test)]
 mod testing;
 pub mod track;
+pub mod translation;
 pub mod witness;
 
 pub use account::Totals;

@@ -129,6 +129,8 @@ pub fn encapsulate(
         .outbound
         .get(queue % count)
         .ok_or(DropReason::NoTunnel)?;
+    // From here on nobody of this cluster looks at it.
+    peer.translation.outbound(frame.packet_mut())?;
     let ecn = inplace::ecn(frame.packet());
     association.seal(frame)?;
     let port = association.source_port();

@@ -15,6 +15,7 @@ use crate::{
     nexthop::{NextHops, NoHop},
     owners::{Owner, Owners},
     psp::{ReceiveAssociation, SendAssociation},
+    translation::Translation,
 };
 
 /// The side of the gateway that an interface is on. One interface may serve both.
@@ -63,6 +64,8 @@ pub struct Peer {
     pub next_hop: Result<Mac, NoHop>,
     /// The largest inner packet that fits both this tunnel and the own cluster's side.
     pub inner_mtu: u16,
+    /// Where its pods are seen at other addresses than they have.
+    pub translation: Translation,
 }
 
 /// An association on which a peer sends.

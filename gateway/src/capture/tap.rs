@@ -392,6 +392,7 @@ mod tests {
             outbound: Vec::new(),
             next_hop: Ok(ethernet::Mac::default()),
             inner_mtu: 1400,
+            translation: gateway_core::translation::Translation::default(),
         });
         let wanted = Filter {
             peer: Some(west.clone()),

@@ -7,9 +7,10 @@ use std::{
 };
 
 use identity::{ClaimLimits, TrustDomain};
+use ipnet::IpNet;
 use observe::{Caller, InviteRequest, JoinRequest};
 use peering::join::{
-    self, Here, Invite, JoinRefusal, Member, Offer, Token, accepted, answered, refused,
+    self, Here, Invite, JoinRefusal, Mapped, Member, Offer, Token, accepted, answered, refused,
 };
 use quic::{Joining, Limits, Pin, ask_to_join};
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use tracing::warn;
 use super::{
     Hub,
     links::{Answer, Input, TokenAnswer},
-    members::describe,
+    members::{self, describe},
 };
 
 /// Where the invitations are stored.
@@ -68,7 +69,8 @@ impl Hub {
     fn admit(&mut self, joining: &Joining) -> Result<Vec<u8>, String> {
         let now = self.now();
         let world = self.world.borrow().clone();
-        let here = here(&self.own, &world, &self.control);
+        let (pool, members) = (&self.config.federation_prefixes, &self.members.stored);
+        let here = here(&self.own, pool, &world, &self.control, members);
         let source = quic::source_of(joining.remote().ip());
         let (request, binding) = (joining.request(), joining.binding());
         let judged = (self.members.invitations).judge(source, request, binding, &here, now);
@@ -168,16 +170,17 @@ impl Hub {
     ) -> Result<Value, String> {
         let now = self.now().unix;
         let world = self.world.borrow().clone();
-        let here = here(&self.own, &world, &self.control);
+        let (pool, members) = (&self.config.federation_prefixes, &self.members.stored);
+        let here = here(&self.own, pool, &world, &self.control, members);
         let name = here.name_of(&offer, name.as_deref());
-        let name = name.and_then(|name| here.takes(&offer, &name, now).map(|()| name));
-        let name = name.map_err(|e| match e {
+        let named = name.and_then(|name| Ok((here.takes(&offer, &name, now)?, name)));
+        let (mapped, name) = named.map_err(|e| match e {
             JoinRefusal::Name { name, taken } => {
                 format!("{name} is what {taken} is called here: join with --name")
             }
             other => other.to_string(),
         })?;
-        let member = Member::new(offer, name, accept, now);
+        let member = Member::new(offer, name, mapped, accept, now);
         let about = json!({
             "do": "joined", "member": member.trust_domain, "name": member.name,
             "uid": by.uid, "pid": by.pid,
@@ -207,23 +210,42 @@ impl Hub {
 /// What a newcomer must not clash with.
 fn here<'a>(
     own: &'a TrustDomain,
+    pool: &'a [IpNet],
     world: &'a sources::World,
     control: &'a gateway_core::Control,
+    members: &'a members::Stored,
 ) -> Here<'a> {
     let clusters = world.federation.clusters.iter();
     let peering = control.peering();
+    let declared = clusters.clone().flat_map(|cluster| {
+        let ranges = cluster.pod_ranges.iter();
+        ranges.map(|range| (range.seen(), &cluster.trust_domain))
+    });
+    // The source needs a moment to say those that joined last.
+    let joined = members.members.iter().flat_map(|member| {
+        let ranges = member.seen();
+        ranges.map(|range| (range.prefix, &member.trust_domain))
+    });
+    let mapped = clusters.clone().flat_map(|cluster| {
+        let ranges = cluster.pod_ranges.iter();
+        ranges.filter_map(|range| {
+            Some(Mapped {
+                trust_domain: &cluster.trust_domain,
+                real: range.cidr,
+                to: range.map_to?,
+            })
+        })
+    });
     Here {
         trust_domain: own,
         names: clusters
             .clone()
             .map(|cluster| (cluster.name.as_str(), &cluster.trust_domain))
             .collect(),
-        ranges: clusters
-            .flat_map(|cluster| {
-                let ranges = cluster.pod_ranges.iter();
-                ranges.map(|range| (range.cidr, &cluster.trust_domain))
-            })
-            .collect(),
+        ranges: declared.chain(joined).collect(),
+        held: members.held().collect(),
+        mapped: mapped.chain(members.mapped()).collect(),
+        pool,
         peers: peering
             .peers()
             .filter_map(|peer| Some((peer, peering.pin(peer)?)))

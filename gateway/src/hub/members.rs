@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use identity::{TrustDomain, UnixMillis};
 use ipnet::IpNet;
-use peering::join::{Invitations, Member};
+use peering::join::{Invitations, Mapped, Member};
 use quic::Pin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,20 +31,62 @@ pub struct Stored {
     pub members: Vec<Member>,
     /// The pod ranges of those that are members no more, and until when nothing goes there.
     former: Vec<(IpNet, UnixMillis)>,
+    /// Which of these were mapped, so that whoever comes back in time is seen where it was.
+    #[serde(default)]
+    formerly_mapped: Vec<FormerlyMapped>,
+}
+
+/// A range of a former member, and where it was seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FormerlyMapped {
+    trust_domain: TrustDomain,
+    real: IpNet,
+    to: IpNet,
+    until: UnixMillis,
 }
 
 impl Stored {
     /// Everything that the kernel must not route.
     pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
-        let members = self.members.iter().flat_map(|member| &member.ranges);
-        let former = self.former.iter().map(|(prefix, _)| *prefix);
-        members.map(|range| range.prefix).chain(former)
+        let members = self.members.iter().flat_map(Member::seen);
+        members.map(|range| range.prefix).chain(self.held())
     }
+
+    /// What is seen elsewhere than it is, or was lately.
+    pub fn mapped(&self) -> impl Iterator<Item = Mapped<'_>> {
+        let members = self.members.iter().flat_map(|member| {
+            mapped(member).map(|(real, to)| Mapped {
+                trust_domain: &member.trust_domain,
+                real,
+                to,
+            })
+        });
+        let former = self.formerly_mapped.iter().map(|former| Mapped {
+            trust_domain: &former.trust_domain,
+            real: former.real,
+            to: former.to,
+        });
+        members.chain(former)
+    }
+
+    /// The prefixes of former members, to which nothing may go.
+    pub fn held(&self) -> impl Iterator<Item = IpNet> {
+        self.former.iter().map(|(prefix, _)| *prefix)
+    }
+}
+
+/// The ranges of `member` that are seen elsewhere, and where.
+fn mapped(member: &Member) -> impl Iterator<Item = (IpNet, IpNet)> {
+    member.ranges.iter().filter_map(|range| {
+        let to = member.mapped.get(&range.range_id)?;
+        Some((range.prefix.trunc(), *to))
+    })
 }
 
 /// The clusters that were joined, and who may.
 pub(super) struct Members {
-    stored: Stored,
+    pub(super) stored: Stored,
     pub(super) invitations: Invitations,
     /// Tells the source that they are clusters of the federation.
     known: Joined,
@@ -69,7 +111,7 @@ impl Members {
 
     /// The ranges of former members to which nothing may go.
     pub fn held(&self) -> impl Iterator<Item = IpNet> {
-        self.stored.former.iter().map(|(prefix, _)| *prefix)
+        self.stored.held()
     }
 }
 
@@ -88,6 +130,7 @@ pub fn clusters(members: &[Member]) -> Vec<ClusterConfig> {
         let ranges = member.ranges.iter().map(|range| PodRange {
             id: range.range_id,
             cidr: range.prefix,
+            map_to: member.mapped.get(&range.range_id).copied(),
         });
         ClusterConfig::joined(&member.name, member.trust_domain.clone(), ranges.collect())
     };
@@ -130,6 +173,7 @@ impl Hub {
         }
         let mut next = self.members.stored.clone();
         next.former.retain(|(_, until)| *until > now);
+        next.formerly_mapped.retain(|former| former.until > now);
         if self.set_members(next).is_ok() {
             let world = Arc::clone(&self.world.borrow());
             self.steer(&world);
@@ -212,9 +256,18 @@ impl Hub {
         let until = self.now().unix.after(HELD);
         let mut next = self.members.stored.clone();
         next.members.retain(|member| !gone.contains(member));
-        let ranges = gone.iter().flat_map(|member| &member.ranges);
+        let ranges = gone.iter().flat_map(Member::seen);
         next.former
             .extend(ranges.map(|range| (range.prefix, until)));
+        let formerly = gone.iter().flat_map(|member| {
+            mapped(member).map(|(real, to)| FormerlyMapped {
+                trust_domain: member.trust_domain.clone(),
+                real,
+                to,
+                until,
+            })
+        });
+        next.formerly_mapped.extend(formerly);
         self.set_members(next)
     }
 }
@@ -227,6 +280,7 @@ pub(super) fn describe(member: &Member) -> Value {
         "root_pin": Pin(member.pin).to_string(),
         "endpoints": member.endpoints,
         "ranges": member.ranges,
+        "mapped": member.mapped,
         "accept": member.accept,
         "since": member.since.to_string(),
     })

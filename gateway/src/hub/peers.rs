@@ -192,6 +192,9 @@ fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketA
         trust_domain: cluster.trust_domain.clone(),
         pin: pin.0,
         ranges: Some(cluster.pod_ranges.iter().map(announced).collect()),
+        mapped: (cluster.pod_ranges.iter())
+            .filter_map(|range| Some((range.id, range.map_to?)))
+            .collect(),
         limits: declared.limits,
     };
     Ok((config, address, pin))

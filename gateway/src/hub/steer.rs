@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use gateway_xdp::SteerConfig;
 use ipnet::IpNet;
-use sources::World;
+use sources::{PodRange, World};
 use tracing::error;
 
 use super::Hub;
@@ -16,7 +16,7 @@ impl Hub {
     pub(super) fn steer(&mut self, world: &World) {
         let others = world.federation.clusters.iter();
         let others = others.filter(|c| c.trust_domain != self.own);
-        let configured = others.flat_map(|c| c.pod_ranges.iter().map(|r| r.cidr));
+        let configured = others.flat_map(|c| c.pod_ranges.iter().map(PodRange::seen));
         let announced = self.control.peering().ranges();
         let announced = announced.iter().filter(|r| r.trust_domain != self.own);
         let claimed = announced.map(|r| r.prefix).chain(self.members.held());

@@ -185,6 +185,14 @@ impl Probe {
         Ok(Fate::Silence)
     }
 
+    /// Opens a TCP connection.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn open(&self) -> Result<TcpStream> {
+        inside(&self.netns, || Ok(self.connect(ALLOWED)?)).with_context(|| format!("{self:?}"))
+    }
+
     /// Opens a TCP connection that the caller keeps.
     ///
     /// # Errors

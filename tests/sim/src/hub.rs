@@ -177,6 +177,7 @@ impl Hub {
             config: PeerConfig {
                 trust_domain: objects.clusters[other].domain.clone(),
                 pin: Sha256::digest(root(other)).into(),
+                mapped: BTreeMap::new(),
                 limits: objects.clusters[self.number].limits(other),
                 ranges: Some(vec![announced(other)]),
             },

@@ -123,6 +123,7 @@ impl Objects {
                 prefix: prefix(number).parse().expect("a prefix"),
                 trust_domain: cluster.domain.clone(),
                 range_id: 1,
+                real: None,
             });
         IdentityNetworks::new(ranges.collect()).expect("disjoint")
     }

@@ -1,7 +1,7 @@
 //! Every ordered pair of pods, what policy says of it, and what happens when it is tried.
 
 use std::{
-    net::{SocketAddr, SocketAddrV4},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -81,10 +81,19 @@ impl Pair {
         format!("{} -> {}:{}", name(&self.from), name(&self.to), self.port)
     }
 
-    /// The destination's address and port.
+    /// The destination's address, as its peer sees it, and port.
     pub fn address(&self, demo: &Demo) -> Result<SocketAddr> {
-        let (_, pod) = demo.place(&self.to)?;
-        Ok(SocketAddrV4::new(pod.address, self.port).into())
+        let address = self.seen(demo, &self.to)?;
+        Ok(SocketAddrV4::new(address, self.port).into())
+    }
+
+    /// The address of one of both, as the other one sees it.
+    pub fn seen(&self, demo: &Demo, end: &End) -> Result<Ipv4Addr> {
+        let (cluster, pod) = demo.place(end)?;
+        Ok(match self.distance() {
+            Distance::Across => cluster.seen_at(pod.address),
+            Distance::SameNode | Distance::Inside => pod.address,
+        })
     }
 
     /// Connects from the source's namespace.
@@ -180,11 +189,10 @@ fn try_one(demo: &Demo, pair: &Pair) -> Result<Option<String>> {
         (true, Connected::Yes(mut stream)) => {
             let answer = http::get_on(&mut stream, "/", ALLOWED)?;
             let (cluster, target) = demo.place(&pair.to)?;
-            let (_, source) = demo.place(&pair.from)?;
             let expected = format!(
                 "{}\nyou are {}\n",
                 pods::full_name(cluster, target),
-                source.address
+                pair.seen(demo, &pair.from)?
             );
             (answer.body != expected)
                 .then(|| format!("it answered {:?} instead of {expected:?}", answer.body))

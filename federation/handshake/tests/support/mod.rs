@@ -67,6 +67,7 @@ pub fn networks() -> IdentityNetworks {
         prefix: prefix.parse().unwrap(),
         trust_domain: domain(name),
         range_id: 1,
+        real: None,
     };
     IdentityNetworks::new(vec![
         range("10.1.0.0/16", "east"),

@@ -15,7 +15,7 @@ use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    InvitationId, Member, OfferError, Token, TokenKey,
+    InvitationId, Mapped, Member, OfferError, Token, TokenKey,
     offer::{Asked, Offer, is_label},
 };
 
@@ -119,8 +119,14 @@ pub struct Here<'a> {
     pub trust_domain: &'a TrustDomain,
     /// The names of all clusters that are known here.
     pub names: BTreeMap<&'a str, &'a TrustDomain>,
-    /// The pod ranges of all clusters that are known here.
+    /// The pod ranges of all clusters that are known here, where they are seen.
     pub ranges: Vec<(IpNet, &'a TrustDomain)>,
+    /// Prefixes of former members, which nobody else gets yet.
+    pub held: Vec<IpNet>,
+    /// The ranges that are seen elsewhere than where they are, or were lately.
+    pub mapped: Vec<Mapped<'a>>,
+    /// From where ranges that overlap get a prefix.
+    pub pool: &'a [IpNet],
     /// Peers by configuration, which no token changes, and the roots by which they are known.
     pub peers: BTreeMap<&'a TrustDomain, [u8; 32]>,
     /// The names of peers that are revoked.
@@ -193,7 +199,10 @@ pub enum JoinRefusal {
         known: String,
     },
     /// Its addresses are another's.
-    #[error("its pod range {range} overlaps {other} of {owner}")]
+    #[error(
+        "its pod range {range} overlaps {other} of {owner}, and federationPrefixes of the gateway of {here} \
+         has no free prefix of that size to map it to"
+    )]
     Range {
         /// Its range.
         range: IpNet,
@@ -201,6 +210,8 @@ pub enum JoinRefusal {
         other: IpNet,
         /// Whose that is.
         owner: TrustDomain,
+        /// Who sees both.
+        here: TrustDomain,
     },
 }
 
@@ -339,7 +350,7 @@ impl Invitations {
             None => false,
         };
         let name = here.name_of(&offer, invitation.name.as_deref())?;
-        here.takes(&offer, &name, now.unix)?;
+        let mapped = here.takes(&offer, &name, now.unix)?;
         invitation.used.get_or_insert(Used {
             by: offer.trust_domain.clone(),
             pin: offer.pin,
@@ -349,7 +360,7 @@ impl Invitations {
         let accept = invitation.accept.clone();
         Ok(Admitted {
             key,
-            member: Member::new(offer, name, accept, now.unix),
+            member: Member::new(offer, name, mapped, accept, now.unix),
             bundle,
             again,
         })
@@ -396,11 +407,17 @@ impl Here<'_> {
         }
     }
 
-    /// Whether the cluster that made `offer` can be a peer, called `name`; asked by both ends.
+    /// Whether the cluster that made `offer` can be a peer, called `name`; asked by both ends. By number, where
+    /// those of its ranges are seen here that overlap others.
     ///
     /// # Errors
     /// [`JoinRefusal`].
-    pub fn takes(&self, offer: &Offer, name: &str, now: UnixMillis) -> Result<(), JoinRefusal> {
+    pub fn takes(
+        &self,
+        offer: &Offer,
+        name: &str,
+        now: UnixMillis,
+    ) -> Result<BTreeMap<u16, IpNet>, JoinRefusal> {
         let domain = &offer.trust_domain;
         let apart = offer.clock.0.abs_diff(now.0);
         if apart > SKEW {
@@ -425,18 +442,7 @@ impl Here<'_> {
                 taken: (*taken).clone(),
             });
         }
-        let others = self.ranges.iter().filter(|(_, owner)| *owner != domain);
-        for (other, owner) in others {
-            let overlaps = |range: &IpNet| range.contains(other) || other.contains(range);
-            if let Some(range) = offer.ranges.iter().find(|range| overlaps(&range.prefix)) {
-                return Err(JoinRefusal::Range {
-                    range: range.prefix,
-                    other: *other,
-                    owner: (*owner).clone(),
-                });
-            }
-        }
-        Ok(())
+        self.mapped(offer)
     }
 }
 

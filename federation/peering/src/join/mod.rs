@@ -4,6 +4,7 @@
 //! Pure: what is sent and stored is bytes, and whoever has the connection says what binds to it.
 
 mod invitations;
+mod mapping;
 mod offer;
 mod token;
 
@@ -11,5 +12,6 @@ pub use invitations::{
     Admitted, DEFAULT_LIFE, Here, Invitations, Invite, InviteError, JoinRefusal, MAX_INVITATIONS,
     MAX_LIFE, Stored,
 };
+pub use mapping::Mapped;
 pub use offer::{Asked, MAX_JOIN, Member, Offer, OfferError, accepted, answered, refused, request};
 pub use token::{InvitationId, MAX_ENDPOINTS, MAX_TOKEN, Side, Token, TokenError, TokenKey};

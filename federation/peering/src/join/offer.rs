@@ -1,9 +1,10 @@
 //! What two clusters that never met tell each other: who each is, and that it is. docs/spec/join.md,
 //! section 2.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use identity::{ClaimLimits, IssuerKey, MAX_BUNDLE, TrustBundle, TrustDomain, UnixMillis};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
@@ -249,8 +250,11 @@ pub struct Member {
     pub pin: [u8; 32],
     /// Where its gateways listen.
     pub endpoints: Vec<SocketAddr>,
-    /// Its pod ranges.
+    /// Its pod ranges, as it has them.
     pub ranges: Vec<AnnouncedRange>,
+    /// By number: where a range is seen here, when that is elsewhere.
+    #[serde(default)]
+    pub mapped: BTreeMap<u16, IpNet>,
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
@@ -261,16 +265,31 @@ pub struct Member {
 impl Member {
     /// The cluster that made `offer`, called `name` here.
     #[must_use]
-    pub fn new(offer: Offer, name: String, accept: ClaimLimits, since: UnixMillis) -> Self {
+    pub fn new(
+        offer: Offer,
+        name: String,
+        mapped: BTreeMap<u16, IpNet>,
+        accept: ClaimLimits,
+        since: UnixMillis,
+    ) -> Self {
         Self {
             name,
             trust_domain: offer.trust_domain,
             pin: offer.pin,
             endpoints: offer.endpoints,
             ranges: offer.ranges,
+            mapped,
             accept,
             since,
         }
+    }
+
+    /// Its pod ranges where they are seen here.
+    pub fn seen(&self) -> impl Iterator<Item = AnnouncedRange> {
+        self.ranges.iter().map(|range| AnnouncedRange {
+            range_id: range.range_id,
+            prefix: *self.mapped.get(&range.range_id).unwrap_or(&range.prefix),
+        })
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use identity::{
     BundleMark, BundleStore, ClaimLimits, IdentityRange, Now, TrustBundle, TrustDomain,
 };
+use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::{
@@ -25,6 +26,8 @@ pub struct PeerConfig {
     /// Its pod ranges, when the operator knows them: it may claim these and no others. `None`: it
     /// may claim what overlaps nobody else's.
     pub ranges: Option<Vec<AnnouncedRange>>,
+    /// By its number: where a range of it is seen here, when that is not where its owner has it.
+    pub mapped: BTreeMap<u16, IpNet>,
     /// What its credentials may claim here.
     pub limits: ClaimLimits,
 }
@@ -240,8 +243,30 @@ impl Peer {
         });
         self.ranges.clear();
         for range in configured.as_ref().unwrap_or(claimed) {
-            let range = range.of(domain);
-            if let Some(other) = taken.iter().find(|other| overlap(&range, other)) {
+            let real = range.prefix.trunc();
+            let mapped = self.config.mapped.get(&range.range_id);
+            let range = match mapped.map(IpNet::trunc) {
+                Some(here) if !IdentityRange::can_map(real, here) => {
+                    problem = Some(format!(
+                        "its pod range {real} cannot be mapped to {here}, which has another size, and is not \
+                         taken"
+                    ));
+                    continue;
+                }
+                Some(here) => range.seen_at(here, domain),
+                None => range.of(domain),
+            };
+            // What comes from an address must be of one range.
+            let twice = self.ranges.iter().find(|other| {
+                let other = other.real.unwrap_or(other.prefix);
+                other.contains(&real) || real.contains(&other)
+            });
+            if let Some(other) = twice {
+                problem = Some(format!(
+                    "its pod range {real} overlaps its range {}, and is not taken",
+                    other.real.unwrap_or(other.prefix)
+                ));
+            } else if let Some(other) = taken.iter().find(|other| overlap(&range, other)) {
                 problem = Some(format!(
                     "its pod range {} overlaps {} of {}, and is not taken",
                     range.prefix, other.prefix, other.trust_domain
@@ -289,6 +314,16 @@ impl AnnouncedRange {
             prefix: self.prefix.trunc(),
             trust_domain: domain.clone(),
             range_id: self.range_id,
+            real: None,
+        }
+    }
+
+    /// As it is seen where it is mapped to `here`.
+    fn seen_at(&self, here: IpNet, domain: &TrustDomain) -> IdentityRange {
+        IdentityRange {
+            prefix: here,
+            real: Some(self.prefix.trunc()),
+            ..self.of(domain)
         }
     }
 }

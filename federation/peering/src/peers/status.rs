@@ -1,6 +1,6 @@
 //! What people see of the peers, in words.
 
-use identity::{TrustDomain, UnixMillis};
+use identity::{IdentityRange, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::{Peering, peer::Peer};
@@ -52,7 +52,7 @@ pub struct PeerStatus {
     pub tunnel_send: usize,
     /// See `tunnel_send`.
     pub tunnel_receive: usize,
-    /// Its pod ranges that are believed.
+    /// Its pod ranges that are believed, as they are seen here.
     pub ranges: Vec<String>,
     /// What is wrong, in sentences.
     pub problems: Vec<String>,
@@ -96,7 +96,7 @@ impl Peering {
             clock_offset_ms: peer.clock.offset(),
             tunnel_send: tunnel.send.len(),
             tunnel_receive: tunnel.receive.len(),
-            ranges: peer.ranges.iter().map(|r| r.prefix.to_string()).collect(),
+            ranges: peer.ranges.iter().map(words).collect(),
             problems: self.problems(domain, peer, now),
         }
     }
@@ -173,4 +173,12 @@ fn hex(bytes: &[u8]) -> String {
 /// Enough for people to tell two apart.
 fn short(hash: &[u8]) -> String {
     hex(hash.get(..6).unwrap_or(hash))
+}
+
+/// `PREFIX`, or `PREFIX (there PREFIX)` where its owner has it elsewhere.
+fn words(range: &IdentityRange) -> String {
+    match range.real {
+        Some(real) => format!("{} (there {real})", range.prefix),
+        None => range.prefix.to_string(),
+    }
 }

@@ -312,6 +312,7 @@ pub fn range() -> IdentityRange {
         prefix: "10.1.0.0/16".parse().unwrap(),
         trust_domain: domain("east"),
         range_id: 1,
+        real: None,
     }
 }
 

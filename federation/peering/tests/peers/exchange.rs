@@ -178,6 +178,69 @@ fn pod_ranges_are_those_of_the_configuration_or_free_ones() {
     );
 }
 
+/// Two peers and the own cluster with one range: what is mapped is seen elsewhere, and a mapping that
+/// cannot be is refused in words.
+#[test]
+fn overlapping_ranges_are_taken_where_they_are_mapped_to() {
+    let mut world = World::mesh(&["east", "north", "west"]);
+    let same = vec![range(1, "10.1.0.0/16")];
+    for name in ["north", "west"] {
+        let same = same.clone();
+        world.with(name, move |it, now| it.peering.set_own_ranges(same, now));
+    }
+    let map = |world: &mut World, to: &[(&str, &str)]| {
+        world.with("east", |east, now| {
+            for peer in &mut east.peers {
+                peer.ranges = Some(same.clone());
+                let mut to = to.iter();
+                let to = to.find(|(name, _)| peer.trust_domain.as_str().starts_with(name));
+                peer.mapped = to
+                    .map(|(_, to)| (1, to.parse().unwrap()))
+                    .into_iter()
+                    .collect();
+            }
+            let peers = east.peers.clone();
+            east.peering.set_peers(peers, now).unwrap();
+        });
+        world.run(secs(1));
+    };
+    map(
+        &mut world,
+        &[("north", "100.64.0.0/16"), ("west", "100.65.0.0/16")],
+    );
+    let seen = |world: &mut World, name| world.status("east", name).ranges;
+    assert_eq!(
+        seen(&mut world, "north"),
+        ["100.64.0.0/16 (there 10.1.0.0/16)"]
+    );
+    assert_eq!(
+        seen(&mut world, "west"),
+        ["100.65.0.0/16 (there 10.1.0.0/16)"]
+    );
+    let all = world.get("east").peering.ranges();
+    let all: Vec<_> = all
+        .iter()
+        .map(|r| (r.prefix.to_string(), r.range_id))
+        .collect();
+    let expected = ["10.1.0.0/16", "100.64.0.0/16", "100.65.0.0/16"];
+    assert_eq!(all, expected.map(|prefix| (prefix.to_owned(), 1)));
+
+    for (to, why) in [
+        ("100.65.0.0/17", "which has another size"),
+        ("fd00::/16", "which has another size"),
+        ("100.64.0.0/16", "overlaps 100.64.0.0/16 of north"),
+        ("10.1.0.0/16", "overlaps 10.1.0.0/16 of east"),
+    ] {
+        map(&mut world, &[("north", "100.64.0.0/16"), ("west", to)]);
+        assert_eq!(seen(&mut world, "west"), [""; 0], "{to}");
+        let problems = world.status("east", "west").problems;
+        assert!(
+            problems.iter().any(|said| said.contains(why)),
+            "{to}: {problems:?}"
+        );
+    }
+}
+
 #[test]
 fn records_arrive_once_and_all_of_them_again_after_a_restart() {
     let mut world = World::mesh(&["east", "west"]);

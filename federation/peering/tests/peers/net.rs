@@ -218,6 +218,7 @@ impl World {
                 trust_domain: domain(names[other]),
                 pin: pin(&roots[other]),
                 ranges: Some(ranges(other)),
+                mapped: BTreeMap::new(),
                 limits: identity::ClaimLimits::default(),
             });
             let now = world.true_now();

@@ -52,6 +52,10 @@ pub struct PodRangeSpec {
     pub id: u16,
     /// The prefix, such as `10.1.0.0/16`, without host bits.
     pub cidr: String,
+    /// Where all other clusters see the range, of the same family and length, such as `100.64.0.0/16`.
+    /// Needed when it overlaps a range of another cluster: their gateways translate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map_to: Option<String>,
 }
 
 /// A gateway of a cluster.

@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use identity::TrustDomain;
+use identity::{IdentityRange, TrustDomain};
 use ipnet::IpNet;
 
 use super::common::cidr;
 use super::names::{check_label_name, check_names, check_subdomain};
 use crate::{
     ClusterConfig, FederationConfig, GatewayConfig, PodRange,
-    crd::{ClusterSpec, FederationSpec},
+    crd::{ClusterSpec, FederationSpec, PodRangeSpec},
     fault::{Faults, FieldPath},
 };
 
@@ -83,7 +83,11 @@ fn pod_ranges(
     if spec.pod_ranges.is_empty() {
         let cidr = format!("10.{}.0.0/16", index + 1).parse();
         return match cidr {
-            Ok(cidr) => vec![PodRange { id: 1, cidr }],
+            Ok(cidr) => vec![PodRange {
+                id: 1,
+                cidr,
+                map_to: None,
+            }],
             Err(_) => {
                 let message = "there is no default range after the 255th cluster";
                 faults.add(path, message, "at least one range");
@@ -106,9 +110,34 @@ fn pod_ranges(
             faults.add(path.key("cidr"), message, cidr.trunc().to_string());
         }
         check_range(cidr, &path.key("cidr"), faults);
-        ranges.push(PodRange { id: range.id, cidr });
+        ranges.push(PodRange {
+            id: range.id,
+            cidr,
+            map_to: map_to(range, cidr, &path.key("mapTo"), faults),
+        });
     }
     ranges
+}
+
+/// Where others see the range `real`.
+fn map_to(
+    range: &PodRangeSpec,
+    real: IpNet,
+    path: &FieldPath,
+    faults: &mut Faults,
+) -> Option<IpNet> {
+    let to = cidr(range.map_to.as_ref()?, path.clone(), faults)?;
+    if to != to.trunc() {
+        let message = format!("{to} has bits set after its prefix");
+        faults.add(path.clone(), message, to.trunc().to_string());
+    }
+    if !IdentityRange::can_map(real, to) {
+        let message = format!("{to} has not the family and the length of {real}");
+        let expected = format!("a prefix with /{}", real.prefix_len());
+        faults.add(path.clone(), message, expected);
+    }
+    check_range(to, path, faults);
+    Some(to)
 }
 
 /// A range of everything, of loopback or of multicast addresses would make the host unreachable.
@@ -180,27 +209,40 @@ fn check_unique(
             faults.add(path.key(at), message, "a trust domain of its own");
         }
     }
-    let earlier = before
-        .iter()
-        .flat_map(|c| c.pod_ranges.iter().map(move |r| (&c.name, r.cidr)));
-    let earlier: Vec<_> = earlier.collect();
     for (index, range) in cluster.pod_ranges.iter().enumerate() {
+        let others = before.iter().flat_map(|other| {
+            let ranges = other.pod_ranges.iter();
+            ranges.flat_map(move |theirs| clashes(range, theirs).map(|net| (&other.name, net)))
+        });
         let own = cluster.pod_ranges.iter().take(index);
-        let own = own.map(|r| (&cluster.name, r.cidr));
-        let overlaps = |net: &IpNet| net.contains(&range.cidr) || range.cidr.contains(net);
-        let found = earlier
-            .iter()
-            .copied()
-            .chain(own)
-            .find(|(_, net)| overlaps(net));
-        if let Some((owner, net)) = found {
-            let at = if spec.pod_ranges.is_empty() {
-                path.key("podRanges")
-            } else {
-                path.key("podRanges").index(index).key("cidr")
+        let own = own.flat_map(|other| {
+            let (real, seen) = ((range.cidr, other.cidr), (range.seen(), other.seen()));
+            [real, seen].map(|pair| (&cluster.name, pair))
+        });
+        let mut all = others.chain(own);
+        let found = all.find(|(_, (a, b))| a.contains(b) || b.contains(a));
+        if let Some((owner, (ours, theirs))) = found {
+            let path = path.key("podRanges");
+            let (at, expected) = match spec.pod_ranges.get(index) {
+                None => (path, RANGES),
+                Some(_) if Some(ours) == range.map_to => (path.index(index).key("mapTo"), RANGES),
+                Some(_) if owner == &cluster.name => (path.index(index).key("cidr"), RANGES),
+                Some(_) => (path.index(index).key("cidr"), MAPPED),
             };
-            let message = format!("{} overlaps {net} of cluster {owner}", range.cidr);
-            faults.add(at, message, "ranges that do not overlap");
+            let message = format!("{ours} overlaps {theirs} of cluster {owner}");
+            faults.add(at, message, expected);
         }
     }
 }
+
+/// What must be apart, of ranges of two clusters: as each of both sees the other's, and as others see both.
+fn clashes(ours: &PodRange, theirs: &PodRange) -> [(IpNet, IpNet); 3] {
+    [
+        (ours.cidr, theirs.seen()),
+        (ours.seen(), theirs.cidr),
+        (ours.seen(), theirs.seen()),
+    ]
+}
+
+const RANGES: &str = "ranges that do not overlap";
+const MAPPED: &str = "ranges that do not overlap, or mapTo on both";

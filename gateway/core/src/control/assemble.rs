@@ -11,6 +11,7 @@ use crate::{
     nexthop::NextHops,
     owners::Owners,
     snapshot::{Inbound, Interface, Peer, Snapshot},
+    translation::Translation,
 };
 
 /// One side's interface and the kernel's tables for it. An interface that is down is one without
@@ -78,6 +79,7 @@ pub fn assemble(parts: Parts<'_>) -> Snapshot {
                 .map_or_else(Vec::new, |tunnel| tunnel.send.clone()),
             next_hop: parts.wan.hops.lookup(peer.endpoint),
             inner_mtu: link::inner_mtu(lan, wan, peer.endpoint),
+            translation: Translation::of(&peer.trust_domain, &parts.transit.networks),
             trust_domain: peer.trust_domain,
             endpoint: peer.endpoint,
             port: peer.port,

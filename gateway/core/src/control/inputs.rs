@@ -21,7 +21,8 @@ impl Control {
         let clusters = members.iter().map(|member| {
             let cluster = JoinedCluster {
                 name: member.name.clone(),
-                ranges: member.ranges.clone(),
+                // Agents and policies know of no other addresses than those that are seen.
+                ranges: member.seen().collect(),
             };
             (member.trust_domain.clone(), cluster)
         });

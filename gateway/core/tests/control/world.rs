@@ -69,6 +69,7 @@ fn range(name: &str) -> AnnouncedRange {
 pub fn member(name: &str) -> Member {
     Member {
         config: PeerConfig {
+            mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
             trust_domain: domain(name),
             pin: Sha256::digest(root(name)).into(),

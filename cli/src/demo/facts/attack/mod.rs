@@ -92,11 +92,11 @@ impl Scene {
             node_port: node.lan_port(),
             gateway_port: cluster.gateway.lan_port(),
         };
-        let (from, to) = (demo.place(&pair.from)?.1, demo.place(&pair.to)?.1);
+        let from = demo.place(&pair.from)?.1;
         Ok(Some(Self {
             client: from.address,
             client_netns: from.netns.clone(),
-            server: (to.address, pair.port),
+            server: (pair.seen(demo, &pair.to)?, pair.port),
             near: lan(demo.node_of(&pair.from)?),
             far: lan(demo.node_of(&pair.to)?),
             pair,

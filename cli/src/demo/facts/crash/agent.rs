@@ -7,11 +7,14 @@ use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
 
 use super::super::attack::Scene;
-use crate::demo::{
-    facts::{Demo, Enforcer, pairs::Pair},
-    http::{self, Connected},
-    tap::Verdict,
-    wait,
+use crate::{
+    demo::{
+        facts::{Demo, Enforcer, pairs::Pair},
+        http::{self, Connected},
+        tap::Verdict,
+        wait,
+    },
+    oracle::End,
 };
 
 /// How long an echo may take.
@@ -32,7 +35,8 @@ pub fn killed(demo: &mut Demo) -> Result<Verdict> {
     for end in [&scene.pair.to, &scene.pair.from] {
         let (cluster, node) = demo.node_of(end)?;
         let role = cluster.agent_role(node);
-        let (mut stream, flow) = established(&scene)?;
+        let (mut stream, port) = established(&scene)?;
+        let flow = called(demo, &scene.pair, end, port)?;
         super::kill(demo, &role)?;
         let closed = closed_and_alive(demo, &scene.pair, &mut stream);
         super::start_agent(demo, cluster, node)?;
@@ -80,15 +84,23 @@ pub fn stopped(demo: &mut Demo) -> Result<Verdict> {
     )))
 }
 
-/// A connection of which both agents keep a record, and how flows are called.
-fn established(scene: &Scene) -> Result<(TcpStream, String)> {
+/// A connection of which both agents keep a record, and the client's port.
+fn established(scene: &Scene) -> Result<(TcpStream, u16)> {
     let (client, mut stream) = scene.established(ECHO)?;
-    let (server, port) = scene.server;
     for _ in 0..2 {
         http::echo(&mut stream)?;
     }
-    let flow = format!("tcp {}:{client} > {server}:{port}", scene.client);
-    Ok((stream, flow))
+    Ok((stream, client))
+}
+
+/// How the agent beside `end` calls it: by the addresses that this end sees.
+fn called(demo: &Demo, pair: &Pair, end: &End, port: u16) -> Result<String> {
+    let address = |of: &End| match of.claims.trust_domain() == end.claims.trust_domain() {
+        true => Ok(demo.place(of)?.1.address),
+        false => pair.seen(demo, of),
+    };
+    let (client, server) = (address(&pair.from)?, address(&pair.to)?);
+    Ok(format!("tcp {client}:{port} > {server}:{}", pair.port))
 }
 
 fn closed_and_alive(demo: &Demo, pair: &Pair, stream: &mut TcpStream) -> Result<()> {

@@ -71,6 +71,7 @@ fn offer(name: &str, range: &str, now: Now) -> Offer {
 struct East {
     domain: TrustDomain,
     north: TrustDomain,
+    pool: Vec<IpNet>,
     invitations: Invitations,
     rng: ChaCha20Rng,
 }
@@ -80,6 +81,7 @@ impl East {
         Self {
             domain: domain("east"),
             north: domain("north"),
+            pool: Vec::new(),
             invitations: Invitations::new(Stored::default()),
             rng: ChaCha20Rng::seed_from_u64(1),
         }
@@ -110,6 +112,9 @@ impl East {
                 ("10.1.0.0/16".parse().unwrap(), &self.domain),
                 ("10.3.0.0/16".parse().unwrap(), &self.north),
             ],
+            held: Vec::new(),
+            mapped: Vec::new(),
+            pool: &self.pool,
             peers: BTreeMap::from([(&self.north, pin("north"))]),
             revoked: BTreeSet::new(),
         };
@@ -372,4 +377,31 @@ fn no_formatting_shows_a_key() {
     let shown = format!("{:?}", east.invitations);
     let secret = format!("{:?}", token.key().expose());
     assert!(!shown.contains(secret.trim_matches(['[', ']'])), "{shown}");
+}
+
+/// The member is stored with the prefix, and gets the same one when its answer was lost.
+#[test]
+fn a_range_that_overlaps_is_mapped_when_there_is_a_pool() {
+    let mut east = East::new();
+    let token = east.invite(None, at(0));
+    let own = offer("west", "10.1.0.0/16", at(1));
+    let request = request(&token, &own, &key("west"), &BINDING);
+    let refused = east.judge(&request, at(1)).unwrap_err().to_string();
+    assert!(refused.contains("federationPrefixes"), "{refused}");
+    // The token is good still.
+    east.pool = vec!["100.64.0.0/10".parse().unwrap()];
+    let member = east.judge(&request, at(2)).unwrap().member;
+    let seen: Vec<_> = member
+        .seen()
+        .map(|range| range.prefix.to_string())
+        .collect();
+    assert_eq!(seen, ["100.64.0.0/16"]);
+    assert_eq!(member.ranges, own.ranges);
+    assert_eq!(
+        east.judge(&request, at(3)).unwrap().member.mapped,
+        member.mapped
+    );
+    let stored = serde_json::to_string(&member).unwrap();
+    let restored: Member = serde_json::from_str(&stored).unwrap();
+    assert_eq!(restored, member);
 }
