@@ -130,8 +130,25 @@ impl AgentMember {
             Ok(BundleChange::Taken) => {
                 self.emit(MemberEvent::MarksChanged);
                 self.emit(MemberEvent::Changed);
+                if domain == self.trust_domain {
+                    self.end_unbelieved();
+                }
             }
             Err(error) => self.problem(error.to_string()),
+        }
+    }
+
+    /// What a key signed that is believed no more opens nothing: others are asked for at once, and not
+    /// when half of its life is over.
+    fn end_unbelieved(&mut self) {
+        let Some(bundle) = self.bundles.bundle(&self.trust_domain) else {
+            return;
+        };
+        let Now { mono, unix } = self.now;
+        for pod in self.pods.values_mut() {
+            pod.end_unless(mono, |credential| {
+                verify_credential(credential.bytes(), bundle, unix).is_ok()
+            });
         }
     }
 

@@ -82,6 +82,21 @@ impl LocalPod {
         }
     }
 
+    /// Those that are not believed are over.
+    pub(super) fn end_unless(
+        &mut self,
+        now: Mono,
+        is_believed: impl Fn(&SignedCredential) -> bool,
+    ) {
+        for (key, held) in &mut self.held {
+            if held.expires > now && !is_believed(&held.credential) {
+                held.renew = now;
+                held.expires = now;
+                self.asked.remove(key);
+            }
+        }
+    }
+
     /// Forgets credentials whose key is not held any more.
     pub(super) fn keep_keys(&mut self, held: impl Fn(AgentPublicKey) -> bool) {
         self.held.retain(|key, _| held(*key));

@@ -58,6 +58,24 @@ fn an_old_key_that_goes_sooner_leaves_nobody_without_a_credential() {
     assert!(problems(&world, "node1").is_empty());
 }
 
+/// The simulator found this: what was issued anew was lost with a session.
+#[test]
+fn a_credential_that_nobody_believes_is_asked_for_again_at_once() {
+    let mut world = World::new(&["node1"]);
+    world.put(pod("node1", "a", "frontend", "10.1.1.10"));
+    believe(&mut world, 2, &[1, 2]);
+    world.disconnect("node1");
+    let now = world.now();
+    world.issuer.set_key(key(2), true, now);
+    world.settle();
+    believe(&mut world, 3, &[2]);
+    assert!(world.proven("node1", "a").is_none());
+    world.connect("node1");
+    world.settle();
+    assert!(world.proven("node1", "a").is_some());
+    assert!(problems(&world, "node1").is_empty());
+}
+
 #[test]
 fn what_was_said_of_pods_holds_for_who_believes_the_new_key_alone() {
     let mut world = World::new(&["node1"]);
