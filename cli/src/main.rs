@@ -48,6 +48,12 @@ enum Command {
     Join(trust::JoinArgs),
     /// The clusters that were joined by a token
     Members(trust::MembersArgs),
+    /// Make two peers of this cluster known to each other, or take that back (root)
+    Introduce(trust::IntroduceArgs),
+    /// Who is introduced to whom here, and who waits to be accepted
+    Introductions(trust::IntroductionsArgs),
+    /// Take a cluster that another one introduced (root)
+    Accept(trust::AcceptClusterArgs),
     /// End the membership of one of them, at both ends (root)
     Remove(trust::RemoveArgs),
     /// End all memberships of this cluster (root)
@@ -84,6 +90,9 @@ fn main() -> ExitCode {
         Command::Invite(args) => trust::invite(args),
         Command::Join(args) => trust::join(args),
         Command::Members(args) => trust::members(&args),
+        Command::Introduce(args) => trust::introduce(args),
+        Command::Introductions(args) => trust::introductions(&args),
+        Command::Accept(args) => trust::accept(args),
         Command::Remove(args) => trust::remove(args),
         Command::Leave(args) => trust::leave(&args),
         Command::Revoke(args) => trust::revoke(args),

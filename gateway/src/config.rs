@@ -12,6 +12,7 @@ use bundle_endpoint::EndpointPath;
 use gateway_xdp::AttachMode;
 use identity::ClaimLimits;
 use ipnet::IpNet;
+use peering::introductions::Accepting;
 use serde::{Deserialize, Deserializer, de};
 
 /// The whole file. See `docs/` for an annotated example.
@@ -40,6 +41,10 @@ pub struct Config {
     /// Other clusters.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Whose introductions of further clusters are accepted: nobody's (`listed`), those of marked members
+    /// (`introduced`), or those of every member (`all`).
+    #[serde(default)]
+    pub introductions: Accepting,
     /// From where pod ranges of clusters that are joined get a prefix here, when they overlap others: nothing
     /// else uses these addresses in this cluster, and its nodes route them to this gateway.
     #[serde(default)]
@@ -182,6 +187,9 @@ pub struct Peer {
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// It may introduce others, where `introductions` is `introduced`.
+    #[serde(default)]
+    pub introducer: bool,
 }
 
 /// A node of this cluster.

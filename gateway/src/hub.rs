@@ -7,6 +7,7 @@
 mod commands;
 pub mod dial;
 mod flow_log;
+mod introduced;
 mod join;
 mod keys;
 pub mod links;
@@ -386,6 +387,7 @@ impl Hub {
         self.flow_log.say_what_is_missing();
         self.release_held();
         self.advance_keys();
+        self.end_introduced();
         if self.problems.contains_key(ISSUER_STATE) {
             self.persist_issuer();
         }

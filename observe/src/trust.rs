@@ -35,6 +35,30 @@ pub enum TrustRequest {
     Join(JoinRequest),
     /// The clusters that were joined.
     Members {},
+    /// Introduces two peers to each other.
+    Introduce {
+        /// Their names or trust domains.
+        clusters: [String; 2],
+        /// For how many seconds it holds when this cluster is not heard any more; 30 days when it is
+        /// left out.
+        #[serde(default)]
+        ttl: Option<u32>,
+    },
+    /// Takes that back.
+    Withdraw {
+        /// Their names or trust domains.
+        clusters: [String; 2],
+    },
+    /// Takes a cluster that was introduced to this one, whatever the configuration says.
+    Accept {
+        /// Its trust domain, or what its introducer calls it.
+        cluster: String,
+        /// What it is to be called here.
+        #[serde(default)]
+        name: Option<String>,
+    },
+    /// Who is introduced to whom here, and what others introduce.
+    Introductions {},
     /// One of them is a member no more.
     Remove {
         /// Its name or trust domain.
@@ -102,6 +126,9 @@ pub struct InviteRequest {
     /// What their credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// They may introduce others.
+    #[serde(default)]
+    pub introducer: bool,
 }
 
 /// A token that was brought.
@@ -116,6 +143,9 @@ pub struct JoinRequest {
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// It may introduce others.
+    #[serde(default)]
+    pub introducer: bool,
 }
 
 /// A token is a secret until it was used.
@@ -134,7 +164,7 @@ impl TrustRequest {
     pub fn changes(&self) -> bool {
         !matches!(
             self,
-            Self::Revocations {} | Self::Members {} | Self::Keys {}
+            Self::Revocations {} | Self::Members {} | Self::Keys {} | Self::Introductions {}
         )
     }
 
@@ -179,6 +209,7 @@ mod tests {
             token: "lbj1.secret".into(),
             name: None,
             accept: ClaimLimits::default(),
+            introducer: false,
         });
         let shown = format!("{join:?} {}", join.about());
         assert!(!shown.contains("secret"), "{shown}");

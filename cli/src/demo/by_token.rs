@@ -6,10 +6,11 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use serde_norway::Value;
@@ -20,6 +21,11 @@ use super::{
     process,
     state::State,
 };
+use crate::admin;
+
+/// How long two that were introduced may take to show each other, and how often that is looked at.
+const MEET: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The folder that `cluster` reads: a Federation of itself, and its own manifests, which stay where they
 /// are edited.
@@ -54,12 +60,17 @@ pub fn view(cluster: &Cluster, state: &State) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Every cluster joins every one before it. How long each took, in words.
+/// Every cluster joins every one before it, or the first one alone, which introduces them to each other.
+/// How long each took, in words.
 pub fn join_all(plan: &Plan, state: &State, own: &Path) -> Result<Vec<String>> {
     let mut said = Vec::new();
     for (number, joiner) in plan.clusters.iter().enumerate() {
-        for inviter in plan.clusters.iter().take(number) {
+        for (place, inviter) in plan.clusters.iter().enumerate().take(number) {
             let begun = Instant::now();
+            if plan.introduced && place > 0 {
+                said.push(introduce(plan, [inviter, joiner], state, own)?);
+                continue;
+            }
             join(inviter, joiner, state, own)?;
             said.push(format!(
                 "{} joined {} in {} ms",
@@ -81,8 +92,42 @@ pub fn join(inviter: &Cluster, joiner: &Cluster, state: &State, own: &Path) -> R
     )?;
     let made: Json = serde_json::from_str(&made).context("the invitation")?;
     let token = made["token"].as_str().context("no token came")?;
-    landbridge(own, &state.gateway(joiner), &["join", token])?;
+    // Who made the token may introduce others, where the joiner accepts that at all.
+    let join = ["join", token, "--introducer"];
+    landbridge(own, &state.gateway(joiner), &join)?;
     Ok(())
+}
+
+/// The first cluster introduces two others to each other, which know each other then.
+fn introduce(plan: &Plan, clusters: [&Cluster; 2], state: &State, own: &Path) -> Result<String> {
+    let begun = Instant::now();
+    let first = plan.clusters.first().context("no cluster")?;
+    let [one, other] = clusters;
+    let introduce = ["introduce", &*one.name, &*other.name];
+    landbridge(own, &state.gateway(first), &introduce)?;
+    for (at, of) in [(one, other), (other, one)] {
+        let meets = || -> Result<bool> {
+            let status = admin::ask(&state.gateway(at), &json!({"op": "status"}))?;
+            let peers = status["peers"].as_array().cloned().unwrap_or_default();
+            let meets = |peer: &Json| {
+                peer["trust_domain"] == *of.trust_domain
+                    && peer["connected"] == true
+                    && peer["digest_sequence"].is_number()
+            };
+            Ok(peers.iter().any(meets))
+        };
+        while !meets()? {
+            if begun.elapsed() > MEET {
+                bail!("{} does not show {}", at.name, of.name);
+            }
+            sleep(LOOK);
+        }
+    }
+    let took = begun.elapsed().as_millis();
+    Ok(format!(
+        "{} introduced {} and {} in {took} ms",
+        first.name, one.name, other.name
+    ))
 }
 
 /// What the command says to the gateway whose state is in `gateway`.

@@ -61,6 +61,7 @@ struct GatewayConfig<'a> {
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     federation_prefixes: &'a [Ipv4Net],
     peers: Vec<Peer<'a>>,
+    introductions: &'a str,
     nodes: Vec<NodeConfig<'a>>,
 }
 
@@ -351,6 +352,10 @@ fn write_gateway_config(
                 })
             })
             .collect(),
+        introductions: match plan.introduced {
+            true => "introduced",
+            false => "listed",
+        },
         nodes: cluster
             .nodes
             .iter()

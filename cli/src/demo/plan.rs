@@ -100,6 +100,9 @@ pub struct Plan {
     pub name_servers: Vec<Ipv4Addr>,
     /// The clusters know nothing of each other, and join by tokens.
     pub by_token: bool,
+    /// They join the first one alone, which introduces them to each other.
+    #[serde(default)]
+    pub introduced: bool,
     /// In the order of the configuration.
     pub clusters: Vec<Cluster>,
 }
@@ -201,6 +204,7 @@ impl Plan {
             wan,
             name_servers: Vec::new(),
             by_token: false,
+            introduced: false,
             clusters,
         };
         plan.check_addresses()?;

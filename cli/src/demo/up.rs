@@ -39,6 +39,9 @@ pub struct UpArgs {
     /// Start clusters that know nothing of each other, and have them join by tokens
     #[arg(long, conflicts_with = "no_enforcement")]
     by_token: bool,
+    /// With --by-token: all join the first cluster alone, which introduces them to each other
+    #[arg(long, requires = "by_token")]
+    introduced: bool,
     /// Build network and servers only: the kernels route, and nothing is refused or encrypted
     #[arg(long, hide = true)]
     no_enforcement: bool,
@@ -59,6 +62,7 @@ pub fn run(args: &UpArgs) -> Result<()> {
     let mut plan = Plan::new(&args.prefix, &declared)?;
     plan.name_servers.clone_from(&args.name_server);
     plan.by_token = args.by_token;
+    plan.introduced = args.introduced;
     let state = State::new(&args.state.state)?;
     state.check_socket_paths(&plan)?;
     let enforcement = !args.no_enforcement;

@@ -36,6 +36,9 @@ pub struct InviteArgs {
     ttl: u32,
     #[command(flatten)]
     accept: AcceptArgs,
+    /// The cluster that comes may introduce others, if the gateway accepts that
+    #[arg(long)]
+    introducer: bool,
     #[command(flatten)]
     gateway: GatewayArg,
     /// For people or for programs
@@ -78,6 +81,9 @@ pub struct JoinArgs {
     name: Option<String>,
     #[command(flatten)]
     accept: AcceptArgs,
+    /// The other cluster may introduce others, if the gateway accepts that
+    #[arg(long)]
+    introducer: bool,
     #[command(flatten)]
     gateway: GatewayArg,
 }
@@ -118,6 +124,7 @@ pub fn invite(args: InviteArgs) -> Result<()> {
         name: args.name,
         ttl: Some(args.ttl),
         accept: args.accept.limits(),
+        introducer: args.introducer,
     });
     let made = ask(&args.gateway, &request)?;
     if args.output == Output::Json {
@@ -158,6 +165,7 @@ pub fn join(args: JoinArgs) -> Result<()> {
         token,
         name: args.name,
         accept: args.accept.limits(),
+        introducer: args.introducer,
     });
     let joined = ask(&args.gateway, &request)?;
     let text = |field: &str| joined[field].as_str().unwrap_or_default().to_owned();
@@ -205,7 +213,7 @@ pub fn members(args: &MembersArgs) -> Result<()> {
     }
     let all = all.as_array().map_or(&[][..], Vec::as_slice);
     if all.is_empty() {
-        say!("no cluster was joined by a token");
+        say!("no cluster was joined by a token or introduced");
     }
     for member in all {
         say!("{}", words(member));
@@ -244,21 +252,31 @@ pub fn leave(args: &LeaveArgs) -> Result<()> {
     Ok(())
 }
 
-fn words(member: &Value) -> String {
+pub(super) fn words(member: &Value) -> String {
     let text = |field: &str| member[field].as_str().unwrap_or_default();
     let list = |field: &str, of: fn(&Value) -> &Value| {
         let all = member[field].as_array().into_iter().flatten();
         let all: Vec<_> = all.filter_map(|one| of(one).as_str()).collect();
         all.join(", ")
     };
-    format!(
-        "{} ({}) at {}, pods in {}, since {}",
-        text("name"),
-        text("trust_domain"),
-        list("endpoints", |endpoint| endpoint),
-        ranges(member),
-        text("since")
-    )
+    let (name, domain) = (text("name"), text("trust_domain"));
+    let endpoints = list("endpoints", |endpoint| endpoint);
+    let by = list("introduced_by", |by| by);
+    if !text("pending").is_empty() {
+        let why = text("pending");
+        return format!("{name} ({domain}) at {endpoints}, introduced by {by}, waits: {why}");
+    }
+    let ranges = ranges(member);
+    let since = text("since");
+    let by = match by.is_empty() {
+        true => String::new(),
+        false => format!(", introduced by {by}"),
+    };
+    let introducer = match member["introducer"] == true {
+        true => ", introducer",
+        false => "",
+    };
+    format!("{name} ({domain}) at {endpoints}, pods in {ranges}, since {since}{by}{introducer}")
 }
 
 /// Where it is seen here, and where it is.

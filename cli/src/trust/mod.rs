@@ -1,10 +1,14 @@
 //! Whom a cluster trusts, and by what it is: whom it has joined, what is revoked, its keys.
 
+mod introduce;
 mod join;
 mod keys;
 mod revoke;
 mod time;
 
+pub use introduce::{
+    AcceptClusterArgs, IntroduceArgs, IntroductionsArgs, accept, introduce, introductions,
+};
 pub use join::{
     InviteArgs, JoinArgs, LeaveArgs, MembersArgs, RemoveArgs, invite, join, leave, members, remove,
 };

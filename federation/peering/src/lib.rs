@@ -4,6 +4,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod delta_log;
+pub mod introductions;
 pub mod issuer;
 pub mod join;
 pub mod key_ring;

@@ -62,6 +62,8 @@ pub enum PeerMessage {
     PieceWanted(PieceWanted),
     /// What the sender revoked of itself, signed: all of it.
     Revocations(Vec<u8>),
+    /// Whom the sender introduces to the receiver, signed: all of them.
+    Introductions(Vec<u8>),
     /// The sender's cluster is no peer of the receiver's any more, in words.
     Leave(String),
 }
@@ -289,6 +291,7 @@ impl PeerMessage {
             Self::PieceWanted(_) => 16,
             Self::Revocations(_) => 17,
             Self::Leave(_) => 18,
+            Self::Introductions(_) => 19,
         }
     }
 
@@ -328,6 +331,7 @@ impl PeerMessage {
             16 => Self::PieceWanted(read.cbor()?),
             17 => Self::Revocations(body.to_vec()),
             18 => Self::Leave(read.text()?),
+            19 => Self::Introductions(body.to_vec()),
             _ => return Ok(None),
         };
         message.check(kind)?;
@@ -367,7 +371,9 @@ impl PeerMessage {
             Self::Hello(body) => cbor(body, &mut bytes),
             Self::Bundle(text) | Self::Leave(text) => bytes.extend_from_slice(text.as_bytes()),
             Self::Ranges(body) => cbor(body, &mut bytes),
-            Self::Digest(signed) | Self::Revocations(signed) => bytes.extend_from_slice(signed),
+            Self::Digest(signed) | Self::Revocations(signed) | Self::Introductions(signed) => {
+                bytes.extend_from_slice(signed);
+            }
             Self::Enforcing(body) => cbor(body, &mut bytes),
             Self::Associations(body) => cbor(body, &mut bytes),
             Self::InUse(number)

@@ -20,6 +20,7 @@
 mod clock;
 mod digest;
 mod inbox;
+mod introductions;
 mod membership;
 mod own;
 mod peer;
@@ -41,8 +42,8 @@ use std::{
 
 use handshake::admission::Restricted;
 use identity::{
-    BundleStore, IdentityRange, IssuerKey, IssuerPublicKey, Mono, Now, SignedRecord, TrustBundle,
-    TrustDomain, UnixMillis, VerifiedRecord,
+    BundleStore, ClaimLimits, IdentityRange, IssuerKey, IssuerPublicKey, Mono, Now, SignedRecord,
+    TrustBundle, TrustDomain, UnixMillis, VerifiedRecord,
 };
 use rand_core::CryptoRng;
 
@@ -54,8 +55,10 @@ use peer::Peer;
 
 pub use clock::TOLERATED;
 pub use digest::{Digest, DigestError};
+pub use introductions::{IntroduceError, Pair, Party};
 pub use membership::{MembershipError, PeerConfig};
 pub use revocations::RevokeError;
+pub(crate) use state::StoredSigned;
 pub use state::{MAX_STATE, OwnState, StateError, StateKey};
 pub use status::{PeerStatus, Status};
 pub use tunnel::{DRAIN, REKEY_AFTER, REKEY_PACKETS, TunnelCipher, TunnelState};
@@ -129,6 +132,8 @@ pub enum PeerEvent {
     RangesChanged,
     /// [`Peering::restrictions`] changed.
     RestrictionsChanged,
+    /// [`Peering::introduced`] of the peer changed.
+    IntroductionsChanged(TrustDomain),
     /// [`Peering::tunnel`] of the peer changed.
     TunnelChanged(TrustDomain),
     /// Pods of the peer were relabelled or deleted. Signatures hold.
@@ -197,6 +202,8 @@ struct Own {
     problem: Option<String>,
     /// The list of revocations, signed once for all peers.
     revocations: Arc<[u8]>,
+    /// The list of introductions of each peer, signed.
+    introductions: BTreeMap<TrustDomain, Vec<u8>>,
 }
 
 impl Peering {
@@ -236,6 +243,7 @@ impl Peering {
         };
         peering.restore(stored)?;
         peering.sign_revocations();
+        peering.sign_introductions();
         peering.settle_restrictions();
         Ok(peering)
     }
@@ -373,6 +381,21 @@ impl Peering {
         self.peers.get(peer).map(|peer| peer.config.pin)
     }
 
+    /// Every root by which `peer` is known: that of its configuration, and those of its bundle.
+    #[must_use]
+    pub fn roots(&self, peer: &TrustDomain) -> Vec<[u8; 32]> {
+        let bundle = self.bundles.bundle(peer);
+        let roots = bundle.into_iter().flat_map(|bundle| &bundle.x509_roots);
+        let roots = roots.map(|root| Self::pin_of(root));
+        self.pin(peer).into_iter().chain(roots).collect()
+    }
+
+    /// What the credentials of `peer` may claim here.
+    #[must_use]
+    pub fn limits(&self, peer: &TrustDomain) -> Option<&ClaimLimits> {
+        self.peers.get(peer).map(|peer| &peer.config.limits)
+    }
+
     /// The peers' names.
     pub fn peers(&self) -> impl Iterator<Item = &TrustDomain> {
         self.peers.keys()
@@ -395,6 +418,7 @@ impl Peering {
                 | PeerEvent::RangesChanged
                 | PeerEvent::RestrictionsChanged
                 | PeerEvent::DigestChanged(_)
+                | PeerEvent::IntroductionsChanged(_)
                 | PeerEvent::TunnelChanged(_)
         );
         if plain && self.events.contains(&event) {

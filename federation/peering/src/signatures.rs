@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use identity::{SpiffeId, UnixMillis};
+use identity::{SpiffeId, TrustDomain, UnixMillis};
 
 /// Most that wait. Whoever keeps the contract takes them before anything is sent.
 const MAX_WAITING: usize = 1 << 16;
@@ -37,6 +37,13 @@ pub enum Signature {
     Digest(u64),
     /// A list of revocations of this number.
     Revocations(u64),
+    /// A list of introductions of this number.
+    Introductions {
+        /// For whom.
+        audience: TrustDomain,
+        /// Its number.
+        sequence: u64,
+    },
     /// So many more were made and not taken in time.
     Lost(u64),
 }

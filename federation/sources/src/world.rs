@@ -138,4 +138,6 @@ pub struct FederationPeerConfig {
     pub root_pin: Option<String>,
     /// What its credentials may claim here.
     pub accept: ClaimLimits,
+    /// It may introduce others.
+    pub introducer: bool,
 }

@@ -79,6 +79,10 @@ impl Hub {
             TrustRequest::Invite(wanted) => self.invite(wanted),
             TrustRequest::Join(_) => Err("a token is not brought twice".into()),
             TrustRequest::Members {} => Ok(self.list_members()),
+            TrustRequest::Introduce { clusters, ttl } => self.introduce(clusters, *ttl),
+            TrustRequest::Withdraw { clusters } => self.withdraw(clusters),
+            TrustRequest::Accept { cluster, name } => self.accept(cluster, name.as_deref()),
+            TrustRequest::Introductions {} => Ok(self.list_introductions()),
             TrustRequest::Remove { cluster } => {
                 let domain = self.domain(cluster)?;
                 self.leave(Some(&domain))
@@ -122,7 +126,7 @@ impl Hub {
     }
 
     /// The trust domain of the cluster `name`, which may be its trust domain already.
-    fn domain(&self, name: &str) -> Result<TrustDomain, String> {
+    pub(super) fn domain(&self, name: &str) -> Result<TrustDomain, String> {
         let world = self.world.borrow();
         if let Some(cluster) = world.federation.cluster(name) {
             return Ok(cluster.trust_domain.clone());

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use identity::{ClaimLimits, TrustDomain};
+use identity::TrustDomain;
 use ipnet::IpNet;
 use observe::{Caller, InviteRequest, JoinRequest};
 use peering::join::{
@@ -36,6 +36,7 @@ impl Hub {
             name: wanted.name.clone(),
             accept: wanted.accept.clone(),
             pin: self.token_pin(life, now)?,
+            introducer: wanted.introducer,
             trust_domain: self.own.clone(),
             endpoints: self.config.advertised(),
         };
@@ -157,22 +158,16 @@ impl Hub {
         let now = self.now().unix;
         let joined = answered(&token, &bytes, &binding, now)
             .map_err(|e| format!("{} says: {e}", token.trust_domain))
-            .and_then(|offer| self.joined(offer, wanted.name, wanted.accept, by));
+            .and_then(|offer| self.joined(offer, wanted, by));
         self.waiting.push((answer, joined));
     }
 
-    fn joined(
-        &mut self,
-        offer: Offer,
-        name: Option<String>,
-        accept: ClaimLimits,
-        by: Caller,
-    ) -> Result<Value, String> {
+    fn joined(&mut self, offer: Offer, wanted: JoinRequest, by: Caller) -> Result<Value, String> {
         let now = self.now().unix;
         let world = self.world.borrow().clone();
         let (pool, members) = (&self.config.federation_prefixes, &self.members.stored);
         let here = here(&self.own, pool, &world, &self.control, members);
-        let name = here.name_of(&offer, name.as_deref());
+        let name = here.name_of(&offer, wanted.name.as_deref());
         let named = name.and_then(|name| Ok((here.takes(&offer, &name, now)?, name)));
         let (mapped, name) = named.map_err(|e| match e {
             JoinRefusal::Name { name, taken } => {
@@ -180,7 +175,10 @@ impl Hub {
             }
             other => other.to_string(),
         })?;
-        let member = Member::new(offer, name, mapped, accept, now);
+        let member = Member {
+            introducer: wanted.introducer,
+            ..Member::new(offer, name, mapped, wanted.accept, now)
+        };
         let about = json!({
             "do": "joined", "member": member.trust_domain, "name": member.name,
             "uid": by.uid, "pid": by.pid,
@@ -208,7 +206,7 @@ impl Hub {
 }
 
 /// What a newcomer must not clash with.
-fn here<'a>(
+pub(super) fn here<'a>(
     own: &'a TrustDomain,
     pool: &'a [IpNet],
     world: &'a sources::World,
@@ -226,6 +224,12 @@ fn here<'a>(
         let ranges = member.seen();
         ranges.map(|range| (range.prefix, &member.trust_domain))
     });
+    let listed = clusters
+        .clone()
+        .map(|cluster| (cluster.name.as_str(), &cluster.trust_domain));
+    let members_too = members.members.iter();
+    let members_too = members_too.map(|member| (member.name.as_str(), &member.trust_domain));
+    let names = members_too.chain(listed);
     let mapped = clusters.clone().flat_map(|cluster| {
         let ranges = cluster.pod_ranges.iter();
         ranges.filter_map(|range| {
@@ -238,21 +242,20 @@ fn here<'a>(
     });
     Here {
         trust_domain: own,
-        names: clusters
-            .clone()
-            .map(|cluster| (cluster.name.as_str(), &cluster.trust_domain))
-            .collect(),
+        names: names.collect(),
         ranges: declared.chain(joined).collect(),
         held: members.held().collect(),
         mapped: mapped.chain(members.mapped()).collect(),
         pool,
         peers: peering
             .peers()
-            .filter_map(|peer| Some((peer, peering.pin(peer)?)))
+            .map(|peer| (peer, peering.roots(peer)))
             .collect::<BTreeMap<_, _>>(),
+        // Those that are no peers any more too.
         revoked: peering
-            .peers()
-            .filter(|peer| peering.revoked_cluster(peer).is_some())
+            .revoked_here()
+            .keys()
+            .filter(|domain| peering.revoked_cluster(domain).is_some())
             .collect::<BTreeSet<_>>(),
     }
 }

@@ -1,10 +1,13 @@
 //! The clusters that were joined: what is stored of them, and how a membership begins and ends.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use identity::{TrustDomain, UnixMillis};
 use ipnet::IpNet;
-use peering::join::{Invitations, Mapped, Member};
+use peering::{
+    introductions::{self, Pending, Refused},
+    join::{Invitations, Mapped, Member},
+};
 use quic::Pin;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,7 +15,7 @@ use sources::{ClusterConfig, Joined, PodRange};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{Hub, join::INVITATIONS};
+use super::{Hub, introduced::waiting, join::INVITATIONS};
 use crate::state::State;
 
 /// Where they are stored.
@@ -34,6 +37,9 @@ pub struct Stored {
     /// Which of these were mapped, so that whoever comes back in time is seen where it was.
     #[serde(default)]
     formerly_mapped: Vec<FormerlyMapped>,
+    /// Introductions that an operator ended.
+    #[serde(default)]
+    refused: Vec<Refused>,
 }
 
 /// A range of a former member, and where it was seen.
@@ -74,6 +80,23 @@ impl Stored {
     pub fn held(&self) -> impl Iterator<Item = IpNet> {
         self.former.iter().map(|(prefix, _)| *prefix)
     }
+
+    /// Nothing goes to the pod ranges of `gone` for a time.
+    fn hold(&mut self, gone: &[Member], now: UnixMillis) {
+        let until = now.after(HELD);
+        let ranges = gone.iter().flat_map(Member::seen);
+        self.former
+            .extend(ranges.map(|range| (range.prefix, until)));
+        let formerly = gone.iter().flat_map(|member| {
+            mapped(member).map(|(real, to)| FormerlyMapped {
+                trust_domain: member.trust_domain.clone(),
+                real,
+                to,
+                until,
+            })
+        });
+        self.formerly_mapped.extend(formerly);
+    }
 }
 
 /// The ranges of `member` that are seen elsewhere, and where.
@@ -88,6 +111,10 @@ fn mapped(member: &Member) -> impl Iterator<Item = (IpNet, IpNet)> {
 pub(super) struct Members {
     pub(super) stored: Stored,
     pub(super) invitations: Invitations,
+    /// Peers that the operator marked: they may introduce others.
+    pub(super) introducers: BTreeSet<TrustDomain>,
+    /// What peers introduce and is not accepted.
+    pub(super) pending: Vec<Pending>,
     /// Tells the source that they are clusters of the federation.
     known: Joined,
 }
@@ -101,12 +128,19 @@ impl Members {
         Ok(Self {
             stored: load(state)?,
             invitations: Invitations::new(state.load(INVITATIONS)?),
+            introducers: BTreeSet::new(),
+            pending: Vec::new(),
             known,
         })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
         self.stored.members.iter()
+    }
+
+    /// Introductions that an operator ended.
+    pub fn refused(&self) -> &[Refused] {
+        &self.stored.refused
     }
 
     /// The ranges of former members to which nothing may go.
@@ -144,7 +178,27 @@ impl Hub {
         let mut next = self.members.stored.clone();
         let members = &mut next.members;
         members.retain(|other| other.trust_domain != member.trust_domain);
+        let domain = &member.trust_domain;
+        next.refused.retain(|no| no.trust_domain != *domain);
         members.push(member);
+        self.set_members(next)
+    }
+
+    /// Those who were introduced came and went: all members from now on, and those that are none any more.
+    pub(super) fn replace_members(
+        &mut self,
+        members: Vec<Member>,
+        gone: &[Member],
+    ) -> Result<(), String> {
+        let mut next = self.members.stored.clone();
+        next.members = members;
+        next.hold(gone, self.now().unix);
+        self.set_members(next)
+    }
+
+    pub(super) fn set_refused(&mut self, refused: Vec<Refused>) -> Result<(), String> {
+        let mut next = self.members.stored.clone();
+        next.refused = refused;
         self.set_members(next)
     }
 
@@ -182,7 +236,8 @@ impl Hub {
 
     /// Those that were joined.
     pub(super) fn list_members(&self) -> Value {
-        self.members.iter().map(describe).collect()
+        let pending = self.members.pending.iter().map(waiting);
+        self.members.iter().map(describe).chain(pending).collect()
     }
 
     /// Ends the membership of one, or of all, at both ends if they can be reached.
@@ -252,28 +307,23 @@ impl Hub {
         }
     }
 
+    /// Not even who introduces them brings them back.
     fn forget_members(&mut self, gone: &[Member]) -> Result<(), String> {
-        let until = self.now().unix.after(HELD);
         let mut next = self.members.stored.clone();
         next.members.retain(|member| !gone.contains(member));
-        let ranges = gone.iter().flat_map(Member::seen);
-        next.former
-            .extend(ranges.map(|range| (range.prefix, until)));
-        let formerly = gone.iter().flat_map(|member| {
-            mapped(member).map(|(real, to)| FormerlyMapped {
-                trust_domain: member.trust_domain.clone(),
-                real,
-                to,
-                until,
-            })
-        });
-        next.formerly_mapped.extend(formerly);
+        next.hold(gone, self.now().unix);
+        let said = self.said();
+        for member in gone {
+            introductions::refuse(&mut next.refused, &member.trust_domain, &said);
+        }
         self.set_members(next)
     }
 }
 
 /// A member, for people and programs.
 pub(super) fn describe(member: &Member) -> Value {
+    let by = member.introduced.iter();
+    let by = by.map(|by| format!("{} until {}", by.by, by.until));
     json!({
         "name": member.name,
         "trust_domain": member.trust_domain,
@@ -283,5 +333,7 @@ pub(super) fn describe(member: &Member) -> Value {
         "mapped": member.mapped,
         "accept": member.accept,
         "since": member.since.to_string(),
+        "introducer": member.introducer,
+        "introduced_by": by.collect::<Vec<_>>(),
     })
 }

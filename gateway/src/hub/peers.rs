@@ -1,6 +1,9 @@
 //! The hub's peers: who they are by configuration, their sessions, whom TLS believes.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use gateway_core::control::Member as Peered;
 use identity::{ClaimLimits, TrustDomain};
@@ -54,6 +57,11 @@ impl Peers {
             all: BTreeMap::new(),
             numbers: Vec::new(),
         }
+    }
+
+    /// Where its gateway listens.
+    pub(super) fn address(&self, peer: &TrustDomain) -> Option<SocketAddr> {
+        self.all.get(peer).map(|peer| peer.address)
     }
 
     /// The peer of a dialler.
@@ -161,6 +169,7 @@ struct Declared {
     endpoint: Option<String>,
     pin: Option<String>,
     limits: ClaimLimits,
+    introducer: bool,
 }
 
 impl From<&Member> for Declared {
@@ -170,6 +179,7 @@ impl From<&Member> for Declared {
             endpoint: member.endpoints.first().map(ToString::to_string),
             pin: Some(Pin(member.pin).to_string()),
             limits: member.accept.clone(),
+            introducer: member.introducer,
         }
     }
 }
@@ -217,6 +227,8 @@ impl Hub {
                 Some(object) if peer.accept.is_empty() => object.accept.clone(),
                 _ => peer.accept.clone(),
             },
+            introducer: peer.introducer
+                || object(&peer.cluster).is_some_and(|object| object.introducer),
         });
         // The file wins: an object of the same cluster need not repeat what the file says.
         let listed = |cluster: &String| self.config.peers.iter().any(|p| p.cluster == *cluster);
@@ -230,6 +242,7 @@ impl Hub {
                 cluster: peer.cluster.clone(),
                 endpoint: endpoint.or_else(|| member.as_ref()?.endpoint.clone()),
                 pin: pin.or_else(|| member.as_ref()?.pin.clone()),
+                introducer: peer.introducer || member.as_ref().is_some_and(|m| m.introducer),
                 limits: match member {
                     Some(member) if peer.accept.is_empty() => member.limits,
                     _ => peer.accept.clone(),
@@ -242,10 +255,14 @@ impl Hub {
         let members = members.map(Declared::from);
         let all: Vec<_> = file.chain(objects).chain(members).collect();
         let mut wanted = BTreeMap::new();
+        let mut introducers = BTreeSet::new();
         for declared in all {
-            let cluster = declared.cluster.clone();
+            let (cluster, introducer) = (declared.cluster.clone(), declared.introducer);
             match peer_config(world, declared) {
                 Ok((config, address, pin)) => {
+                    if introducer {
+                        introducers.insert(config.trust_domain.clone());
+                    }
                     wanted
                         .entry(config.trust_domain.clone())
                         .or_insert((config, address, pin));
@@ -260,10 +277,20 @@ impl Hub {
             address: *address,
         });
         let now = self.now();
+        let before: Vec<_> = self.control.peering().peers().cloned().collect();
         if let Err(e) = self.control.set_peers(peered.collect(), now) {
             self.problem("peer list", e.to_string());
             return;
         }
+        self.members.introducers = introducers;
+        let stays = |domain: &&TrustDomain| {
+            wanted.contains_key(*domain) || self.members.iter().any(|m| m.trust_domain == **domain)
+        };
+        let gone: Vec<_> = before
+            .into_iter()
+            .filter(|domain| !stays(&domain))
+            .collect();
+        self.refuse_introduced(&gone);
         for (domain, (_, address, pin)) in wanted {
             if self.control.peering().revoked_cluster(&domain).is_some() {
                 // Nobody of it is spoken with, whoever dials.
@@ -276,6 +303,7 @@ impl Hub {
             }
         }
         self.trust_bundles();
+        self.settle_introduced();
     }
 
     /// TLS believes a peer by its bundle, and by its pin until there is one. A bundle without roots

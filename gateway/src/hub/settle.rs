@@ -15,7 +15,7 @@ use peering::{
 use serde_json::json;
 use tracing::{debug, error, info, warn};
 
-use super::{Hub, view::View};
+use super::{Hub, introduced::waiting, view::View};
 
 /// Where it says that the issuer's state is not stored.
 pub(super) const ISSUER_STATE: &str = "issuer state";
@@ -43,6 +43,9 @@ fn signed(signature: &Signature) -> AuditLine {
         }),
         Signature::Digest(sequence) => json!({"what": "digest", "sequence": sequence}),
         Signature::Revocations(sequence) => json!({"what": "revocations", "sequence": sequence}),
+        Signature::Introductions { audience, sequence } => {
+            json!({"what": "introductions", "audience": audience, "sequence": sequence})
+        }
         Signature::Lost(count) => json!({"what": "not recorded", "count": count}),
     };
     AuditLine {
@@ -181,6 +184,7 @@ impl Hub {
             // It may end elsewhere now.
             PeerEvent::TunnelChanged(_) => self.want_neighbours(),
             PeerEvent::DigestChanged(_) | PeerEvent::Records(_) => {}
+            PeerEvent::IntroductionsChanged(_) => self.settle_introduced(),
             PeerEvent::Left { peer, why } => self.left(&peer, &why),
             PeerEvent::Alarm { peer, what } => error!(%peer, alarm = true, "{what}"),
             PeerEvent::Close { peer, reason } => {
@@ -266,6 +270,7 @@ impl Hub {
             clusters: clusters
                 .map(|cluster| (cluster.name.clone(), cluster.trust_domain.clone()))
                 .collect(),
+            pending: self.members.pending.iter().map(waiting).collect(),
         }));
     }
 }

@@ -38,6 +38,8 @@ pub struct View {
     pub problems: Vec<String>,
     /// What the clusters of the federation are called.
     pub clusters: BTreeMap<String, TrustDomain>,
+    /// Clusters that were introduced and are not accepted, and why not.
+    pub pending: Vec<Value>,
 }
 
 impl Default for View {
@@ -50,6 +52,7 @@ impl Default for View {
             unready: vec!["it is starting".into()],
             problems: Vec::new(),
             clusters: BTreeMap::new(),
+            pending: Vec::new(),
         }
     }
 }
@@ -132,6 +135,7 @@ impl Observer {
             "unready": view.unready,
             "own": own,
             "peers": peers.collect::<Vec<_>>(),
+            "pending": view.pending,
             "nodes": nodes.collect::<Vec<_>>(),
             "epoch": view.transit.as_ref().map(|transit| transit.epoch),
             "flows": self.shared.dataplane.flows().established(),

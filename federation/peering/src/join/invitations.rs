@@ -18,6 +18,7 @@ use super::{
     InvitationId, Mapped, Member, OfferError, Token, TokenKey,
     offer::{Asked, Offer, is_label},
 };
+use crate::peer_messages::AnnouncedRange;
 
 /// How long a token is good unless it is said otherwise, and at most.
 pub const DEFAULT_LIFE: Duration = Duration::from_mins(15);
@@ -46,6 +47,8 @@ struct Invitation {
     /// What who comes is to be called here.
     name: Option<String>,
     accept: ClaimLimits,
+    #[serde(default)]
+    introducer: bool,
     used: Option<Used>,
 }
 
@@ -90,6 +93,8 @@ pub struct Invite {
     pub name: Option<String>,
     /// What their credentials may claim here.
     pub accept: ClaimLimits,
+    /// They may introduce others.
+    pub introducer: bool,
     /// SHA-256 of the own root.
     pub pin: [u8; 32],
     /// The own cluster.
@@ -127,8 +132,8 @@ pub struct Here<'a> {
     pub mapped: Vec<Mapped<'a>>,
     /// From where ranges that overlap get a prefix.
     pub pool: &'a [IpNet],
-    /// Peers by configuration, which no token changes, and the roots by which they are known.
-    pub peers: BTreeMap<&'a TrustDomain, [u8; 32]>,
+    /// Peers, and the roots by which each is known: no token and no introduction changes them.
+    pub peers: BTreeMap<&'a TrustDomain, Vec<[u8; 32]>>,
     /// The names of peers that are revoked.
     pub revoked: BTreeSet<&'a TrustDomain>,
 }
@@ -288,6 +293,7 @@ impl Invitations {
             expires: token.expires,
             name: invite.name,
             accept: invite.accept,
+            introducer: invite.introducer,
             used: None,
         };
         self.stored.invitations.insert(hex(id), invitation);
@@ -358,9 +364,13 @@ impl Invitations {
         });
         let bundle = offer.bundle.clone();
         let accept = invitation.accept.clone();
+        let introducer = invitation.introducer;
         Ok(Admitted {
             key,
-            member: Member::new(offer, name, mapped, accept, now.unix),
+            member: Member {
+                introducer,
+                ..Member::new(offer, name, mapped, accept, now.unix)
+            },
             bundle,
             again,
         })
@@ -395,15 +405,27 @@ impl Here<'_> {
     /// # Errors
     /// When it is known under another name than is wanted.
     pub fn name_of(&self, offer: &Offer, wanted: Option<&str>) -> Result<String, JoinRefusal> {
-        let mut names = self.names.iter();
-        let known = names.find(|(_, domain)| ***domain == offer.trust_domain);
+        self.called(&offer.trust_domain, &offer.name, wanted)
+    }
+
+    /// What the cluster of `domain` is called here, which others call `theirs`.
+    ///
+    /// # Errors
+    /// As [`Self::name_of`].
+    pub fn called(
+        &self,
+        domain: &TrustDomain,
+        theirs: &str,
+        wanted: Option<&str>,
+    ) -> Result<String, JoinRefusal> {
+        let known = self.names.iter().find(|(_, of)| **of == domain);
         match (known, wanted) {
             (Some((known, _)), Some(wanted)) if *known != wanted => Err(JoinRefusal::Known {
-                trust_domain: offer.trust_domain.clone(),
+                trust_domain: domain.clone(),
                 known: (*known).to_owned(),
             }),
             (Some((known, _)), _) => Ok((*known).to_owned()),
-            (None, wanted) => Ok(wanted.unwrap_or(&offer.name).to_owned()),
+            (None, wanted) => Ok(wanted.unwrap_or(theirs).to_owned()),
         }
     }
 
@@ -427,13 +449,32 @@ impl Here<'_> {
                 there: offer.clock,
             });
         }
+        self.fits(domain, &offer.pin, name, &offer.ranges)
+    }
+
+    /// Whether a cluster with this root, name and ranges clashes with nothing that is known here; as
+    /// [`Self::takes`] answers.
+    ///
+    /// # Errors
+    /// [`JoinRefusal`].
+    pub fn fits(
+        &self,
+        domain: &TrustDomain,
+        pin: &[u8; 32],
+        name: &str,
+        ranges: &[AnnouncedRange],
+    ) -> Result<BTreeMap<u16, IpNet>, JoinRefusal> {
         if domain == self.trust_domain {
             return Err(JoinRefusal::Own(domain.clone()));
         }
         if self.revoked.contains(domain) {
             return Err(JoinRefusal::Revoked(domain.clone()));
         }
-        if self.peers.get(domain).is_some_and(|pin| *pin != offer.pin) {
+        if self
+            .peers
+            .get(domain)
+            .is_some_and(|known| !known.contains(pin))
+        {
             return Err(JoinRefusal::OtherRoot(domain.clone()));
         }
         if let Some(taken) = self.names.get(name).filter(|taken| **taken != domain) {
@@ -442,7 +483,7 @@ impl Here<'_> {
                 taken: (*taken).clone(),
             });
         }
-        self.mapped(offer)
+        self.mapped(domain, ranges)
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 use identity::{IdentityRange, TrustDomain};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Here, JoinRefusal, Offer};
+use super::{Here, JoinRefusal};
 use crate::peer_messages::AnnouncedRange;
 
 /// A range that is, or was lately, seen at another prefix than its owner has it.
@@ -25,13 +25,16 @@ pub struct Mapped<'a> {
 }
 
 impl Here<'_> {
-    /// By their numbers: where those ranges of `offer` are seen that cannot be seen where they are. One that
+    /// By their numbers: where those of `ranges` are seen that cannot be seen where they are. One that
     /// was mapped keeps its prefix.
     ///
     /// # Errors
     /// [`JoinRefusal::Range`] when the pool has no room.
-    pub(super) fn mapped(&self, offer: &Offer) -> Result<BTreeMap<u16, IpNet>, JoinRefusal> {
-        let domain = &offer.trust_domain;
+    pub(super) fn mapped(
+        &self,
+        domain: &TrustDomain,
+        ranges: &[AnnouncedRange],
+    ) -> Result<BTreeMap<u16, IpNet>, JoinRefusal> {
         let others = || self.ranges.iter().filter(|(_, owner)| *owner != domain);
         let clash = |range: IpNet| others().find(|(other, _)| overlap(range, *other));
         let known = |range: IpNet| {
@@ -43,7 +46,7 @@ impl Here<'_> {
         let mut mapped = BTreeMap::new();
         let mut seen = Vec::new();
         let mut homeless = Vec::new();
-        for AnnouncedRange { range_id, prefix } in &offer.ranges {
+        for AnnouncedRange { range_id, prefix } in ranges {
             let range = prefix.trunc();
             match (known(range), clash(range)) {
                 (Some(to), _) => {
@@ -125,6 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::join::Offer;
 
     fn net(text: &str) -> IpNet {
         text.parse().unwrap()
@@ -187,7 +191,8 @@ mod tests {
                 peers: BTreeMap::new(),
                 revoked: BTreeSet::new(),
             };
-            here.mapped(&offer(ranges))
+            let offer = offer(ranges);
+            here.mapped(&offer.trust_domain, &offer.ranges)
         }
 
         fn maps(&self, ranges: &[&str]) -> Vec<(u16, String)> {

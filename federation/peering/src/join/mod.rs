@@ -13,5 +13,6 @@ pub use invitations::{
     MAX_LIFE, Stored,
 };
 pub use mapping::Mapped;
+pub(crate) use offer::is_label;
 pub use offer::{Asked, MAX_JOIN, Member, Offer, OfferError, accepted, answered, refused, request};
 pub use token::{InvitationId, MAX_ENDPOINTS, MAX_TOKEN, Side, Token, TokenError, TokenKey};

@@ -12,7 +12,10 @@ use super::{
     InvitationId, Token, TokenKey,
     token::{MAX_ENDPOINTS, Side},
 };
-use crate::peer_messages::{AnnouncedRange, MAX_PEER_RANGES};
+use crate::{
+    introductions::Introduced,
+    peer_messages::{AnnouncedRange, MAX_PEER_RANGES},
+};
 
 /// Longest request and answer in bytes.
 pub const MAX_JOIN: usize = MAX_BUNDLE + (64 << 10);
@@ -229,7 +232,7 @@ fn open(signed: &[u8], binding: &[u8; 32], now: UnixMillis) -> Result<Offer, Off
 }
 
 /// RFC 1123: what a cluster may be called.
-pub(super) fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let bytes = name.as_bytes();
     let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
     (1..=MAX_NAME).contains(&bytes.len())
@@ -260,6 +263,13 @@ pub struct Member {
     pub accept: ClaimLimits,
     /// Since when it is one.
     pub since: UnixMillis,
+    /// It may introduce others.
+    #[serde(default)]
+    pub introducer: bool,
+    /// By whom it was introduced, the one first on whose word it was taken; none when it was joined by a
+    /// token, and is a member by itself.
+    #[serde(default)]
+    pub introduced: Vec<Introduced>,
 }
 
 impl Member {
@@ -281,6 +291,8 @@ impl Member {
             mapped,
             accept,
             since,
+            introducer: false,
+            introduced: Vec::new(),
         }
     }
 

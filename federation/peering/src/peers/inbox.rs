@@ -78,6 +78,7 @@ impl Peering {
             },
             PeerMessage::PieceWanted(wanted) => session.want_piece(wanted)?,
             PeerMessage::Revocations(signed) => self.take_revocations(domain, &signed),
+            PeerMessage::Introductions(signed) => self.take_introductions(domain, &signed),
             PeerMessage::Leave(why) => {
                 let why = super::shorten(&why);
                 let what = format!("it left: {why}");
@@ -159,6 +160,7 @@ impl Peering {
             session.outbox.records = true;
             session.outbox.digest = true;
             session.outbox.revocations = !has_revocations;
+            session.outbox.introductions = true;
             session.digest_told = Some(hello.seen_digest);
             session.outbox.ping = true;
             session.hello = Some(hello);

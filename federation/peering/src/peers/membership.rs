@@ -91,6 +91,7 @@ impl Peering {
         }
         self.settle_ranges();
         self.settle_restrictions();
+        self.settle_introductions();
         Ok(())
     }
 
@@ -161,12 +162,18 @@ impl Peering {
         // What it said is void; what it may not unsay stays.
         peer.state.bundle = None;
         peer.state.ranges.clear();
-        let (digest, revocations) = (&mut peer.state.digest, &mut peer.state.revocations);
-        for said in [digest, revocations].into_iter().flatten() {
+        let PeerState {
+            digest,
+            revocations,
+            introductions,
+            ..
+        } = &mut peer.state;
+        for said in [digest, revocations, introductions].into_iter().flatten() {
             said.payload.clear();
         }
         self.unsaved.insert(StateKey::Peer(domain.clone()));
         self.former.insert(domain.clone(), peer.state);
+        self.introduce_no_more(domain);
     }
 
     /// A store without the mark of `domain`.
@@ -207,7 +214,12 @@ impl Peering {
     /// Whether `bundle` holds the root of the pin.
     pub(super) fn holds_pin(bundle: &TrustBundle, pin: [u8; 32]) -> bool {
         let mut roots = bundle.x509_roots.iter();
-        roots.any(|root| <[u8; 32]>::from(Sha256::digest(root)) == pin)
+        roots.any(|root| Self::pin_of(root) == pin)
+    }
+
+    /// The pin that stands for a root certificate in DER.
+    pub(super) fn pin_of(root: &[u8]) -> [u8; 32] {
+        Sha256::digest(root).into()
     }
 
     /// Finds out again which ranges are whose: own ones first, then configured ones, then claims.

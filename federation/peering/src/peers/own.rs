@@ -24,6 +24,7 @@ impl Peering {
         self.key = Arc::new(key);
         // The same under the same numbers: who holds it already is not told again.
         self.sign_revocations();
+        self.sign_introductions();
         if let Some(sequence) = self.own.digests.sign_again(&self.key) {
             self.signatures.push(Signature::Digest(sequence));
         }

@@ -14,7 +14,10 @@ use super::{
     state::PeerState,
     tunnel::Tunnel,
 };
-use crate::peer_messages::{Enforcing, Hello, Instance, PieceWanted};
+use crate::{
+    introductions::{self, Introduction},
+    peer_messages::{Enforcing, Hello, Instance, PieceWanted},
+};
 
 /// How many messages a peer may send at once, and how soon the next after that.
 const BURST: u32 = 1000;
@@ -38,6 +41,8 @@ pub(crate) struct Peer {
     pub since: UnixMillis,
     /// What it revoked of itself.
     pub revoked: Vec<Revocation>,
+    /// Whom it introduces; none before it said so.
+    pub introduced: Option<Vec<Introduction>>,
     /// Why the last attempt failed.
     pub failure: Option<(UnixMillis, String)>,
     /// What is wrong with what it says, by kind, until it says better.
@@ -52,6 +57,7 @@ pub(crate) enum Problem {
     Ranges,
     Records,
     Revocations,
+    Introductions,
     Left,
     OwnState,
     Protocol,
@@ -90,6 +96,7 @@ pub(crate) struct Outbox {
     pub piece: bool,
     pub piece_wanted: Option<PieceWanted>,
     pub revocations: bool,
+    pub introductions: bool,
     /// That we are none of its peers any more.
     pub leave: Option<String>,
     pub enforcing: bool,
@@ -115,6 +122,7 @@ impl Peer {
         Self {
             config,
             revoked: revoked.unwrap_or_default(),
+            introduced: (state.introductions.as_ref()).and_then(introductions::stored),
             state,
             digest: None,
             ranges: Vec::new(),

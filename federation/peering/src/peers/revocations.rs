@@ -264,6 +264,7 @@ impl Peering {
         }
         self.unsaved.insert(StateKey::Own);
         self.settle_restrictions();
+        self.settle_introductions();
     }
 
     /// A new number, and everybody is told.

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
+use super::introductions::{Pair, Told};
 use crate::peer_messages::AnnouncedRange;
 
 /// Longest stored object in bytes: a digest, a bundle, and room for the rest.
@@ -71,6 +72,15 @@ pub struct OwnState {
     /// What was revoked here, by trust domain; what is of this cluster is announced.
     #[serde(default)]
     pub revoked: BTreeMap<TrustDomain, Vec<Revocation>>,
+    /// Of the last list of introductions that was announced to anybody, and the last number of one.
+    #[serde(default)]
+    pub introduction_sequence: u64,
+    /// Who is introduced to whom.
+    #[serde(default)]
+    pub introduced: Vec<Pair>,
+    /// What each peer was told of that.
+    #[serde(default)]
+    pub introductions: BTreeMap<TrustDomain, Told>,
 }
 
 /// What a peer said.
@@ -94,6 +104,9 @@ pub(crate) struct PeerState {
     /// What it revoked of itself: the newest list that was seen.
     #[serde(default)]
     pub revocations: Option<StoredSigned>,
+    /// Whom it introduces: the newest list that was seen.
+    #[serde(default)]
+    pub introductions: Option<StoredSigned>,
 }
 
 /// [`BundleMark`], with a form of its own on disk.
@@ -127,6 +140,7 @@ impl PeerState {
             ranges: Vec::new(),
             range_ids: BTreeMap::new(),
             revocations: None,
+            introductions: None,
         }
     }
 }
@@ -228,6 +242,7 @@ mod tests {
                 content: [5; 32],
                 payload: vec![6; 3],
             }),
+            introductions: None,
             ..PeerState::new(TrustDomain::new("west").unwrap(), [4; 32])
         }
     }

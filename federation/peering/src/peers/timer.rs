@@ -7,7 +7,7 @@ use identity::{Mono, Now, UnixMillis};
 use super::{PeerEvent, Peering, clock::PING_EVERY};
 
 /// The wall clock may be set: what it decides is looked at again after this at the latest.
-const LOOK: Duration = Duration::from_secs(60);
+pub(super) const LOOK: Duration = Duration::from_secs(60);
 
 impl Peering {
     /// When [`Self::handle_timeout`] is to be called.
@@ -20,7 +20,8 @@ impl Peering {
             let rekey = greeted.and(peer.tunnel.rekey_at());
             [ping, rekey, peer.tunnel.drained_at()]
         });
-        peers.flatten().chain(refresh).chain(self.next_end()).min()
+        let ends = self.next_end().into_iter().chain(self.next_renewal());
+        peers.flatten().chain(refresh).chain(ends).min()
     }
 
     /// Does what is due.
@@ -29,6 +30,7 @@ impl Peering {
         if self.own.bundle.is_some() && self.own.refresh_at <= now.mono {
             self.announce_bundle();
         }
+        self.renew_introductions();
         let (mut offer, mut drained) = (Vec::new(), Vec::new());
         for (domain, peer) in &mut self.peers {
             if peer.tunnel.drop_drained(now.mono) {

@@ -107,6 +107,12 @@ impl Peering {
         if session.hello.is_some() && take(&mut outbox.revocations) {
             return Some(PeerMessage::Revocations(self.own.revocations.to_vec()));
         }
+        if session.hello.is_some()
+            && take(&mut outbox.introductions)
+            && let Some(signed) = self.own.introductions.get(domain)
+        {
+            return Some(PeerMessage::Introductions(signed.clone()));
+        }
         if take(&mut outbox.ranges) {
             return Some(PeerMessage::Ranges(self.own.ranges.clone()));
         }

@@ -4,6 +4,7 @@
 mod chaos;
 mod differences;
 mod exchange;
+mod introduced;
 mod net;
 mod revoked;
 mod rotated;

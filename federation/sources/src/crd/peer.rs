@@ -31,6 +31,9 @@ pub struct FederationPeerSpec {
     /// What its credentials may claim here. By default anything of its own trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<AcceptSpec>,
+    /// It may introduce further clusters to this one, where the gateway accepts that of introducers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub introducer: bool,
 }
 
 /// What the credentials of a peer may claim. A list that is left out limits nothing. In names and values one `*` stands

@@ -66,6 +66,7 @@ pub(super) fn peer(
         endpoints: spec.endpoints.clone(),
         root_pin: spec.root_pin.clone(),
         accept: accept.unwrap_or_default(),
+        introducer: spec.introducer,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What control hears.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use handshake::admission::{Revocation, Target};
 use identity::{IssuerKey, Now, TrustDomain, Workload};
@@ -8,7 +8,7 @@ use peering::{
     join,
     node_messages::JoinedCluster,
     peer_messages::AnnouncedRange,
-    peers::{MembershipError, OwnKeys, RevokeError},
+    peers::{IntroduceError, MembershipError, OwnKeys, Pair, Party, RevokeError},
 };
 use policy::model::PolicySet;
 
@@ -51,6 +51,34 @@ impl Control {
     /// Takes the SHA-256 of the X.509 root that signs SVIDs from now on, for the agents.
     pub fn set_signing_root(&mut self, root: [u8; 32]) {
         self.issuer.set_signing_root(root);
+    }
+
+    /// Introduces two peers to each other.
+    ///
+    /// # Errors
+    /// [`IntroduceError`]; nothing changed then.
+    pub fn introduce(
+        &mut self,
+        parties: [Party; 2],
+        life: Duration,
+        now: Now,
+    ) -> Result<Pair, IntroduceError> {
+        self.now = now;
+        self.peering.introduce(parties, life, now)
+    }
+
+    /// Takes an introduction back.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn withdraw(
+        &mut self,
+        one: &TrustDomain,
+        other: &TrustDomain,
+        now: Now,
+    ) -> Result<Pair, IntroduceError> {
+        self.now = now;
+        self.peering.withdraw(one, other, now)
     }
 
     /// Takes the pod ranges of this cluster.

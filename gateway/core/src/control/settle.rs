@@ -52,6 +52,7 @@ impl Control {
             }
             PeerEvent::Connected(_)
             | PeerEvent::Disconnected(_)
+            | PeerEvent::IntroductionsChanged(_)
             | PeerEvent::Left { .. }
             | PeerEvent::Alarm { .. }
             | PeerEvent::Close { .. } => {}

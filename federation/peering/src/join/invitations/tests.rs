@@ -96,6 +96,7 @@ impl East {
             life: DEFAULT_LIFE,
             name: name.map(Into::into),
             accept,
+            introducer: false,
             pin: pin("east"),
             trust_domain: self.domain.clone(),
             endpoints: vec!["192.0.2.1:4433".parse().unwrap()],
@@ -115,7 +116,7 @@ impl East {
             held: Vec::new(),
             mapped: Vec::new(),
             pool: &self.pool,
-            peers: BTreeMap::from([(&self.north, pin("north"))]),
+            peers: BTreeMap::from([(&self.north, vec![pin("north")])]),
             revoked: BTreeSet::new(),
         };
         self.invitations
@@ -339,6 +340,7 @@ fn invitations_are_bounded_and_checked() {
         life,
         name: name.map(Into::into),
         accept: ClaimLimits::default(),
+        introducer: false,
         pin: pin("east"),
         trust_domain: domain("east"),
         endpoints: vec![],
