@@ -187,6 +187,9 @@ pub struct Peer {
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// Which pods of this cluster it may meet.
+    #[serde(default)]
+    pub offer: ClaimLimits,
     /// It may introduce others, where `introductions` is `introduced`.
     #[serde(default)]
     pub introducer: bool,

@@ -161,13 +161,16 @@ pub struct Restrictions {
     pub limits: ClaimLimits,
     /// What of it is revoked, sorted.
     pub revoked: Vec<Revocation>,
+    /// Which pods of this cluster it may meet: those whose own claims keep to this.
+    #[serde(default, skip_serializing_if = "ClaimLimits::is_empty")]
+    pub offer: ClaimLimits,
 }
 
 impl Restrictions {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.limits.is_empty() && self.revoked.is_empty()
+        self.limits.is_empty() && self.revoked.is_empty() && self.offer.is_empty()
     }
 
     /// Whether all of the domain is revoked, and why.
@@ -272,8 +275,8 @@ impl Restricted {
     fn why(&self, claims: &Claims, known: &KnownKeys) -> Option<String> {
         let hit = self.from.revoked.iter().find(|revocation| {
             let only = Restrictions {
-                limits: ClaimLimits::default(),
                 revoked: vec![(*revocation).clone()],
+                ..Restrictions::default()
             };
             let only = Self::new(claims.trust_domain(), only);
             only.is_ok_and(|only| only.check(claims, known).is_err())
@@ -332,6 +335,18 @@ impl Admission {
         }
     }
 
+    /// Whether the pod of `claims`, of this cluster, is offered to the cluster `to`.
+    ///
+    /// # Errors
+    /// [`DropReason::NotOffered`].
+    pub fn offers(&self, claims: &Claims, to: &TrustDomain) -> Result<(), DropReason> {
+        let domain = self.domains.get(to);
+        match domain.filter(|_| claims.trust_domain() != to) {
+            Some(domain) => (domain.from.offer.check(claims)).map_err(|_| DropReason::NotOffered),
+            None => Ok(()),
+        }
+    }
+
     /// What the pod that once proved `claims` is by now, if it may be believed.
     ///
     /// # Errors
@@ -359,14 +374,30 @@ impl Admission {
         explained: Explanation,
         ends: impl IntoIterator<Item = &'a Claims>,
     ) -> Explanation {
-        let refused = ends
-            .into_iter()
-            .find_map(|claims| Some((self.check(claims).err()?, claims)));
+        let ends: Vec<_> = ends.into_iter().collect();
+        let mut all = ends.iter();
+        let refused = all.find_map(|claims| Some((self.check(claims).err()?, *claims)));
         let Some((reason, claims)) = refused else {
-            return explained;
+            return self.explain_offer(explained, &ends);
         };
         let why = self.why(claims).unwrap_or_default();
         explained.refused_before(reason, format!("{}: {why}", claims.display_name()))
+    }
+
+    /// What `explained` says when one of the ends is not offered to the cluster of the other.
+    fn explain_offer(&self, explained: Explanation, ends: &[&Claims]) -> Explanation {
+        let pairs = ends
+            .iter()
+            .flat_map(|own| ends.iter().map(move |other| (own, other)));
+        for (own, other) in pairs {
+            let to = other.trust_domain();
+            if self.offers(own, to).is_err() {
+                let name = own.display_name();
+                let words = format!("{name} is not offered to {to}");
+                return explained.refused_before(DropReason::NotOffered, words);
+            }
+        }
+        explained
     }
 
     /// Whether the same restrictions are in force in `other`.

@@ -81,6 +81,7 @@ impl Star {
             ranges: None,
             mapped: std::collections::BTreeMap::new(),
             limits: ClaimLimits::default(),
+            offer: ClaimLimits::default(),
         };
         let mut east = machine("east", 0, at, &root);
         east.set_peers(names.iter().map(peer).collect(), at)

@@ -333,6 +333,7 @@ mod tests {
                         reason: "lost".into(),
                         at: UnixMillis(5),
                     }],
+                    offer: serde_json::from_str(r#"{"namespaces":["public"]}"#).unwrap(),
                 },
             },
             ToNode::Cluster {

@@ -47,6 +47,8 @@ reasons! {
     Revoked => "revoked",
     /// The credential claims a namespace, service account or label that its cluster may not claim here.
     ClaimNotAccepted => "claim-not-accepted",
+    /// The pod is not offered to the other end's cluster.
+    NotOffered => "not-offered",
     /// An address of an identity network spoke without marker, HELLO or REPLY.
     NoIdentity => "no-identity",
     /// The local pod has no credential yet.

@@ -159,6 +159,7 @@ impl Gateway {
         let peers = vec![PeerConfig {
             mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
+            offer: identity::ClaimLimits::default(),
             trust_domain: machine.peer.clone(),
             pin: machine.peer_pin.0,
             ranges: Some(vec![AnnouncedRange {

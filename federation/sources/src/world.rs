@@ -138,6 +138,8 @@ pub struct FederationPeerConfig {
     pub root_pin: Option<String>,
     /// What its credentials may claim here.
     pub accept: ClaimLimits,
+    /// Which pods of this cluster it may meet.
+    pub offer: ClaimLimits,
     /// It may introduce others.
     pub introducer: bool,
 }

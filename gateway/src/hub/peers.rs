@@ -169,6 +169,7 @@ struct Declared {
     endpoint: Option<String>,
     pin: Option<String>,
     limits: ClaimLimits,
+    offer: ClaimLimits,
     introducer: bool,
 }
 
@@ -179,6 +180,7 @@ impl From<&Member> for Declared {
             endpoint: member.endpoints.first().map(ToString::to_string),
             pin: Some(Pin(member.pin).to_string()),
             limits: member.accept.clone(),
+            offer: ClaimLimits::default(),
             introducer: member.introducer,
         }
     }
@@ -206,6 +208,7 @@ fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketA
             .filter_map(|range| Some((range.id, range.map_to?)))
             .collect(),
         limits: declared.limits,
+        offer: declared.offer,
     };
     Ok((config, address, pin))
 }
@@ -227,6 +230,10 @@ impl Hub {
                 Some(object) if peer.accept.is_empty() => object.accept.clone(),
                 _ => peer.accept.clone(),
             },
+            offer: match object(&peer.cluster) {
+                Some(object) if peer.offer.is_empty() => object.offer.clone(),
+                _ => peer.offer.clone(),
+            },
             introducer: peer.introducer
                 || object(&peer.cluster).is_some_and(|object| object.introducer),
         });
@@ -242,6 +249,7 @@ impl Hub {
                 cluster: peer.cluster.clone(),
                 endpoint: endpoint.or_else(|| member.as_ref()?.endpoint.clone()),
                 pin: pin.or_else(|| member.as_ref()?.pin.clone()),
+                offer: peer.offer.clone(),
                 introducer: peer.introducer || member.as_ref().is_some_and(|m| m.introducer),
                 limits: match member {
                     Some(member) if peer.accept.is_empty() => member.limits,

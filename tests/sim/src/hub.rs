@@ -179,6 +179,7 @@ impl Hub {
                 pin: Sha256::digest(root(other)).into(),
                 mapped: BTreeMap::new(),
                 limits: objects.clusters[self.number].limits(other),
+                offer: identity::ClaimLimits::default(),
                 ranges: Some(vec![announced(other)]),
             },
             address: SocketAddr::new(wires::wan_address(other), QUIC_PORT),

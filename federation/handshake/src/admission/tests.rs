@@ -159,7 +159,7 @@ fn a_claim_that_is_not_accepted_has_a_reason_of_its_own() {
     };
     let admission = admission(Restrictions {
         limits,
-        revoked: vec![],
+        ..Restrictions::default()
     });
     let web = claims("east", "web");
     assert_eq!(admission.check(&web), Err(DropReason::ClaimNotAccepted));
@@ -230,4 +230,25 @@ proptest! {
     fn a_credential_id_is_read_as_it_is_written(id: [u8; 16]) {
         prop_assert_eq!(CredentialId(id).to_string().parse(), Ok(CredentialId(id)));
     }
+}
+
+#[test]
+fn what_is_offered_to_a_cluster_is_asked_of_the_own_pod_alone() {
+    let offer = ClaimLimits {
+        namespaces: vec![NamePattern::new("bank").unwrap()],
+        ..ClaimLimits::default()
+    };
+    let admission = admission(Restrictions {
+        offer,
+        ..Restrictions::default()
+    });
+    let (ours, theirs) = (claims("west", "web"), claims("east", "web"));
+    assert_eq!(
+        admission.offers(&ours, &domain("east")),
+        Err(DropReason::NotOffered)
+    );
+    assert_eq!(admission.offers(&ours, &domain("north")), Ok(()));
+    // It is no limit of what the other cluster may claim.
+    assert_eq!(admission.check(&theirs), Ok(()));
+    assert_eq!(admission.offers(&theirs, &domain("east")), Ok(()));
 }

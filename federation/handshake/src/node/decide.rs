@@ -69,6 +69,11 @@ pub(super) fn decide(
     if let Err(reason) = snapshot.admission.check(subject) {
         return Judgement::refused(reason);
     }
+    if let Other::Proven(peer) = other
+        && let Err(reason) = snapshot.admission.offers(subject, peer.trust_domain())
+    {
+        return Judgement::refused(reason);
+    }
     let (table, known) = (&snapshot.policy, &snapshot.known);
     let port = match fault::is(Fault::AgentAsksOtherPort) {
         false => key.dport,

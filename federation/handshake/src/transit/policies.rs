@@ -25,6 +25,8 @@ pub(super) fn decide_syn(
     }
     let responder = snapshot.pods.get(&key.dst).ok_or(DropReason::NoRoute)?;
     snapshot.admission.check(responder)?;
+    let from = initiator.trust_domain();
+    snapshot.admission.offers(responder, from)?;
     let (table, direction) = (&snapshot.policy, Direction::Ingress);
     decide(snapshot, table, direction, responder, initiator, key)
 }
@@ -39,6 +41,8 @@ fn refuse_early(
         .networks
         .owner(key.dst)
         .ok_or(DropReason::NoRoute)?;
+    // Nothing of a pod that is not offered there leaves this cluster: its HELLO would name it.
+    snapshot.admission.offers(initiator, owner)?;
     match snapshot.digests.get(owner) {
         Some(digest) if !digest.may_admit(initiator, key.protocol, key.dport) => {
             Err(DropReason::PeerDenies)
@@ -55,6 +59,10 @@ pub(super) fn decide_pair(snapshot: &TransitSnapshot, ends: &Ends) -> Result<(),
         initiator,
         responder,
     } = ends;
+    for (own, other) in [(initiator, responder), (responder, initiator)] {
+        let to = other.trust_domain();
+        snapshot.admission.offers(own, to)?;
+    }
     if *initiator.trust_domain() == snapshot.own {
         decide(
             snapshot,

@@ -147,3 +147,73 @@ fn row_18_gateways_refuse_what_is_revoked_or_may_not_be_claimed() {
     let passed = transit().handle_packet(Origin::Peer(&east_domain), &syn, &snapshot, at(2));
     assert_eq!(passed.err().map(|r| r.reason), Some(DropReason::Revoked));
 }
+
+/// Selective peering: what is not offered to a cluster is neither reached by it nor named to it, by the
+/// rules of the pod's own cluster.
+#[test]
+fn row_18_a_pod_that_is_not_offered_to_a_cluster_is_out_of_its_reach_and_sight() {
+    let offering = |to: &str, namespace: &str| {
+        let offer = ClaimLimits {
+            namespaces: vec![NamePattern::new(namespace).unwrap()],
+            ..ClaimLimits::default()
+        };
+        restricting(
+            to,
+            Restrictions {
+                offer,
+                ..Restrictions::default()
+            },
+        )
+    };
+    let refused = |result: Result<(), DropReason>, namespace: &str, who: &str| {
+        let expected = match namespace {
+            "shop" => Ok(()),
+            _ => Err(DropReason::NotOffered),
+        };
+        assert_eq!(result, expected, "{who} offers {namespace}");
+    };
+    for namespace in ["shop", "elsewhere"] {
+        let conn = Conn::new(FRONTEND, API);
+        // The agent of the destination, for a new connection and for a live one.
+        let (mut a, mut b) = (node(east(false), 1), node(west(false), 2));
+        let syn = out(&mut a, &conn.syn(), at(0));
+        assert!(open_with(&mut a, &mut b, &conn, &syn, |p| p));
+        let west_now = Arc::new(with(west(false), offering("east", namespace)));
+        b.set_snapshot(west_now, at(30));
+        let stays = b.flows().count() == 1;
+        refused(
+            stays.then_some(()).ok_or(DropReason::NotOffered),
+            namespace,
+            "live",
+        );
+        if !stays {
+            let again = Conn {
+                cport: 41_000,
+                ..conn
+            };
+            let syn = out(&mut a, &again.syn(), at(31));
+            assert_eq!(dropped(to_pod(&mut b, &syn, 32)), DropReason::NotOffered);
+        }
+        // The gateways: of the destination, and of the source, whose pod would name itself.
+        let east_domain = domain("east");
+        let syn = out(&mut node(east(false), 3), &conn.syn(), at(0));
+        let own = transit_snapshot("east");
+        let proven = through(&mut transit(), Origin::Own, &syn, &own, at(1)).unwrap();
+        let mut there = transit_snapshot("west");
+        there.admission = offering("east", namespace);
+        let passed = transit().handle_packet(Origin::Peer(&east_domain), &proven, &there, at(2));
+        refused(
+            passed.map(drop).map_err(|r| r.reason),
+            namespace,
+            "the gateway of west",
+        );
+        let mut here = transit_snapshot("east");
+        here.admission = offering("west", namespace);
+        let passed = transit().handle_packet(Origin::Own, &syn, &here, at(1));
+        refused(
+            passed.map(drop).map_err(|r| r.reason),
+            namespace,
+            "the gateway of east",
+        );
+    }
+}

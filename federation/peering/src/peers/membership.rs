@@ -30,6 +30,8 @@ pub struct PeerConfig {
     pub mapped: BTreeMap<u16, IpNet>,
     /// What its credentials may claim here.
     pub limits: ClaimLimits,
+    /// Which pods of this cluster it may meet.
+    pub offer: ClaimLimits,
 }
 
 /// Peers that cannot be. None of the list is taken then.

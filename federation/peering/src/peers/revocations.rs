@@ -413,6 +413,7 @@ impl Peering {
             revoked.sort();
             let restrictions = Restrictions {
                 limits: peer.map_or_else(Default::default, |peer| peer.config.limits.clone()),
+                offer: peer.map_or_else(Default::default, |peer| peer.config.offer.clone()),
                 revoked,
             };
             if restrictions.is_empty() {

@@ -220,6 +220,7 @@ impl World {
                 ranges: Some(ranges(other)),
                 mapped: BTreeMap::new(),
                 limits: identity::ClaimLimits::default(),
+                offer: identity::ClaimLimits::default(),
             });
             let now = world.true_now();
             let seed = i as u8 + 1;

@@ -340,6 +340,20 @@ fn limits_hold_as_long_as_they_are_configured() {
     assert_eq!(believed(&mut world, "east", "north", "api"), Ok(()));
     assert_eq!(configure(&mut world, &["bank", "shop"]), Ok(()));
     assert_eq!(configure(&mut world, &[]), Ok(()));
+    // What is offered to it comes by the same way.
+    world.with("east", |east, now| {
+        for peer in &mut east.peers {
+            peer.offer = limits(&["bank"]);
+        }
+        let peers = east.peers.clone();
+        east.peering.set_peers(peers, now).unwrap();
+    });
+    let restricted = world.get("east").peering.restrictions();
+    let offer = |of: &str| &restricted[&domain(of)].restrictions().offer;
+    assert_eq!(
+        (offer("west"), offer("north")),
+        (&limits(&["bank"]), &limits(&["bank"]))
+    );
 }
 
 /// The lists that `from` sent, oldest first.

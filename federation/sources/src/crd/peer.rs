@@ -31,12 +31,16 @@ pub struct FederationPeerSpec {
     /// What its credentials may claim here. By default anything of its own trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<AcceptSpec>,
+    /// Which pods of this cluster its pods may reach and be reached by: those whose own namespace, service account and
+    /// labels keep to this. By default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offer: Option<AcceptSpec>,
     /// It may introduce further clusters to this one, where the gateway accepts that of introducers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub introducer: bool,
 }
 
-/// What the credentials of a peer may claim. A list that is left out limits nothing. In names and values one `*` stands
+/// What credentials may claim: those of a peer here, or those of own pods that are offered to it. A list that is left out limits nothing. In names and values one `*` stands
 /// for any text.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

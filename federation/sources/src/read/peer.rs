@@ -60,12 +60,15 @@ pub(super) fn peer(
     }
     let accept = spec.accept.as_ref();
     let accept = accept.map(|accept| limits(accept, &path.key("accept"), faults));
+    let offer = spec.offer.as_ref();
+    let offer = offer.map(|offer| limits(offer, &path.key("offer"), faults));
     Some(FederationPeerConfig {
         cluster: cluster.name.clone(),
         trust_domain: cluster.trust_domain.clone(),
         endpoints: spec.endpoints.clone(),
         root_pin: spec.root_pin.clone(),
         accept: accept.unwrap_or_default(),
+        offer: offer.unwrap_or_default(),
         introducer: spec.introducer,
     })
 }

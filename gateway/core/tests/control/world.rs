@@ -71,6 +71,7 @@ pub fn member(name: &str) -> Member {
         config: PeerConfig {
             mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
+            offer: identity::ClaimLimits::default(),
             trust_domain: domain(name),
             pin: Sha256::digest(root(name)).into(),
             ranges: Some(vec![range(name)]),
