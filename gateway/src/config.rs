@@ -38,6 +38,9 @@ pub struct Config {
     /// When keys are exchanged by themselves.
     #[serde(default)]
     pub rotation: Rotation,
+    /// What protects private keys in `state_dir`.
+    #[serde(default)]
+    pub keys: Keys,
     /// Other clusters.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -122,6 +125,16 @@ impl Rotation {
         let life = |days: u32| (days > 0).then(|| Duration::from_hours(u64::from(days) * 24));
         (life(self.root_days), life(self.issuer_key_days))
     }
+}
+
+/// What protects private keys on disk; at most one of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keys {
+    /// A file with a passphrase, readable by the owner alone.
+    pub passphrase_file: Option<PathBuf>,
+    /// A program and its arguments: what it prints is the passphrase.
+    pub passphrase_command: Option<Vec<String>>,
 }
 
 /// A SPIFFE bundle endpoint.
@@ -266,6 +279,13 @@ impl Config {
         if let Some(endpoint) = &self.bundle_endpoint {
             endpoint.files()?;
         }
+        match (&self.keys.passphrase_file, &self.keys.passphrase_command) {
+            (Some(_), Some(_)) => bail!("keys: passphraseFile or passphraseCommand, not both"),
+            (_, Some(command)) if command.is_empty() => {
+                bail!("keys.passphraseCommand: names no program")
+            }
+            _ => {}
+        }
         for prefix in &self.federation_prefixes {
             if *prefix != prefix.trunc() {
                 let right = prefix.trunc();
@@ -402,6 +422,10 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         assert!(error(&own).contains("peers: two have the cluster \"east\""));
         let port = FULL.replace("pspPort: 1000", "pspPort: 4433");
         assert!(error(&port).contains("wan.pspPort"));
+        let two = format!("{FULL}keys: {{passphraseFile: /p, passphraseCommand: [p]}}");
+        assert!(error(&two).contains("not both"));
+        let none = format!("{FULL}keys: {{passphraseCommand: []}}");
+        assert!(error(&none).contains("names no program"));
         let nodes = FULL.replace("nodes: [", "nodes: [{name: node2, address: 172.16.1.11}, ");
         assert!(error(&nodes).contains("nodes: two have the address"));
     }

@@ -10,31 +10,33 @@
 //! ```
 //!
 //! A key is stored before the ring names it, and the ring forgets it before its file goes: whenever the
-//! process ends, each key that was ever announced is there.
+//! process ends, each key that was ever announced is there. A passphrase, when one is configured, protects
+//! the private keys (`quic::Passphrase`).
 
-use std::{collections::BTreeMap, fmt, fs, io, path::PathBuf, sync::Arc, time::Duration};
+mod files;
 
-use anyhow::{Context, bail};
+use std::{collections::BTreeMap, fmt, fs, sync::Arc, time::Duration};
+
+use anyhow::Context;
 use arc_swap::ArcSwap;
 use identity::{IssuerKey, IssuerPublicKey, MAX_LIFETIME, TrustDomain, UnixMillis};
 use peering::{
     key_ring::{Generation, KeyRing, Schedule, Step},
     peers::OwnKeys,
 };
-use quic::{ClusterRoot, Pin, read_secret, write_secret};
+use quic::{ClusterRoot, Passphrase, Pin};
 use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
 use crate::state::{SVID_VALIDITY, State};
+use files::Files;
 
 pub use observe::KeyKind;
 
 /// Where the rings are stored.
 const RINGS: &str = "keys";
-/// How long a root is valid.
-const ROOT_VALIDITY: Duration = Duration::from_hours(24 * 3650);
 /// What clocks and half-done requests may add to the life of what a key signed.
 const MARGIN: Duration = Duration::from_mins(2);
 /// From when a root is published to its first use: a peer that was away for longer, and heard nothing of
@@ -108,8 +110,7 @@ impl Rings {
 
 /// See the module.
 pub struct KeyStore {
-    state: State,
-    domain: TrustDomain,
+    files: Files,
     schedules: Schedules,
     rings: Rings,
     roots: BTreeMap<u32, Arc<ClusterRoot>>,
@@ -128,33 +129,41 @@ impl fmt::Debug for KeyStore {
 }
 
 impl KeyStore {
-    /// Loads what is stored; in a new state directory one key of each kind is made.
+    /// Loads what is stored; in a new state directory one key of each kind is made. What a passphrase
+    /// does not protect yet, it does from now on, if there is one.
     ///
     /// # Errors
-    /// When a file is missing, damaged or of another cluster. None is ever replaced.
+    /// When a file is missing, damaged, of another cluster or of another passphrase. None is ever
+    /// replaced by another key.
     pub fn open(
         state: &State,
         domain: &TrustDomain,
+        passphrase: Option<Passphrase>,
         schedules: Schedules,
         rng: &mut impl Rng,
         now: UnixMillis,
     ) -> anyhow::Result<Self> {
+        let files = Files {
+            state: state.clone(),
+            domain: domain.clone(),
+            passphrase,
+        };
         let rings = match state.load::<Option<Rings>>(RINGS)? {
             Some(rings) => {
                 let sound = rings.root.is_sound() && rings.issuer_key.is_sound();
                 anyhow::ensure!(sound, "keys.state holds what no gateway writes");
                 rings
             }
-            None => begin(state, domain, rng, now)?,
+            None => files.begin(rng, now)?,
         };
         let mut roots = BTreeMap::new();
         for generation in rings.root.generations() {
-            let root = load_root(state, domain, generation.number)?;
+            let root = files.load_root(generation.number)?;
             roots.insert(generation.number, Arc::new(root));
         }
         let mut issuer_keys = BTreeMap::new();
         for generation in rings.issuer_key.generations() {
-            let seed = load_seed(state, generation.number)?;
+            let seed = files.load_seed(generation.number)?;
             issuer_keys.insert(generation.number, seed);
         }
         let signs = "keys.state names no key that signs";
@@ -162,8 +171,7 @@ impl KeyStore {
         let current = rings.issuer_key.current();
         let signing_seed = issuer_keys.get(&current).context(signs)?.clone();
         let store = Self {
-            state: state.clone(),
-            domain: domain.clone(),
+            files,
             schedules,
             signing: Arc::new(ArcSwap::new(Arc::clone(signing))),
             signing_seed,
@@ -180,7 +188,7 @@ impl KeyStore {
     /// The trust domain that the keys speak for.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
-        &self.domain
+        &self.files.domain
     }
 
     /// All keys that are to be believed.
@@ -272,12 +280,12 @@ impl KeyStore {
         let number = rings.of_mut(kind).publish(publish, keep, now)?;
         match kind {
             KeyKind::Root => {
-                let root = make_root(&self.state, &self.domain, number, now)?;
+                let root = self.files.make_root(number, now)?;
                 self.store(rings)?;
                 self.roots.insert(number, Arc::new(root));
             }
             KeyKind::IssuerKey => {
-                let seed = make_seed(&self.state, number, rng)?;
+                let seed = self.files.make_seed(number, rng)?;
                 self.store(rings)?;
                 self.issuer_keys.insert(number, seed);
             }
@@ -317,7 +325,7 @@ impl KeyStore {
     }
 
     fn store(&mut self, rings: Rings) -> anyhow::Result<()> {
-        self.state.store(RINGS, &Some(&rings))?;
+        self.files.state.store(RINGS, &Some(&rings))?;
         self.rings = rings;
         Ok(())
     }
@@ -327,7 +335,7 @@ impl KeyStore {
     fn remove_retired(&self, kind: KeyKind) -> anyhow::Result<()> {
         let kept = self.rings.of(kind).generations();
         let highest = kept.last().map_or(0, |last| last.number);
-        for (number, path) in stored(&self.state, kind)? {
+        for (number, path) in self.files.stored(kind)? {
             if number < highest && kept.iter().all(|generation| generation.number != number) {
                 fs::remove_file(&path).with_context(|| path.display().to_string())?;
             }
@@ -336,113 +344,8 @@ impl KeyStore {
     }
 }
 
-/// Before there are rings: a new directory, or one from before keys were exchanged.
-fn begin(
-    state: &State,
-    domain: &TrustDomain,
-    rng: &mut impl Rng,
-    now: UnixMillis,
-) -> anyhow::Result<Rings> {
-    for kind in KeyKind::ALL {
-        if let Some((_, path)) = stored(state, kind)?.iter().find(|(number, _)| *number > 1) {
-            bail!(
-                "{} is there, and keys.state, which says what it is good for, is not: restore it from \
-                 a backup",
-                path.display()
-            );
-        }
-    }
-    make_root(state, domain, 1, now)?;
-    make_seed(state, 1, rng)?;
-    let rings = Rings {
-        root: KeyRing::new(now),
-        issuer_key: KeyRing::new(now),
-    };
-    state.store(RINGS, &Some(&rings))?;
-    Ok(rings)
-}
-
-fn make_root(
-    state: &State,
-    domain: &TrustDomain,
-    number: u32,
-    now: UnixMillis,
-) -> anyhow::Result<ClusterRoot> {
-    let path = file(state, KeyKind::Root, number);
-    Ok(ClusterRoot::load_or_generate(
-        &path,
-        domain,
-        now,
-        ROOT_VALIDITY,
-    )?)
-}
-
-fn load_root(state: &State, domain: &TrustDomain, number: u32) -> anyhow::Result<ClusterRoot> {
-    let path = file(state, KeyKind::Root, number);
-    let root = ClusterRoot::load(&path, domain)?;
-    root.with_context(|| missing(&path))
-}
-
-fn make_seed(state: &State, number: u32, rng: &mut impl Rng) -> anyhow::Result<Seed> {
-    let path = file(state, KeyKind::IssuerKey, number);
-    if read_secret(&path, 64)?.is_none() {
-        let mut seed = Seed::default();
-        rng.fill_bytes(&mut *seed);
-        write_secret(&path, &*seed)?;
-    }
-    load_seed(state, number)
-}
-
-fn load_seed(state: &State, number: u32) -> anyhow::Result<Seed> {
-    let path = file(state, KeyKind::IssuerKey, number);
-    let stored = read_secret(&path, 64)?.with_context(|| missing(&path))?;
-    let seed = <[u8; 32]>::try_from(stored.as_slice())
-        .with_context(|| format!("{} does not hold 32 bytes", path.display()))?;
-    Ok(Seed::new(seed))
-}
-
 fn public(seed: &Seed) -> IssuerPublicKey {
     IssuerKey::from_seed(seed).public()
-}
-
-fn missing(path: &std::path::Path) -> String {
-    format!(
-        "{} is missing, and keys.state names it: restore it from a backup",
-        path.display()
-    )
-}
-
-/// The name of a key's file is `BEFORE.ENDING` for the first and `BEFORE.N.ENDING` for the Nth.
-fn name(kind: KeyKind) -> (&'static str, &'static str) {
-    match kind {
-        KeyKind::Root => ("root", "pem"),
-        KeyKind::IssuerKey => ("issuer", "key"),
-    }
-}
-
-fn file(state: &State, kind: KeyKind, number: u32) -> PathBuf {
-    let (before, ending) = name(kind);
-    state.path().join(match number {
-        1 => format!("{before}.{ending}"),
-        _ => format!("{before}.{number}.{ending}"),
-    })
-}
-
-/// The numbers of the keys that have files.
-fn stored(state: &State, kind: KeyKind) -> anyhow::Result<Vec<(u32, PathBuf)>> {
-    let (before, ending) = name(kind);
-    let number = |file: &str| match file.strip_prefix(before)?.strip_suffix(ending)? {
-        "." => Some(1),
-        middle => middle.strip_prefix('.')?.strip_suffix('.')?.parse().ok(),
-    };
-    let entries = fs::read_dir(state.path()).with_context(|| state.path().display().to_string())?;
-    let paths = entries.map(|entry| Ok(entry?.path()));
-    let paths = paths.collect::<io::Result<Vec<_>>>()?;
-    let named = paths.into_iter().filter_map(|path| {
-        let number = number(path.file_name()?.to_str()?)?;
-        Some((number, path))
-    });
-    Ok(named.collect())
 }
 
 #[cfg(test)]

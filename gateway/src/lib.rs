@@ -8,6 +8,7 @@ pub mod config;
 pub mod hub;
 pub mod keys;
 pub mod nexthops;
+mod passphrase;
 pub mod pipeline;
 mod prepare;
 pub mod privileges;

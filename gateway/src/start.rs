@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     hub::{members, steering},
     keys::{KeyStore, Schedules},
+    passphrase,
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
     state::{State, own_svid},
@@ -333,7 +334,9 @@ pub fn key_store(
     let (root, issuer_key) = config.rotation.lives();
     let refresh = PeeringConfig::new(domain.clone()).refresh_hint();
     let schedules = Schedules::new(root, issuer_key, refresh);
-    KeyStore::open(state, domain, schedules, &mut rng()?, clock.now().unix)
+    let passphrase = passphrase::read(&config.keys)?;
+    let now = clock.now().unix;
+    KeyStore::open(state, domain, passphrase, schedules, &mut rng()?, now)
 }
 
 /// The addresses that the gateway listens on, taken before anything else is: some ports need rights

@@ -14,7 +14,9 @@ use rustls_pki_types::{
 };
 use zeroize::Zeroizing;
 
-use crate::{FileError, Pin, VerifyError, pem, read_secret, tls::provider, write_secret};
+use crate::{
+    FileError, Passphrase, Pin, VerifyError, pem, read_secret, tls::provider, write_secret,
+};
 
 /// A certificate is valid this long before it is made, for clocks that are behind.
 pub(crate) const CUSHION: Duration = Duration::from_secs(60);
@@ -53,6 +55,9 @@ pub enum PkiError {
     /// The certificate is not a valid X.509-SVID, or not of the key at hand.
     #[error(transparent)]
     Svid(#[from] VerifyError),
+    /// The private key cannot be encrypted.
+    #[error("cannot encrypt the private key: {0}")]
+    Encrypt(String),
     /// Making a key or certificate failed.
     #[error("cannot make a certificate: {0}")]
     Make(#[from] rcgen::Error),
@@ -106,39 +111,53 @@ impl ClusterRoot {
         })
     }
 
-    /// The root in the file `path` (PEM, mode 0600), or a new one that is stored there.
+    /// The root in the file `path` (PEM, mode 0600), or a new one that is stored there. With a passphrase
+    /// its private key is encrypted there, also when it was not before.
     ///
     /// # Errors
     /// [`PkiError`]; a file that cannot be used is never replaced.
     pub fn load_or_generate(
         path: &Path,
         trust_domain: &TrustDomain,
+        passphrase: Option<&Passphrase>,
         now: UnixMillis,
         validity: Duration,
     ) -> Result<Self, PkiError> {
-        if let Some(root) = Self::load(path, trust_domain)? {
+        if let Some(root) = Self::load(path, trust_domain, passphrase)? {
             return Ok(root);
         }
         let root = Self::generate(trust_domain, now, validity)?;
-        write_secret(
-            path,
-            &pem::write(root.issuer.key().serialized_der(), &[&root.certificate]),
-        )?;
+        root.store(path, passphrase)?;
         Ok(root)
     }
 
-    /// The root in the file `path`. `None` when there is no such file.
+    fn store(&self, path: &Path, passphrase: Option<&Passphrase>) -> Result<(), PkiError> {
+        let key = self.issuer.key().serialized_der();
+        let text = pem::write(key, &[&self.certificate], passphrase)?;
+        Ok(write_secret(path, &text)?)
+    }
+
+    /// The root in the file `path`. `None` when there is no such file. With a passphrase its private key is
+    /// encrypted there from now on, if it was not.
     ///
     /// # Errors
     /// [`PkiError`].
-    pub fn load(path: &Path, trust_domain: &TrustDomain) -> Result<Option<Self>, PkiError> {
+    pub fn load(
+        path: &Path,
+        trust_domain: &TrustDomain,
+        passphrase: Option<&Passphrase>,
+    ) -> Result<Option<Self>, PkiError> {
         let Some(stored) = read_secret(path, MAX_FILE)? else {
             return Ok(None);
         };
-        let (key, chain) = pem::read(path, &stored)?;
+        let (key, chain) = pem::read(path, &stored, passphrase)?;
         let [certificate] = <[CertificateDer<'static>; 1]>::try_from(chain)
             .map_err(|chain| content(path, format!("{} certificates, not one", chain.len())))?;
-        Self::new(trust_domain, certificate, KeyPair::try_from(&key)?).map(Some)
+        let root = Self::new(trust_domain, certificate, KeyPair::try_from(&key)?)?;
+        if passphrase.is_some() && !pem::is_encrypted(&stored) {
+            root.store(path, passphrase)?;
+        }
+        Ok(Some(root))
     }
 
     /// Whose root it is.
@@ -279,11 +298,11 @@ impl SvidRequest {
     /// [`PkiError`].
     pub fn load_or_generate(path: &Path) -> Result<Self, PkiError> {
         if let Some(stored) = read_secret(path, MAX_FILE)? {
-            let (key, _) = pem::read(path, &stored)?;
+            let (key, _) = pem::read(path, &stored, None)?;
             return Self::for_key(KeyPair::try_from(&key)?);
         }
         let request = Self::generate()?;
-        write_secret(path, &pem::write(request.key.serialized_der(), &[]))?;
+        write_secret(path, &pem::write(request.key.serialized_der(), &[], None)?)?;
         Ok(request)
     }
 
@@ -337,7 +356,7 @@ impl Svid {
         let Some(stored) = read_secret(path, MAX_FILE)? else {
             return Ok(None);
         };
-        let (key, chain) = pem::read(path, &stored)?;
+        let (key, chain) = pem::read(path, &stored, None)?;
         Self::new(chain, &KeyPair::try_from(&key)?).map(Some)
     }
 
@@ -347,7 +366,7 @@ impl Svid {
     /// [`PkiError::File`].
     pub fn store(&self, path: &Path) -> Result<(), PkiError> {
         let chain: Vec<&CertificateDer<'_>> = self.certified.cert.iter().collect();
-        Ok(write_secret(path, &pem::write(&self.key, &chain))?)
+        Ok(write_secret(path, &pem::write(&self.key, &chain, None)?)?)
     }
 
     /// Who it names.

@@ -193,8 +193,8 @@ fn roots_and_svids_survive_their_files_and_nothing_else_is_taken_for_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("root.pem");
     let east = domain("east");
-    let root = quic::ClusterRoot::load_or_generate(&path, &east, now(), HOUR).unwrap();
-    let again = quic::ClusterRoot::load_or_generate(&path, &east, now(), HOUR).unwrap();
+    let root = quic::ClusterRoot::load_or_generate(&path, &east, None, now(), HOUR).unwrap();
+    let again = quic::ClusterRoot::load_or_generate(&path, &east, None, now(), HOUR).unwrap();
     assert_eq!(root.pin(), again.pin());
     let id = quic::gateway_id(&east, "gw1").unwrap();
     let svid = again.issue(&id, now(), 10 * HOUR).unwrap();
@@ -204,7 +204,7 @@ fn roots_and_svids_survive_their_files_and_nothing_else_is_taken_for_one() {
         "no leaf outlives its root"
     );
 
-    let of_west = quic::ClusterRoot::load_or_generate(&path, &domain("west"), now(), HOUR);
+    let of_west = quic::ClusterRoot::load_or_generate(&path, &domain("west"), None, now(), HOUR);
     assert!(
         of_west
             .unwrap_err()

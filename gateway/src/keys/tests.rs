@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use quic::write_secret;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 use super::*;
@@ -13,6 +14,7 @@ struct World {
     _directory: tempfile::TempDir,
     state: State,
     rng: ChaCha20Rng,
+    passphrase: Option<Passphrase>,
 }
 
 impl World {
@@ -23,13 +25,22 @@ impl World {
             _directory: directory,
             state,
             rng: ChaCha20Rng::seed_from_u64(1),
+            passphrase: None,
         }
     }
 
     fn open(&mut self, domain: &str) -> anyhow::Result<KeyStore> {
         let domain = TrustDomain::new(domain).unwrap();
         let schedules = Schedules::new(Some(HOUR * 24 * 365), None, HOUR);
-        KeyStore::open(&self.state, &domain, schedules, &mut self.rng, NOW)
+        let passphrase = self.passphrase.clone();
+        KeyStore::open(
+            &self.state,
+            &domain,
+            passphrase,
+            schedules,
+            &mut self.rng,
+            NOW,
+        )
     }
 
     fn error(&mut self) -> String {
@@ -184,4 +195,36 @@ fn a_full_disk_changes_nothing() {
     }
     assert_eq!(store.own_keys(), before);
     assert_eq!(store.ring(KeyKind::Root).next(), None);
+}
+
+#[test]
+fn a_passphrase_protects_every_key_also_those_that_are_there() {
+    let mut world = World::new();
+    let before = world.open("east").unwrap().own_keys();
+    let passphrase = |text: &str| Passphrase::new(text.as_bytes().to_vec().into());
+    world.passphrase = passphrase("one");
+    let mut store = world.open("east").unwrap();
+    assert_eq!(store.own_keys(), before);
+    both_kinds(&mut store, &mut world.rng);
+    for name in ["root.pem", "root.2.pem", "issuer.key", "issuer.2.key"] {
+        let text = fs::read_to_string(world.state.path().join(name)).unwrap();
+        assert!(
+            text.contains("-----BEGIN ENCRYPTED PRIVATE KEY-----"),
+            "{name}"
+        );
+        assert!(!text.contains("-----BEGIN PRIVATE KEY-----"), "{name}");
+    }
+    assert_eq!(world.open("east").unwrap().own_keys(), store.own_keys());
+    world.passphrase = passphrase("two");
+    assert!(
+        world.error().contains("the passphrase is another"),
+        "{}",
+        world.error()
+    );
+    world.passphrase = None;
+    assert!(
+        world.error().contains("no passphrase is configured"),
+        "{}",
+        world.error()
+    );
 }

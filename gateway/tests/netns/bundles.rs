@@ -29,7 +29,7 @@ fn a_gateway_publishes_its_bundle_by_its_svid() {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let now = UnixMillis::from_secs(since.as_secs());
     let pem = world.path("east").join("root.pem");
-    let root = ClusterRoot::load_or_generate(&pem, &domain, now, PATIENCE).unwrap();
+    let root = ClusterRoot::load_or_generate(&pem, &domain, None, now, PATIENCE).unwrap();
     let roots = vec![root.certificate_der().to_vec()];
     let (_sender, receiver) = watch::channel(Arc::new(roots.clone()));
     let profile = Profile::Spiffe {
