@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use bundle_endpoint::EndpointPath;
 use gateway_xdp::AttachMode;
-use identity::ClaimLimits;
+use identity::{AwayRule, ClaimLimits};
 use ipnet::IpNet;
 use peering::introductions::Accepting;
 use serde::{Deserialize, Deserializer, de};
@@ -206,6 +206,9 @@ pub struct Peer {
     /// It may introduce others, where `introductions` is `introduced`.
     #[serde(default)]
     pub introducer: bool,
+    /// What becomes of it when it stays away.
+    #[serde(default)]
+    pub away: Option<AwayRule>,
 }
 
 /// A node of this cluster.
@@ -384,6 +387,13 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         let missing = FULL.replace("name: gw1\n", "");
         assert!(error(&missing).contains("`name`"), "{}", error(&missing));
         assert!(error(&format!("{FULL}xdpMode: fast")).contains("fast"));
+        let away = |rule: &str| FULL.replace("rootPin:", &format!("away: {rule}, rootPin:"));
+        let read = Config::parse(&away("{limit: 1h, then: keep}")).unwrap();
+        assert_eq!(read.peers[0].away, Some("1h:keep".parse().unwrap()));
+        let short = Config::parse(&away("{limit: 90s}")).unwrap();
+        assert_eq!(short.peers[0].away, Some("90s:closed".parse().unwrap()));
+        assert!(error(&away("{limit: never}")).contains("such as 90s"));
+        assert!(error(&away("{limit: 1h, then: open}")).contains("`open`"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use handshake::admission::Target;
-use identity::ClaimLimits;
+use identity::{AwayRule, ClaimLimits};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -129,6 +129,9 @@ pub struct InviteRequest {
     /// They may introduce others.
     #[serde(default)]
     pub introducer: bool,
+    /// What becomes of them when they stay away.
+    #[serde(default)]
+    pub away: Option<AwayRule>,
 }
 
 /// A token that was brought.
@@ -146,6 +149,9 @@ pub struct JoinRequest {
     /// It may introduce others.
     #[serde(default)]
     pub introducer: bool,
+    /// What becomes of it when it stays away.
+    #[serde(default)]
+    pub away: Option<AwayRule>,
 }
 
 /// A token is a secret until it was used.
@@ -154,6 +160,7 @@ impl fmt::Debug for JoinRequest {
         f.debug_struct("JoinRequest")
             .field("name", &self.name)
             .field("accept", &self.accept)
+            .field("away", &self.away)
             .finish_non_exhaustive()
     }
 }
@@ -210,6 +217,7 @@ mod tests {
             name: None,
             accept: ClaimLimits::default(),
             introducer: false,
+            away: None,
         });
         let shown = format!("{join:?} {}", join.about());
         assert!(!shown.contains("secret"), "{shown}");

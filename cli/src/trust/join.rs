@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use identity::{ClaimLimits, LabelLimit, NamePattern};
+use identity::{AwayRule, ClaimLimits, LabelLimit, NamePattern};
 use observe::{InviteRequest, JoinRequest, TrustRequest};
 use qrcode::{QrCode, render::unicode::Dense1x2};
 use serde_json::{Value, json};
@@ -58,6 +58,10 @@ pub struct AcceptArgs {
     /// Accept only these values of labels: env=prod|stage, or no label of a kind: !security.example/*
     #[arg(long, value_name = "LIMIT,...", value_delimiter = ',', value_parser = label_limit)]
     accept_labels: Vec<LabelLimit>,
+    /// What becomes of it when it was not heard of for so long: 1h:closed (nothing of it is admitted) or
+    /// 1h:keep (what it said last holds). Without a rule its bundle ends by itself
+    #[arg(long, value_name = "TIME[:closed|keep]")]
+    away: Option<AwayRule>,
 }
 
 impl AcceptArgs {
@@ -123,6 +127,7 @@ pub fn invite(args: InviteArgs) -> Result<()> {
     let request = TrustRequest::Invite(InviteRequest {
         name: args.name,
         ttl: Some(args.ttl),
+        away: args.accept.away,
         accept: args.accept.limits(),
         introducer: args.introducer,
     });
@@ -164,6 +169,7 @@ pub fn join(args: JoinArgs) -> Result<()> {
     let request = TrustRequest::Join(JoinRequest {
         token,
         name: args.name,
+        away: args.accept.away,
         accept: args.accept.limits(),
         introducer: args.introducer,
     });
@@ -276,7 +282,11 @@ pub(super) fn words(member: &Value) -> String {
         true => ", introducer",
         false => "",
     };
-    format!("{name} ({domain}) at {endpoints}, pods in {ranges}, since {since}{by}{introducer}")
+    let away: Option<AwayRule> = serde_json::from_value(member["away"].clone()).ok();
+    let away = away.map_or_else(String::new, |rule| format!(", away {rule}"));
+    format!(
+        "{name} ({domain}) at {endpoints}, pods in {ranges}, since {since}{by}{introducer}{away}"
+    )
 }
 
 /// Where it is seen here, and where it is.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use identity::{
-    ClaimLimits, Claims, SpiffeId, TrustDomain, UnixMillis,
+    BundleStore, ClaimLimits, Claims, SpiffeId, TrustDomain, UnixMillis,
     fault::{self, Fault},
 };
 use policy::{
@@ -164,13 +164,30 @@ pub struct Restrictions {
     /// Which pods of this cluster it may meet: those whose own claims keep to this.
     #[serde(default, skip_serializing_if = "ClaimLimits::is_empty")]
     pub offer: ClaimLimits,
+    /// What holds because its gateway was not heard of for too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<Away>,
+}
+
+/// What holds of a trust domain whose gateway is away for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum Away {
+    /// Nothing of it is admitted.
+    Closed {
+        /// When it was heard last.
+        since: UnixMillis,
+    },
+    /// Its bundle has no end.
+    Kept,
 }
 
 impl Restrictions {
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.limits.is_empty() && self.revoked.is_empty() && self.offer.is_empty()
+        let limits = self.limits.is_empty() && self.offer.is_empty();
+        limits && self.revoked.is_empty() && self.away.is_none()
     }
 
     /// Whether all of the domain is revoked, and why.
@@ -265,6 +282,9 @@ impl Restricted {
         if revoked && !fault::is(Fault::RevocationIgnored) {
             return Err(DropReason::Revoked);
         }
+        if matches!(self.from.away, Some(Away::Closed { .. })) {
+            return Err(DropReason::PeerAway);
+        }
         match self.from.limits.check(claims) {
             Err(_) if !fault::is(Fault::LimitsIgnored) => Err(DropReason::ClaimNotAccepted),
             _ => Ok(()),
@@ -284,6 +304,11 @@ impl Restricted {
         if let Some(Revocation { target, reason, at }) = hit {
             return Some(format!("{target} is revoked since {at}: {reason}"));
         }
+        if let Some(Away::Closed { since }) = self.from.away {
+            return Some(format!(
+                "its cluster was heard last at {since}, longer ago than the operator allows"
+            ));
+        }
         let violation = self.from.limits.check(claims).err()?;
         Some(violation.to_string())
     }
@@ -297,6 +322,17 @@ fn read(text: &str, labels: Labels) -> Result<policy::model::LabelSelector, Revo
         selector: text.to_owned(),
         error,
     })
+}
+
+/// `bundles`, in which those have no end that are kept while their clusters are away.
+#[must_use]
+pub fn lasting(
+    bundles: &BundleStore,
+    domains: &BTreeMap<TrustDomain, Arc<Restricted>>,
+) -> BundleStore {
+    let is_kept = |of: &Restricted| of.from.away == Some(Away::Kept);
+    let kept = domains.iter().filter(|(_, of)| is_kept(of));
+    bundles.without_end(kept.map(|(domain, _)| domain))
 }
 
 /// What stands between a signature that holds and being believed.
@@ -327,7 +363,7 @@ impl Admission {
     /// Whether `claims` may be believed, which are those of the pod as it is now.
     ///
     /// # Errors
-    /// [`DropReason::Revoked`] or [`DropReason::ClaimNotAccepted`].
+    /// [`DropReason::Revoked`], [`DropReason::PeerAway`] or [`DropReason::ClaimNotAccepted`].
     pub fn check(&self, claims: &Claims) -> Result<(), DropReason> {
         match self.domains.get(claims.trust_domain()) {
             None => Ok(()),

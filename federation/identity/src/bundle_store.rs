@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    TrustBundle, TrustDomain,
+    TrustBundle, TrustDomain, UnixMillis,
     fault::{self, Fault},
 };
 
@@ -118,6 +118,18 @@ impl BundleStore {
     /// All bundles, sorted by trust domain.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<TrustBundle>> {
         self.bundles.values()
+    }
+
+    /// As this store, with no end of the bundles of `domains`.
+    #[must_use]
+    pub fn without_end<'a>(&self, domains: impl IntoIterator<Item = &'a TrustDomain>) -> Self {
+        let mut lasting = self.clone();
+        for domain in domains {
+            if let Some(bundle) = lasting.bundles.get_mut(domain) {
+                Arc::make_mut(bundle).expires_at = UnixMillis(u64::MAX);
+            }
+        }
+        lasting
     }
 
     /// Takes the bundle of `domain` out of force. Its mark stays, so that no older one comes back.

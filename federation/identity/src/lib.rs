@@ -3,6 +3,7 @@
 //!
 //! Pure: no socket, no clock, no global state. Time and randomness are arguments.
 
+mod away;
 mod backoff;
 mod bundle;
 mod bundle_store;
@@ -29,6 +30,7 @@ mod workload;
 #[cfg(test)]
 mod testing;
 
+pub use away::{AwayError, AwayLimit, AwayRule, AwayThen};
 pub use backoff::Backoff;
 pub use bundle::{BundleParseError, MAX_BUNDLE, MAX_CARRIED_LABELS, MAX_KEYS, TrustBundle};
 pub use bundle_store::{BundleChange, BundleError, BundleMark, BundleStore, MAX_DOMAINS};

@@ -82,6 +82,7 @@ impl Star {
             mapped: std::collections::BTreeMap::new(),
             limits: ClaimLimits::default(),
             offer: ClaimLimits::default(),
+            away: None,
         };
         let mut east = machine("east", 0, at, &root);
         east.set_peers(names.iter().map(peer).collect(), at)

@@ -307,7 +307,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use handshake::admission::{CredentialId, Revocation, Target};
+    use handshake::admission::{Away, CredentialId, Revocation, Target};
 
     use super::*;
 
@@ -334,6 +334,9 @@ mod tests {
                         at: UnixMillis(5),
                     }],
                     offer: serde_json::from_str(r#"{"namespaces":["public"]}"#).unwrap(),
+                    away: Some(Away::Closed {
+                        since: UnixMillis(6),
+                    }),
                 },
             },
             ToNode::Cluster {

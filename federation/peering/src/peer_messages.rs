@@ -66,6 +66,10 @@ pub enum PeerMessage {
     Introductions(Vec<u8>),
     /// The sender's cluster is no peer of the receiver's any more, in words.
     Leave(String),
+    /// The receiver's own list of revocations is wanted back, if the sender was told one above this number.
+    RevocationsWanted(u64),
+    /// The receiver's own list of revocations, as it signed it.
+    RevocationsReturned(Vec<u8>),
 }
 
 /// Who speaks, and what it has of the other.
@@ -292,6 +296,8 @@ impl PeerMessage {
             Self::Revocations(_) => 17,
             Self::Leave(_) => 18,
             Self::Introductions(_) => 19,
+            Self::RevocationsWanted(_) => 20,
+            Self::RevocationsReturned(_) => 21,
         }
     }
 
@@ -332,6 +338,8 @@ impl PeerMessage {
             17 => Self::Revocations(body.to_vec()),
             18 => Self::Leave(read.text()?),
             19 => Self::Introductions(body.to_vec()),
+            20 => Self::RevocationsWanted(read.cbor()?),
+            21 => Self::RevocationsReturned(body.to_vec()),
             _ => return Ok(None),
         };
         message.check(kind)?;
@@ -371,16 +379,18 @@ impl PeerMessage {
             Self::Hello(body) => cbor(body, &mut bytes),
             Self::Bundle(text) | Self::Leave(text) => bytes.extend_from_slice(text.as_bytes()),
             Self::Ranges(body) => cbor(body, &mut bytes),
-            Self::Digest(signed) | Self::Revocations(signed) | Self::Introductions(signed) => {
-                bytes.extend_from_slice(signed);
-            }
+            Self::Digest(signed)
+            | Self::Revocations(signed)
+            | Self::Introductions(signed)
+            | Self::RevocationsReturned(signed) => bytes.extend_from_slice(signed),
             Self::Enforcing(body) => cbor(body, &mut bytes),
             Self::Associations(body) => cbor(body, &mut bytes),
             Self::InUse(number)
             | Self::Rekey(number)
             | Self::RecordsSeen(number)
             | Self::Ping(number)
-            | Self::DigestWanted(number) => cbor(number, &mut bytes),
+            | Self::DigestWanted(number)
+            | Self::RevocationsWanted(number) => cbor(number, &mut bytes),
             Self::DigestChange(body) => cbor(body, &mut bytes),
             Self::DigestPiece(body) => cbor(body, &mut bytes),
             Self::PieceWanted(body) => cbor(body, &mut bytes),
@@ -397,7 +407,7 @@ fn limit(kind: u8) -> usize {
         1 => 1 << 10,
         2 => MAX_BUNDLE,
         3 => 32 << 10,
-        5 | 7 | 8 | 10 | 11 | 12 | 14 | 16 => 128,
+        5 | 7 | 8 | 10 | 11 | 12 | 14 | 16 | 20 => 128,
         15 => MAX_PIECE + 128,
         6 => 8 << 10,
         9 => MAX_BATCH * (MAX_RECORD + 8) + 64,

@@ -17,6 +17,7 @@
 //! A session is authenticated by the transport: what comes on the session of a peer is the peer's
 //! word on itself, and on nobody else.
 
+mod away;
 mod clock;
 mod digest;
 mod inbox;
@@ -26,6 +27,7 @@ mod own;
 mod peer;
 mod pieces;
 mod revocations;
+mod standing;
 mod state;
 mod status;
 mod timer;
@@ -52,6 +54,7 @@ use crate::{
     signatures::{Signature, Signatures},
 };
 use peer::Peer;
+use standing::Standing;
 
 pub use clock::TOLERATED;
 pub use digest::{Digest, DigestError};
@@ -59,7 +62,8 @@ pub use introductions::{IntroduceError, Pair, Party};
 pub use membership::{MembershipError, PeerConfig};
 pub use revocations::RevokeError;
 pub(crate) use state::StoredSigned;
-pub use state::{MAX_STATE, OwnState, StateError, StateKey};
+pub use standing::{RestoreError, Restored, Sequences};
+pub use state::{MAX_STATE, OwnState, StateError, StateKey, check_stored, mark_restored};
 pub use status::{PeerStatus, Status};
 pub use tunnel::{DRAIN, REKEY_AFTER, REKEY_PACKETS, TunnelCipher, TunnelState};
 
@@ -138,6 +142,8 @@ pub enum PeerEvent {
     TunnelChanged(TrustDomain),
     /// Pods of the peer were relabelled or deleted. Signatures hold.
     Records(Vec<(SignedRecord, VerifiedRecord)>),
+    /// [`Peering::restored`] changed.
+    RestoredChanged,
     /// Somebody rolls a peer back or speaks for it who should not. For the audit log; it stands in
     /// the status too.
     Alarm {
@@ -187,6 +193,8 @@ pub struct Peering {
     /// Bundles that ended before were reported.
     ends_seen: UnixMillis,
     signatures: Signatures,
+    /// How what peers have seen of this cluster stands to what it remembers.
+    standing: Standing,
 }
 
 /// What this cluster says of itself.
@@ -240,6 +248,7 @@ impl Peering {
             records_after: None,
             ends_seen: now.unix,
             signatures: Signatures::default(),
+            standing: Standing::default(),
         };
         peering.restore(stored)?;
         peering.sign_revocations();
@@ -417,6 +426,7 @@ impl Peering {
             PeerEvent::BundlesChanged
                 | PeerEvent::RangesChanged
                 | PeerEvent::RestrictionsChanged
+                | PeerEvent::RestoredChanged
                 | PeerEvent::DigestChanged(_)
                 | PeerEvent::IntroductionsChanged(_)
                 | PeerEvent::TunnelChanged(_)

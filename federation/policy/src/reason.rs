@@ -49,6 +49,8 @@ reasons! {
     ClaimNotAccepted => "claim-not-accepted",
     /// The pod is not offered to the other end's cluster.
     NotOffered => "not-offered",
+    /// The peer's gateway was not heard of for longer than the operator allows.
+    PeerAway => "peer-away",
     /// An address of an identity network spoke without marker, HELLO or REPLY.
     NoIdentity => "no-identity",
     /// The local pod has no credential yet.

@@ -160,6 +160,7 @@ impl Gateway {
             mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
             offer: identity::ClaimLimits::default(),
+            away: None,
             trust_domain: machine.peer.clone(),
             pin: machine.peer_pin.0,
             ranges: Some(vec![AnnouncedRange {

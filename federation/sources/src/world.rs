@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use identity::{ClaimLimits, TrustDomain, Workload};
+use identity::{AwayRule, ClaimLimits, TrustDomain, Workload};
 use policy::model::PolicySet;
 use serde::{Deserialize, Serialize};
 
@@ -142,4 +142,6 @@ pub struct FederationPeerConfig {
     pub offer: ClaimLimits,
     /// It may introduce others.
     pub introducer: bool,
+    /// What becomes of it when it stays away.
+    pub away: Option<AwayRule>,
 }

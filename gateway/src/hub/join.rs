@@ -35,6 +35,7 @@ impl Hub {
             life,
             name: wanted.name.clone(),
             accept: wanted.accept.clone(),
+            away: wanted.away,
             pin: self.token_pin(life, now)?,
             introducer: wanted.introducer,
             trust_domain: self.own.clone(),
@@ -177,6 +178,7 @@ impl Hub {
         })?;
         let member = Member {
             introducer: wanted.introducer,
+            away: wanted.away,
             ..Member::new(offer, name, mapped, wanted.accept, now)
         };
         let about = json!({

@@ -332,6 +332,7 @@ pub(super) fn describe(member: &Member) -> Value {
         "ranges": member.ranges,
         "mapped": member.mapped,
         "accept": member.accept,
+        "away": member.away,
         "since": member.since.to_string(),
         "introducer": member.introducer,
         "introduced_by": by.collect::<Vec<_>>(),

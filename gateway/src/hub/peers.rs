@@ -6,7 +6,7 @@ use std::{
 };
 
 use gateway_core::control::Member as Peered;
-use identity::{ClaimLimits, TrustDomain};
+use identity::{AwayRule, ClaimLimits, TrustDomain};
 use peering::{join::Member, peers::PeerConfig};
 use quic::{
     Anchor, Endpoint, Facts, Pin, Preferred, Protocol, Refused, Session, Target, Trust, preferred,
@@ -171,6 +171,7 @@ struct Declared {
     limits: ClaimLimits,
     offer: ClaimLimits,
     introducer: bool,
+    away: Option<AwayRule>,
 }
 
 impl From<&Member> for Declared {
@@ -182,6 +183,7 @@ impl From<&Member> for Declared {
             limits: member.accept.clone(),
             offer: ClaimLimits::default(),
             introducer: member.introducer,
+            away: member.away,
         }
     }
 }
@@ -209,6 +211,7 @@ fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketA
             .collect(),
         limits: declared.limits,
         offer: declared.offer,
+        away: declared.away,
     };
     Ok((config, address, pin))
 }
@@ -236,6 +239,7 @@ impl Hub {
             },
             introducer: peer.introducer
                 || object(&peer.cluster).is_some_and(|object| object.introducer),
+            away: (peer.away).or_else(|| object(&peer.cluster).and_then(|object| object.away)),
         });
         // The file wins: an object of the same cluster need not repeat what the file says.
         let listed = |cluster: &String| self.config.peers.iter().any(|p| p.cluster == *cluster);
@@ -251,6 +255,7 @@ impl Hub {
                 pin: pin.or_else(|| member.as_ref()?.pin.clone()),
                 offer: peer.offer.clone(),
                 introducer: peer.introducer || member.as_ref().is_some_and(|m| m.introducer),
+                away: (peer.away).or_else(|| member.as_ref()?.away),
                 limits: match member {
                     Some(member) if peer.accept.is_empty() => member.limits,
                     _ => peer.accept.clone(),

@@ -114,6 +114,8 @@ impl Observer {
                     "trust_domain": peer.trust_domain,
                     "connected": peer.connected,
                     "since": peer.since,
+                    "heard": peer.heard,
+                    "away": peer.away,
                     "bundle_sequence": peer.bundle_sequence,
                     "bundle_expires_at": peer.bundle_expires_at,
                     "digest_sequence": peer.digest_sequence,

@@ -180,6 +180,7 @@ impl Hub {
                 mapped: BTreeMap::new(),
                 limits: objects.clusters[self.number].limits(other),
                 offer: identity::ClaimLimits::default(),
+                away: None,
                 ranges: Some(vec![announced(other)]),
             },
             address: SocketAddr::new(wires::wan_address(other), QUIC_PORT),

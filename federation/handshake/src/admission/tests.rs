@@ -171,6 +171,30 @@ fn a_claim_that_is_not_accepted_has_a_reason_of_its_own() {
 }
 
 #[test]
+fn a_cluster_that_is_away_for_too_long_is_not_believed_and_one_that_is_kept_is() {
+    let web = claims("east", "web");
+    let since = UnixMillis(1_800_000_000_000);
+    let closed = admission(Restrictions {
+        away: Some(Away::Closed { since }),
+        ..Restrictions::default()
+    });
+    assert_eq!(closed.check(&web), Err(DropReason::PeerAway));
+    assert_eq!(closed.check(&claims("west", "web")), Ok(()));
+    assert_eq!(
+        closed.why(&web).as_deref(),
+        Some(
+            "its cluster was heard last at 2027-01-15T08:00:00Z, longer ago than the operator allows"
+        )
+    );
+    let kept = admission(Restrictions {
+        away: Some(Away::Kept),
+        ..Restrictions::default()
+    });
+    assert_eq!(kept.check(&web), Ok(()));
+    assert_eq!(kept.why(&web), None);
+}
+
+#[test]
 fn what_cannot_be_a_revocation_is_refused() {
     let new = |target, reason: &str| {
         let revocation = Revocation {

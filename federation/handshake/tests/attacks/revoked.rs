@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use handshake::{
-    admission::{Admission, CredentialId, Restrictions, Target},
+    admission::{Admission, Away, CredentialId, Restrictions, Target},
     node::{NodeSnapshot, Path},
     transit::{Origin, Transit},
 };
@@ -16,7 +16,7 @@ fn identity(cluster: &str, namespace: &str, account: &str) -> Target {
     Target::Identity(SpiffeId::workload(&domain(cluster), namespace, account).unwrap())
 }
 
-/// Every way to revoke east's frontend, and a limit that it breaks.
+/// Every way to revoke east's frontend, a limit that it breaks, and that east is away for too long.
 fn restrictions() -> Vec<(Admission, DropReason)> {
     let frontend = claims("east", "frontend", &secret("east"));
     let labels = Target::Labels {
@@ -37,10 +37,22 @@ fn restrictions() -> Vec<(Admission, DropReason)> {
             ..Restrictions::default()
         },
     );
+    let away = restricting(
+        "east",
+        Restrictions {
+            away: Some(Away::Closed {
+                since: identity::UnixMillis(0),
+            }),
+            ..Restrictions::default()
+        },
+    );
     targets
         .map(|target| (revoking("east", target), DropReason::Revoked))
         .into_iter()
-        .chain([(limited, DropReason::ClaimNotAccepted)])
+        .chain([
+            (limited, DropReason::ClaimNotAccepted),
+            (away, DropReason::PeerAway),
+        ])
         .collect()
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use identity::{ClaimLimits, Guesses, Now, TrustDomain, UnixMillis};
+use identity::{AwayRule, ClaimLimits, Guesses, Now, TrustDomain, UnixMillis};
 use ipnet::IpNet;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -49,6 +49,7 @@ struct Invitation {
     accept: ClaimLimits,
     #[serde(default)]
     introducer: bool,
+    away: Option<AwayRule>,
     used: Option<Used>,
 }
 
@@ -95,6 +96,8 @@ pub struct Invite {
     pub accept: ClaimLimits,
     /// They may introduce others.
     pub introducer: bool,
+    /// What becomes of them when they stay away.
+    pub away: Option<AwayRule>,
     /// SHA-256 of the own root.
     pub pin: [u8; 32],
     /// The own cluster.
@@ -294,6 +297,7 @@ impl Invitations {
             name: invite.name,
             accept: invite.accept,
             introducer: invite.introducer,
+            away: invite.away,
             used: None,
         };
         self.stored.invitations.insert(hex(id), invitation);
@@ -363,12 +367,13 @@ impl Invitations {
             at: now.unix,
         });
         let bundle = offer.bundle.clone();
-        let accept = invitation.accept.clone();
+        let (accept, away) = (invitation.accept.clone(), invitation.away);
         let introducer = invitation.introducer;
         Ok(Admitted {
             key,
             member: Member {
                 introducer,
+                away,
                 ..Member::new(offer, name, mapped, accept, now.unix)
             },
             bundle,

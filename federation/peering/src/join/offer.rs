@@ -3,7 +3,9 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use identity::{ClaimLimits, IssuerKey, MAX_BUNDLE, TrustBundle, TrustDomain, UnixMillis};
+use identity::{
+    AwayRule, ClaimLimits, IssuerKey, MAX_BUNDLE, TrustBundle, TrustDomain, UnixMillis,
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -261,6 +263,9 @@ pub struct Member {
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// What becomes of it when it stays away.
+    #[serde(default)]
+    pub away: Option<AwayRule>,
     /// Since when it is one.
     pub since: UnixMillis,
     /// It may introduce others.
@@ -290,6 +295,7 @@ impl Member {
             ranges: offer.ranges,
             mapped,
             accept,
+            away: None,
             since,
             introducer: false,
             introduced: Vec::new(),

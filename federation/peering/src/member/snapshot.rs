@@ -3,7 +3,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use handshake::{
-    admission::Admission,
+    admission::{self, Admission},
     keys::{SegmentKey, SegmentKeys},
     node::{LocalIdentity, LocalPod, NodeSnapshot},
 };
@@ -45,7 +45,7 @@ impl AgentMember {
             epoch,
             own: self.trust_domain.clone(),
             networks: told.unwrap_or_else(declared),
-            bundles: self.bundles.clone(),
+            bundles: admission::lasting(&self.bundles, &self.restricted),
             policy: Arc::clone(policy),
             pods: pods.collect(),
             unprotected: self.unprotected().collect(),

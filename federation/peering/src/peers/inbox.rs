@@ -12,6 +12,7 @@ use super::{
     digest::{self, Opened},
     peer::{Peer, Problem},
     pieces::Gathered,
+    standing::Sequences,
     state::{Numbered, StoredSigned},
 };
 use crate::peer_messages::{
@@ -79,6 +80,8 @@ impl Peering {
             PeerMessage::PieceWanted(wanted) => session.want_piece(wanted)?,
             PeerMessage::Revocations(signed) => self.take_revocations(domain, &signed),
             PeerMessage::Introductions(signed) => self.take_introductions(domain, &signed),
+            PeerMessage::RevocationsWanted(above) => peer.want_revocations(above),
+            PeerMessage::RevocationsReturned(signed) => self.take_returned(domain, &signed),
             PeerMessage::Leave(why) => {
                 let why = super::shorten(&why);
                 let what = format!("it left: {why}");
@@ -127,17 +130,8 @@ impl Peering {
                 hello.version
             )));
         }
-        let own = &self.own.state;
-        let seen = [
-            ("bundle", hello.seen_bundle, own.bundle_sequence),
-            ("digest", hello.seen_digest, own.digest_sequence),
-            (
-                "list of revocations",
-                hello.seen_revocations,
-                own.revocation_sequence,
-            ),
-        ];
-        let has_revocations = hello.seen_revocations == own.revocation_sequence;
+        let seen = Sequences::seen(&hello);
+        let has_revocations = hello.seen_revocations == self.own.state.revocation_sequence;
         let own_instance = self.instance;
         let now = self.now;
         let Some(peer) = self.peers.get_mut(domain) else {
@@ -151,7 +145,6 @@ impl Peering {
         if peer.records.0 != hello.instance {
             peer.records = (hello.instance, 0);
         }
-        let seen_more = seen.into_iter().find(|(_, theirs, ours)| theirs > ours);
         if let Some(session) = &mut peer.session {
             // A position that it was never told is not one of ours: it gets all of them again.
             let is_ours =
@@ -167,18 +160,8 @@ impl Peering {
         }
         peer.problems.remove(&Problem::Protocol);
         peer.problems.remove(&Problem::Left);
-        match seen_more {
-            Some((what, theirs, ours)) => {
-                let what = format!(
-                    "it has seen our {what} {theirs}, and ours is {ours} now: this gateway runs on \
-                     an old copy of its state, and the peer refuses what it says"
-                );
-                self.alarm(domain, Problem::OwnState, what);
-            }
-            None => {
-                peer.problems.remove(&Problem::OwnState);
-            }
-        }
+        self.has_seen(domain, seen);
+        self.settle_away();
         self.offer(domain);
         self.emit(PeerEvent::Connected(domain.clone()));
         Ok(())

@@ -3,14 +3,17 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use identity::{
-    BundleMark, BundleStore, ClaimLimits, IdentityRange, Now, TrustBundle, TrustDomain,
+    AwayRule, BundleMark, BundleStore, ClaimLimits, IdentityRange, Now, TrustBundle, TrustDomain,
 };
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    MAX_PEERS, PeerEvent, Peering, digest,
+    MAX_PEERS, PeerEvent, Peering,
+    away::Contact,
+    digest,
     peer::{Peer, Problem},
+    standing::Standing,
     state::{self, OwnState, PeerState, StateError, StateKey},
 };
 use crate::peer_messages::AnnouncedRange;
@@ -32,6 +35,8 @@ pub struct PeerConfig {
     pub limits: ClaimLimits,
     /// Which pods of this cluster it may meet.
     pub offer: ClaimLimits,
+    /// What becomes of it when it stays away.
+    pub away: Option<AwayRule>,
 }
 
 /// Peers that cannot be. None of the list is taken then.
@@ -92,8 +97,10 @@ impl Peering {
             }
         }
         self.settle_ranges();
+        self.settle_away();
         self.settle_restrictions();
         self.settle_introductions();
+        self.settle_restored();
         Ok(())
     }
 
@@ -129,7 +136,12 @@ impl Peering {
             }
             None => fresh(),
         };
-        let mut peer = Peer::new(config, state, self.now);
+        let contact = self.own.state.contacts.get(&domain);
+        let contact = contact.map_or_else(
+            || Contact::at(self.now),
+            |contact| Contact::before(*contact, self.now),
+        );
+        let mut peer = Peer::new(config, state, contact, self.now);
         // Checked when they came; the checksum of the file vouches for them since.
         let stored = peer.state.digest.as_ref();
         peer.digest = stored
@@ -161,9 +173,12 @@ impl Peering {
             self.emit(PeerEvent::BundlesChanged);
         }
         self.emit(PeerEvent::Removed(domain.clone()));
+        self.forget_contact(domain);
+        self.standing.gone(domain);
         // What it said is void; what it may not unsay stays.
         peer.state.bundle = None;
         peer.state.ranges.clear();
+        peer.state.revocations_signed.clear();
         let PeerState {
             digest,
             revocations,
@@ -199,7 +214,10 @@ impl Peering {
         let mut marks: BTreeMap<TrustDomain, BundleMark> = BTreeMap::new();
         for (name, bytes) in stored {
             match state::open::<OwnState>(&bytes) {
-                Ok(own) => self.own.state = own,
+                Ok(own) => {
+                    self.standing = Standing::new(&own);
+                    self.own.state = own;
+                }
                 Err(StateError::Content) => {
                     let peer: PeerState = state::open(&bytes).map_err(|e| (name, e))?;
                     let mark = peer.mark.map(BundleMark::from);

@@ -30,6 +30,16 @@ impl Peering {
         }
     }
 
+    /// What was announced last, under a new number.
+    fn announce_policy_again(&mut self) {
+        if let Some(newest) = self.own.digests.newest()
+            && let Some(part) = newest.digest.part.clone()
+        {
+            let hash = newest.digest.hash;
+            self.announce_policy(hash, &part);
+        }
+    }
+
     /// Takes the policy of this cluster: `hash` of all of it, and the part that admits identities
     /// of other clusters. Announced when it differs from the last.
     pub fn set_policy(&mut self, hash: [u8; 32], part: &PolicySet, now: Now) {
@@ -47,6 +57,22 @@ impl Peering {
             self.own.enforcing = Some(hash);
             self.tell_all(|outbox| outbox.enforcing = true);
         }
+    }
+
+    /// Says all of it anew, under new numbers.
+    pub(super) fn announce_everything(&mut self) {
+        if self.own.bundle.is_some() {
+            self.announce_bundle();
+        }
+        let revokes = self
+            .own
+            .state
+            .revoked
+            .contains_key(&self.config.trust_domain);
+        if revokes || self.own.state.revocation_sequence > 0 {
+            self.announce_revocations();
+        }
+        self.announce_policy_again();
     }
 
     /// Takes the pod ranges of this cluster.

@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use handshake::admission::Revocation;
+use handshake::admission::{Away, Revocation};
 use identity::{IdentityRange, Mono, Now, UnixMillis};
 
 use super::{
     Digest, PeerConfig,
+    away::Contact,
     clock::{PING_EVERY, PeerClock},
     inbox::Misbehaved,
     pieces::{Gathering, Sending},
@@ -43,6 +44,10 @@ pub(crate) struct Peer {
     pub revoked: Vec<Revocation>,
     /// Whom it introduces; none before it said so.
     pub introduced: Option<Vec<Introduction>>,
+    /// When it was heard last, while it is not.
+    pub contact: Contact,
+    /// What holds because it is away.
+    pub away: Option<Away>,
     /// Why the last attempt failed.
     pub failure: Option<(UnixMillis, String)>,
     /// What is wrong with what it says, by kind, until it says better.
@@ -60,6 +65,7 @@ pub(crate) enum Problem {
     Introductions,
     Left,
     OwnState,
+    Returned,
     Protocol,
 }
 
@@ -81,6 +87,8 @@ pub(crate) struct Session {
     pub sending: Option<Sending>,
     /// Its digest of which not all pieces came yet.
     pub gathering: Gathering,
+    /// It was given its own list back.
+    pub returned: bool,
     budget: Budget,
 }
 
@@ -97,6 +105,10 @@ pub(crate) struct Outbox {
     pub piece_wanted: Option<PieceWanted>,
     pub revocations: bool,
     pub introductions: bool,
+    /// Our own list back, if the peer has one above this number.
+    pub revocations_wanted: Option<u64>,
+    /// Its own list back.
+    pub revocations_returned: bool,
     /// That we are none of its peers any more.
     pub leave: Option<String>,
     pub enforcing: bool,
@@ -116,7 +128,7 @@ struct Budget {
 }
 
 impl Peer {
-    pub(crate) fn new(config: PeerConfig, state: PeerState, now: Now) -> Self {
+    pub(crate) fn new(config: PeerConfig, state: PeerState, contact: Contact, now: Now) -> Self {
         let revoked = state.revocations.as_ref();
         let revoked = revoked.map(|held| stored(&state.trust_domain, held));
         Self {
@@ -133,6 +145,8 @@ impl Peer {
             records: (Instance::default(), 0),
             records_told: 0,
             since: now.unix,
+            contact,
+            away: None,
             failure: None,
             problems: BTreeMap::new(),
         }
@@ -157,6 +171,7 @@ impl Peer {
             digest_whole: None,
             sending: None,
             gathering: Gathering::default(),
+            returned: false,
             budget: Budget {
                 left: BURST,
                 at: now.mono,
@@ -176,6 +191,9 @@ impl Peer {
         };
         self.since = now.unix;
         self.failure = Some((now.unix, super::shorten(why)));
+        if session.hello.is_some() {
+            self.contact = Contact::at(now);
+        }
         session.hello.is_some()
     }
 }

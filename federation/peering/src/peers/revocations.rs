@@ -284,6 +284,7 @@ impl Peering {
         }
         let revoked = state.revoked.get(domain).map_or(&[][..], Vec::as_slice);
         self.own.revocations = sign(&self.key, domain, sequence, revoked).into();
+        self.standing.signed(&self.own.revocations);
         self.signatures.push(Signature::Revocations(sequence));
     }
 
@@ -310,6 +311,55 @@ impl Peering {
             self.announce_revocations();
         }
         self.settle_restrictions();
+    }
+
+    /// A list of this cluster that it does not remember, from a peer that was told it: what it revokes
+    /// is revoked. Without a signature of this cluster it says nothing.
+    pub(super) fn take_returned(&mut self, domain: &TrustDomain, signed: &[u8]) {
+        let own = self.config.trust_domain.clone();
+        if !self.standing.is_forgotten(signed) {
+            return;
+        }
+        let opened = self
+            .bundles
+            .bundle(&own)
+            .map(|bundle| open(bundle, signed, self.now.unix));
+        let Some(Ok(Opened { payload, .. })) = opened else {
+            let what = "it holds a list of our revocations that no key of this state signed: it \
+                        cannot be taken back";
+            return self.alarm(domain, Problem::Returned, what.into());
+        };
+        if payload.sequence <= self.standing.known().revocations {
+            return;
+        }
+        let mut merged = self
+            .own
+            .state
+            .revoked
+            .get(&own)
+            .cloned()
+            .unwrap_or_default();
+        let before = merged.len();
+        for revocation in payload.revoked {
+            if merged.iter().all(|held| held.target != revocation.target) {
+                merged.push(revocation);
+            }
+        }
+        merged.sort();
+        if self.check_list(&own, &merged).is_err() {
+            let what = "it holds a list of our revocations that cannot be taken back: there are too \
+                        many together with those of this state";
+            return self.alarm(domain, Problem::Returned, what.into());
+        }
+        if let Some(peer) = self.peers.get_mut(domain) {
+            peer.problems.remove(&Problem::Returned);
+        }
+        self.standing.regained(payload.sequence);
+        if merged.len() != before {
+            self.own.state.revoked.insert(own.clone(), merged);
+            self.own_revocations_changed(&own);
+        }
+        self.settle_restored();
     }
 
     /// There is no session with a cluster that is revoked as a whole.
@@ -394,6 +444,7 @@ impl Peering {
             content,
             payload: bytes,
         });
+        peer.state.revocations_signed = signed.to_vec();
         peer.revoked = payload.revoked;
         self.unsaved.insert(StateKey::Peer(domain.clone()));
         self.settle_restrictions();
@@ -415,6 +466,7 @@ impl Peering {
                 limits: peer.map_or_else(Default::default, |peer| peer.config.limits.clone()),
                 offer: peer.map_or_else(Default::default, |peer| peer.config.offer.clone()),
                 revoked,
+                away: peer.and_then(|peer| peer.away),
             };
             if restrictions.is_empty() {
                 continue;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use handshake::admission::Revocation;
-use identity::{BundleMark, MAX_SIGNED, TrustDomain};
+use identity::{BundleMark, MAX_SIGNED, TrustDomain, UnixMillis};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
@@ -81,6 +81,12 @@ pub struct OwnState {
     /// What each peer was told of that.
     #[serde(default)]
     pub introductions: BTreeMap<TrustDomain, Told>,
+    /// When each peer that may not stay away was heard last, up to a minute before.
+    #[serde(default)]
+    pub contacts: BTreeMap<TrustDomain, UnixMillis>,
+    /// When this state was restored from a backup, until it is known what peers have seen beyond it.
+    #[serde(default)]
+    pub restored: Option<UnixMillis>,
 }
 
 /// What a peer said.
@@ -107,6 +113,9 @@ pub(crate) struct PeerState {
     /// Whom it introduces: the newest list that was seen.
     #[serde(default)]
     pub introductions: Option<StoredSigned>,
+    /// The same as it was signed, to give it back to a peer that lost it.
+    #[serde(default, with = "serde_bytes")]
+    pub revocations_signed: Vec<u8>,
 }
 
 /// [`BundleMark`], with a form of its own on disk.
@@ -141,6 +150,7 @@ impl PeerState {
             range_ids: BTreeMap::new(),
             revocations: None,
             introductions: None,
+            revocations_signed: Vec::new(),
         }
     }
 }
@@ -185,6 +195,35 @@ impl From<BundleMark> for Mark {
             hash: mark.hash,
         }
     }
+}
+
+/// Whether stored bytes can be used.
+///
+/// # Errors
+/// [`StateError`].
+pub fn check_stored(bytes: &[u8]) -> Result<(), StateError> {
+    match open::<OwnState>(bytes) {
+        Err(StateError::Content) => open::<PeerState>(bytes).map(drop),
+        other => other.map(drop),
+    }
+}
+
+/// What was stored of this cluster itself, or nothing, as a backup is put back: marked, so that the
+/// gateway asks its peers first what they have seen beyond it. `None` when the bytes are of a peer.
+///
+/// # Errors
+/// [`StateError`].
+pub fn mark_restored(own: Option<&[u8]>, at: UnixMillis) -> Result<Option<Vec<u8>>, StateError> {
+    let mut state = match own.map(open::<OwnState>).transpose() {
+        Ok(state) => state.unwrap_or_default(),
+        Err(StateError::Content) => {
+            let peer = own.map(open::<PeerState>).transpose();
+            return peer.map(|_| None);
+        }
+        Err(e) => return Err(e),
+    };
+    state.restored = Some(at);
+    Ok(Some(seal(&state)))
 }
 
 /// `object` as it is stored.

@@ -1,6 +1,7 @@
 //! What people see of the peers, in words.
 
-use identity::{IdentityRange, TrustDomain, UnixMillis};
+use handshake::admission::Away;
+use identity::{IdentityRange, Now, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::{Peering, peer::Peer};
@@ -36,6 +37,10 @@ pub struct PeerStatus {
     pub connected: bool,
     /// Since when it is so, RFC 3339.
     pub since: String,
+    /// When it was heard last, RFC 3339, unless it is connected.
+    pub heard: Option<String>,
+    /// What becomes of it when it stays away, such as `1h:closed`.
+    pub away: Option<String>,
     /// Its newest bundle.
     pub bundle_sequence: Option<u64>,
     /// When that ends, RFC 3339.
@@ -67,6 +72,7 @@ impl Peering {
             .iter()
             .map(|key| format!("{key} cannot be stored: nothing is said or believed until it is"));
         let own = self.own.problem.iter().cloned();
+        let own = self.standing_problem().into_iter().chain(own);
         Status {
             trust_domain: self.config.trust_domain.clone(),
             bundle_sequence: self.own.state.bundle_sequence,
@@ -88,6 +94,8 @@ impl Peering {
             trust_domain: domain.clone(),
             connected: peer.is_connected(),
             since: peer.since.to_string(),
+            heard: (!peer.is_connected()).then(|| peer.contact.unix.to_string()),
+            away: peer.config.away.map(|rule| rule.to_string()),
             bundle_sequence: bundle.map(|bundle| bundle.sequence),
             bundle_expires_at: bundle.map(|bundle| bundle.expires_at.to_string()),
             digest_sequence: peer.digest.as_ref().map(|digest| digest.sequence),
@@ -123,12 +131,17 @@ impl Peering {
             Some(bundle) if bundle.is_empty() => {
                 problems.push("its bundle is empty: it withdrew every key".into());
             }
+            Some(_) if peer.away == Some(Away::Kept) => {}
             Some(bundle) if bundle.expires_at <= now => problems.push(format!(
                 "its bundle expired at {}: none of its pods is believed, flows that stand go on",
                 bundle.expires_at
             )),
             Some(_) => {}
         }
+        problems.extend(peer.away_problem(Now {
+            unix: now,
+            ..self.now
+        }));
         problems.extend(peer.clock.problem(now));
         problems.extend(peer.enforcing_problem(now));
         problems.extend(peer.problems.values().cloned());
@@ -137,7 +150,7 @@ impl Peering {
 }
 
 impl Peer {
-    fn is_connected(&self) -> bool {
+    pub(super) fn is_connected(&self) -> bool {
         self.session
             .as_ref()
             .is_some_and(|session| session.hello.is_some())

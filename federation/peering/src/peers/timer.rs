@@ -20,8 +20,13 @@ impl Peering {
             let rekey = greeted.and(peer.tunnel.rekey_at());
             [ping, rekey, peer.tunnel.drained_at()]
         });
-        let ends = self.next_end().into_iter().chain(self.next_renewal());
-        peers.flatten().chain(refresh).chain(ends).min()
+        let others = [
+            refresh,
+            self.next_end(),
+            self.next_renewal(),
+            self.away_at(),
+        ];
+        peers.chain(others).flatten().min()
     }
 
     /// Does what is due.
@@ -61,6 +66,7 @@ impl Peering {
         if self.bundles.iter().any(|bundle| ended(bundle.expires_at)) {
             self.emit(PeerEvent::BundlesChanged);
         }
+        self.settle_away();
     }
 
     /// When the next bundle ends, by the monotonic clock.

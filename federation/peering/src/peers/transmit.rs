@@ -40,7 +40,9 @@ impl Peering {
             .range_mut::<TrustDomain, _>((from, Bound::Unbounded))
             .find(|(_, peer)| {
                 peer.session.as_ref().is_some_and(|session| {
-                    session.hello.is_some() && session.outbox.records && !session.records_out
+                    // By the bundle they are believed.
+                    let waits = session.outbox.bundle || session.records_out;
+                    session.hello.is_some() && session.outbox.records && !waits
                 })
             })?;
         let session = peer.session.as_mut()?;
@@ -95,35 +97,50 @@ impl Peering {
                 records_position: peer.records.1,
             }));
         }
-        if take(&mut outbox.bundle)
+        // Whoever saw more of us than we remember is told nothing that it might take for newer.
+        let tells = session.hello.is_some() && self.standing.may_tell(&self.own.state, domain);
+        if tells
+            && take(&mut outbox.bundle)
             && let Some(bundle) = &self.own.bundle
         {
+            self.standing.told(domain).bundle = bundle.sequence;
             return Some(PeerMessage::Bundle(bundle.to_jwks()));
         }
         if let Some(why) = outbox.leave.take() {
             return Some(PeerMessage::Leave(why));
         }
         // What is not to be believed any more comes before what is.
-        if session.hello.is_some() && take(&mut outbox.revocations) {
+        if tells && take(&mut outbox.revocations) {
+            self.standing.told(domain).revocations = self.own.state.revocation_sequence;
             return Some(PeerMessage::Revocations(self.own.revocations.to_vec()));
         }
-        if session.hello.is_some()
+        if tells
             && take(&mut outbox.introductions)
             && let Some(signed) = self.own.introductions.get(domain)
         {
             return Some(PeerMessage::Introductions(signed.clone()));
         }
+        if session.hello.is_some()
+            && let Some(above) = outbox.revocations_wanted.take()
+        {
+            return Some(PeerMessage::RevocationsWanted(above));
+        }
+        if take(&mut outbox.revocations_returned) {
+            let signed = peer.state.revocations_signed.clone();
+            return Some(PeerMessage::RevocationsReturned(signed));
+        }
         if take(&mut outbox.ranges) {
             return Some(PeerMessage::Ranges(self.own.ranges.clone()));
         }
         // Only the greeting says what it has.
-        if session.hello.is_some()
+        if tells
             // One that is being sent comes before the next one.
             && session.sending.is_none()
             && take(&mut outbox.digest)
             && let Some(newest) = self.own.digests.newest()
         {
             let sequence = newest.digest.sequence;
+            self.standing.told(domain).digest = sequence;
             let told = session.digest_told.replace(sequence);
             let change = told.and_then(|told| self.own.digests.change_from(told));
             let change = change.map(|change| PeerMessage::DigestChange(Box::new(change)));
@@ -153,7 +170,8 @@ impl Peering {
         if let Some(sequence) = outbox.digest_wanted.take() {
             return Some(PeerMessage::DigestWanted(sequence));
         }
-        if take(&mut outbox.enforcing)
+        if tells
+            && take(&mut outbox.enforcing)
             && let Some(hash) = self.own.enforcing
         {
             let announced = self.own.state.announced.iter().rev();

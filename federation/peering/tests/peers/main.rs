@@ -1,11 +1,13 @@
 //! Two and three gateways in virtual time.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod away;
 mod chaos;
 mod differences;
 mod exchange;
 mod introduced;
 mod net;
+mod restored;
 mod revoked;
 mod rotated;
 mod rules;

@@ -221,6 +221,7 @@ impl World {
                 mapped: BTreeMap::new(),
                 limits: identity::ClaimLimits::default(),
                 offer: identity::ClaimLimits::default(),
+                away: None,
             });
             let now = world.true_now();
             let seed = i as u8 + 1;

@@ -12,7 +12,9 @@ mod zones;
 
 pub use federation::{ClusterSpec, Federation, FederationSpec, GatewaySpec, PodRangeSpec};
 pub use network_set::{ClusterNetworkSet, ClusterNetworkSetSpec, NetworkSet, NetworkSetSpec};
-pub use peer::{AcceptLabelSpec, AcceptSpec, FederationPeer, FederationPeerSpec};
+pub use peer::{
+    AcceptLabelSpec, AcceptSpec, AwaySpec, AwayWord, FederationPeer, FederationPeerSpec,
+};
 pub use policy::{
     ClusterFederationPolicy, ClusterFederationPolicySpec, ClusterSubject, FederationPolicy,
     FederationPolicySpec, PolicyPeer, PolicyPort, PolicyRule, RequiredAssurance, RuleAction,

@@ -38,6 +38,32 @@ pub struct FederationPeerSpec {
     /// It may introduce further clusters to this one, where the gateway accepts that of introducers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub introducer: bool,
+    /// What becomes of it when it stays away. By default what it said holds until its bundle ends, a day after it was
+    /// heard last at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<AwaySpec>,
+}
+
+/// How long a peer may be away, and what holds of it then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AwaySpec {
+    /// A time of 1 s to 365 days, such as `90s`, `15m`, `2h` or `7d`.
+    pub limit: String,
+    /// What holds after that.
+    #[serde(default)]
+    pub then: AwayWord,
+}
+
+/// What holds of a peer that is away for too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AwayWord {
+    /// Nothing of it is admitted, and its live connections are cut.
+    #[default]
+    Closed,
+    /// What it said last stays in force, its bundle beyond its end too.
+    Keep,
 }
 
 /// What credentials may claim: those of a peer here, or those of own pods that are offered to it. A list that is left out limits nothing. In names and values one `*` stands

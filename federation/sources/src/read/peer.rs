@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use identity::{ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern};
+use identity::{AwayRule, AwayThen, ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern};
 
 use super::names::is_dns_subdomain;
 use crate::{
     FederationConfig, FederationPeerConfig,
-    crd::{AcceptSpec, FederationPeerSpec},
+    crd::{AcceptSpec, AwaySpec, AwayWord, FederationPeerSpec},
     decode::one_of,
     fault::{Faults, FieldPath},
 };
@@ -62,6 +62,8 @@ pub(super) fn peer(
     let accept = accept.map(|accept| limits(accept, &path.key("accept"), faults));
     let offer = spec.offer.as_ref();
     let offer = offer.map(|offer| limits(offer, &path.key("offer"), faults));
+    let away = spec.away.as_ref();
+    let away = away.and_then(|away| rule(away, &path.key("away"), faults));
     Some(FederationPeerConfig {
         cluster: cluster.name.clone(),
         trust_domain: cluster.trust_domain.clone(),
@@ -70,6 +72,24 @@ pub(super) fn peer(
         accept: accept.unwrap_or_default(),
         offer: offer.unwrap_or_default(),
         introducer: spec.introducer,
+        away,
+    })
+}
+
+fn rule(spec: &AwaySpec, path: &FieldPath, faults: &mut Faults) -> Option<AwayRule> {
+    let limit = spec.limit.parse();
+    if limit.is_err() {
+        let message = format!("{:?} is no limit", spec.limit);
+        let expected = "a time of 1 s to 365 days, such as 90s, 15m, 2h or 7d";
+        faults.add(path.key("limit"), message, expected);
+    }
+    let then = match spec.then {
+        AwayWord::Closed => AwayThen::Closed,
+        AwayWord::Keep => AwayThen::Keep,
+    };
+    Some(AwayRule {
+        limit: limit.ok()?,
+        then,
     })
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use handshake::{
-    admission::Admission,
+    admission::{self, Admission},
     keys::{SegmentKey, SegmentKeys},
     transit::TransitSnapshot,
 };
@@ -95,7 +95,7 @@ impl Judge {
             epoch: self.epoch,
             own: own.clone(),
             networks,
-            bundles: peering.bundles().clone(),
+            bundles: admission::lasting(peering.bundles(), peering.restrictions()),
             policy: policy.clone(),
             digests: digests.collect(),
             known: known.clone(),

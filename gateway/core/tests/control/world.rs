@@ -72,6 +72,7 @@ pub fn member(name: &str) -> Member {
             mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
             offer: identity::ClaimLimits::default(),
+            away: None,
             trust_domain: domain(name),
             pin: Sha256::digest(root(name)).into(),
             ranges: Some(vec![range(name)]),

@@ -97,6 +97,7 @@ impl East {
             name: name.map(Into::into),
             accept,
             introducer: false,
+            away: Some("1h:keep".parse().unwrap()),
             pin: pin("east"),
             trust_domain: self.domain.clone(),
             endpoints: vec!["192.0.2.1:4433".parse().unwrap()],
@@ -144,6 +145,7 @@ fn who_has_the_token_joins_and_each_knows_the_other() {
     assert_eq!(admitted.member.name, "west");
     assert_eq!(admitted.member.pin, pin("west"));
     assert_eq!(admitted.member.accept.namespaces.len(), 1);
+    assert_eq!(admitted.member.away, Some("1h:keep".parse().unwrap()));
     let own = offer("east", "10.1.0.0/16", at(5));
     let answer = accepted(&admitted.key, &own, &key("east"), &BINDING);
     assert_eq!(answered(&token, &answer, &BINDING, at(5).unix), Ok(own));
@@ -341,6 +343,7 @@ fn invitations_are_bounded_and_checked() {
         name: name.map(Into::into),
         accept: ClaimLimits::default(),
         introducer: false,
+        away: None,
         pin: pin("east"),
         trust_domain: domain("east"),
         endpoints: vec![],
