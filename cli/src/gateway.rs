@@ -22,6 +22,18 @@ pub struct GatewayArg {
 }
 
 impl GatewayArg {
+    /// The same, of a gateway that need not be there yet.
+    ///
+    /// # Errors
+    /// When a name is given that no gateway has.
+    pub fn place(&self) -> Result<PathBuf> {
+        match &self.gateway {
+            None => Ok(DEFAULT.into()),
+            Some(path) if path.contains('/') => Ok(path.into()),
+            Some(_) => self.state_dir(),
+        }
+    }
+
     /// The state directory of the gateway that is meant.
     ///
     /// # Errors

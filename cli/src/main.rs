@@ -3,6 +3,7 @@
 
 mod admin;
 mod audit;
+mod backup;
 mod capture;
 mod demo;
 mod end_verdict;
@@ -68,6 +69,10 @@ enum Command {
     Keys(trust::KeysArgs),
     /// Exchange one of them: publish the next, wait, use it, retire the one before (root)
     Rotate(trust::RotateArgs),
+    /// The state of a gateway, its keys too, as one file (root)
+    Backup(backup::BackupArgs),
+    /// Put a backup back, or go on with it although peers have seen more (root)
+    Restore(backup::RestoreArgs),
     /// Whether an audit log is whole: nothing taken out, changed or put in
     Audit(audit::AuditArgs),
     /// The packets of a gateway, with verdict and both identities, as a file for Wireshark (root)
@@ -87,6 +92,8 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Capture(args) => capture::run(&args),
         Command::Audit(args) => audit::run(&args),
+        Command::Backup(args) => backup::backup(&args),
+        Command::Restore(args) => backup::restore(&args),
         Command::Invite(args) => trust::invite(args),
         Command::Join(args) => trust::join(args),
         Command::Members(args) => trust::members(&args),

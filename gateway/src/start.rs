@@ -310,7 +310,12 @@ impl Keys {
             }
         }
         let spent = state.load("enrolled")?;
-        let gate = EnrolGate::new(domain.clone(), secrets, spent);
+        let mut gate = EnrolGate::new(domain.clone(), secrets, spent);
+        if peering.restored().is_some() {
+            // One that was used since the backup must not be good again.
+            gate.void_secrets();
+            state.store("enrolled", gate.spent())?;
+        }
         Ok(Self {
             store,
             svid,

@@ -21,6 +21,8 @@ use sha2::{Digest, Sha256};
 
 /// How long the gateway's own X.509-SVID is valid; it is renewed at half life.
 pub const SVID_VALIDITY: Duration = Duration::from_hours(24);
+/// A restore is under way, or was stopped in between (`cli/src/backup/directory.rs`).
+const UNFINISHED: &str = "restore.unfinished";
 /// The largest state file in bytes.
 const MAX_STATE: u64 = 256 << 20;
 
@@ -42,6 +44,12 @@ impl State {
             .mode(0o700)
             .create(path)
             .with_context(what)?;
+        if path.join(UNFINISHED).exists() {
+            bail!(
+                "a restore of {} is not finished: run `landbridge restore` again",
+                path.display()
+            );
+        }
         let mut permissions = fs::metadata(path).with_context(what)?.permissions();
         if permissions.mode() & 0o077 != 0 {
             permissions.set_mode(0o700);
@@ -146,6 +154,14 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(&directory.path().join("state")).unwrap();
         (directory, state)
+    }
+
+    #[test]
+    fn a_restore_that_is_not_finished_is_no_state() {
+        let (_directory, state) = state();
+        fs::write(state.path().join(UNFINISHED), "").unwrap();
+        let error = State::open(state.path()).unwrap_err().to_string();
+        assert!(error.contains("`landbridge restore` again"), "{error}");
     }
 
     #[test]

@@ -70,6 +70,17 @@ pub enum TrustRequest {
     Keys {},
     /// A key is exchanged: the next one is published now.
     Rotate(RotateRequest),
+    /// A backup is made of the state directory.
+    Backup {
+        /// SHA-256 of it, in hex.
+        sha256: String,
+    },
+    /// The gateway goes on with a state of the past.
+    ConfirmRestore {
+        /// Although what was revoked since is lost.
+        #[serde(default)]
+        without_revocations: bool,
+    },
 }
 
 /// What keys a cluster is believed by.

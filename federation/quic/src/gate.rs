@@ -120,6 +120,21 @@ impl EnrolGate {
         self.nodes = nodes;
     }
 
+    /// No secret is good any more that was not used yet: which of them were is not known.
+    pub fn void_secrets(&mut self) {
+        for (node, secret) in &self.nodes {
+            let spent = self.spent.get(node);
+            // For the key that used it, it stays good.
+            if spent.is_none_or(|spent| spent.secret != *secret) {
+                let nobody = Spent {
+                    secret: *secret,
+                    key: Pin([0; 32]),
+                };
+                self.spent.insert(node.clone(), nobody);
+            }
+        }
+    }
+
     /// What must be stored before an SVID is handed out.
     #[must_use]
     pub fn spent(&self) -> &BTreeMap<String, Spent> {
@@ -232,6 +247,21 @@ mod tests {
         assert!(
             gate.judge(&asked("node1", SECRET, other.der()), at(0))
                 .is_err()
+        );
+        // On a state of the past it is not known which were used: none is good but for its own key.
+        let void = Vec::from(*b"used since");
+        gate.set_nodes(BTreeMap::from([
+            ("node1".to_owned(), SecretHash::of(SECRET)),
+            ("node3".to_owned(), SecretHash::of(&void)),
+        ]));
+        gate.void_secrets();
+        assert_eq!(
+            gate.judge(&asked("node3", &void, other.der()), at(0)),
+            Err(EnrolRefusal::Spent("node3".into()))
+        );
+        assert_eq!(
+            gate.judge(&asked("node1", SECRET, mine.der()), at(0)),
+            Ok(id.clone())
         );
         // A new secret is a new chance.
         gate.set_nodes(BTreeMap::from([(

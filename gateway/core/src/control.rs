@@ -79,6 +79,8 @@ pub enum Unready {
     NoInterface(Side),
     /// What must not be forgotten cannot be stored.
     NotStoring,
+    /// The state was restored from a backup, and peers may have seen more.
+    Restored,
 }
 
 /// See the module.
@@ -270,6 +272,7 @@ impl Control {
             (down(&self.wan), Unready::NoInterface(Side::Wan)),
             (down(&self.lan), Unready::NoInterface(Side::Lan)),
             (!self.storing, Unready::NotStoring),
+            (self.peering.restored().is_some(), Unready::Restored),
         ];
         let why = why.into_iter().filter(|(holds, _)| *holds);
         why.map(|(_, why)| why).collect()

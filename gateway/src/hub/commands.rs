@@ -90,6 +90,31 @@ impl Hub {
             TrustRequest::Leave {} => self.leave(None),
             TrustRequest::Keys {} => Ok(self.list_keys()),
             TrustRequest::Rotate(wanted) => self.rotate(wanted),
+            // Whoever asks reads the files itself; here it is only written down.
+            TrustRequest::Backup { .. } => Ok(json!({})),
+            TrustRequest::ConfirmRestore {
+                without_revocations,
+            } => {
+                let confirmed = self.control.confirm_restored(*without_revocations, now);
+                let now_is = confirmed.map_err(|e| e.to_string())?;
+                Ok(json!({
+                    "bundle": now_is.bundle,
+                    "digest": now_is.digest,
+                    "revocations": now_is.revocations,
+                }))
+            }
+        }
+    }
+
+    /// Whether this is no state of the past, of which nothing may be said.
+    pub(super) fn in_use(&self) -> Result<(), String> {
+        match self.control.peering().restored() {
+            None => Ok(()),
+            Some(_) => Err(
+                "this gateway was restored from a backup, and its peers may have seen more: \
+                 `landbridge status` says what it waits for"
+                    .into(),
+            ),
         }
     }
 

@@ -28,6 +28,7 @@ pub(super) const INVITATIONS: &str = "invitations";
 impl Hub {
     /// Makes a token.
     pub(super) fn invite(&mut self, wanted: &InviteRequest) -> Result<Value, String> {
+        self.in_use()?;
         let now = self.now().unix;
         let life = wanted.ttl.map(|ttl| Duration::from_secs(ttl.into()));
         let life = life.unwrap_or(join::DEFAULT_LIFE);
@@ -69,6 +70,7 @@ impl Hub {
     }
 
     fn admit(&mut self, joining: &Joining) -> Result<Vec<u8>, String> {
+        self.in_use()?;
         let now = self.now();
         let world = self.world.borrow().clone();
         let (pool, members) = (&self.config.federation_prefixes, &self.members.stored);
@@ -192,6 +194,7 @@ impl Hub {
     }
 
     fn own_offer(&self) -> Result<Offer, String> {
+        self.in_use()?;
         let (name, pin) = (&self.config.cluster, self.keys.root_pin());
         let endpoints = self.config.advertised();
         let now = self.now().unix;

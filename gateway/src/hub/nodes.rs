@@ -82,6 +82,11 @@ impl Hub {
             session.sender.close("not a node of this gateway");
             return;
         }
+        if let Err(why) = self.in_use() {
+            // What it was told last is newer than what could be said to it.
+            session.sender.close(&why);
+            return;
+        }
         let now = self.now();
         let id = self.link_id();
         info!(node, remote = %session.info.remote, "session");
@@ -96,8 +101,11 @@ impl Hub {
 
     pub(super) fn enrol(&mut self, enrolling: Enrolling) {
         let now = self.now();
-        let judged = self.nodes.gate.judge(&enrolling.asked(), now.mono);
-        let signed = judged.map_err(|e| e.to_string()).and_then(|id| {
+        let judged = self.in_use().and_then(|()| {
+            let judged = self.nodes.gate.judge(&enrolling.asked(), now.mono);
+            judged.map_err(|e| e.to_string())
+        });
+        let signed = judged.and_then(|id| {
             // Before it is handed out: a secret must not be good twice after a crash.
             let stored = self.state.store("enrolled", self.nodes.gate.spent());
             stored.map_err(|e| format!("state cannot be stored: {e:#}"))?;

@@ -333,6 +333,9 @@ impl Hub {
 
     /// Nobody hears of a bundle whose sequence is not stored: the event came after that.
     pub(super) fn publish_bundle(&self) {
+        if self.control.peering().restored().is_some() {
+            return;
+        }
         let Some(bundle) = self.control.peering().bundles().bundle(&self.own) else {
             return;
         };

@@ -177,6 +177,13 @@ impl Hub {
                 let world = Arc::clone(&self.world.borrow());
                 self.configure_peers(&world);
             }
+            PeerEvent::RestoredChanged => {
+                match self.control.peering().restored() {
+                    None => info!(audit = true, "not a state of the past any more"),
+                    Some(why) => warn!(audit = true, "a state of the past: {why:?}"),
+                }
+                self.publish_bundle();
+            }
             PeerEvent::RangesChanged => {
                 let world = Arc::clone(&self.world.borrow());
                 self.steer(&world);
@@ -236,6 +243,9 @@ impl Hub {
                 format!("lan interface {} is down", self.config.lan.interface)
             }
             Unready::NotStoring => "the issuer's state cannot be stored".to_owned(),
+            Unready::Restored => {
+                "it was restored from a backup, and peers may have seen more".to_owned()
+            }
         };
         let why = self.control.unready().into_iter().map(words);
         let disk = ["disk", "audit"].map(|what| self.problems.get(what).cloned());

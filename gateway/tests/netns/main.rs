@@ -11,5 +11,6 @@ mod namespaces;
 mod nexthops;
 mod peers;
 mod refused;
+mod restored;
 mod rights;
 mod world;

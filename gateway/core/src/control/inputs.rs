@@ -8,7 +8,9 @@ use peering::{
     join,
     node_messages::JoinedCluster,
     peer_messages::AnnouncedRange,
-    peers::{IntroduceError, MembershipError, OwnKeys, Pair, Party, RevokeError},
+    peers::{
+        IntroduceError, MembershipError, OwnKeys, Pair, Party, RestoreError, RevokeError, Sequences,
+    },
 };
 use policy::model::PolicySet;
 
@@ -159,6 +161,19 @@ impl Control {
     ) -> Result<Revocation, RevokeError> {
         self.now = now;
         self.peering.restore_revoked(domain, target, now)
+    }
+
+    /// Goes on with a state of the past.
+    ///
+    /// # Errors
+    /// When it is none, or revocations would be lost.
+    pub fn confirm_restored(
+        &mut self,
+        without_revocations: bool,
+        now: Now,
+    ) -> Result<Sequences, RestoreError> {
+        self.now = now;
+        self.peering.confirm_restored(without_revocations, now)
     }
 
     /// Takes one side's interface and the kernel's tables for it.

@@ -22,6 +22,7 @@ impl Control {
                 self.issuer.set_restrictions(self.peering.restrictions());
                 self.judge_again = true;
             }
+            PeerEvent::RestoredChanged => self.assemble_again = true,
             PeerEvent::TunnelChanged(peer) => {
                 let state = self.peering.tunnel(peer);
                 for spi in self.tunnels.set(peer, &state) {
