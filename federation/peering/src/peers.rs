@@ -142,6 +142,13 @@ pub enum PeerEvent {
     TunnelChanged(TrustDomain),
     /// Pods of the peer were relabelled or deleted. Signatures hold.
     Records(Vec<(SignedRecord, VerifiedRecord)>),
+    /// The peer's clock is off by more than is tolerated, or is right again.
+    Clock {
+        /// Whose.
+        peer: TrustDomain,
+        /// Both clocks, in words.
+        off: Option<String>,
+    },
     /// [`Peering::restored`] changed.
     RestoredChanged,
     /// Somebody rolls a peer back or speaks for it who should not. For the audit log; it stands in

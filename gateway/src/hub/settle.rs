@@ -177,6 +177,10 @@ impl Hub {
                 let world = Arc::clone(&self.world.borrow());
                 self.configure_peers(&world);
             }
+            PeerEvent::Clock { peer, off } => match off {
+                Some(words) => warn!(%peer, "{words}"),
+                None => info!(%peer, "its clock is right again"),
+            },
             PeerEvent::RestoredChanged => {
                 match self.control.peering().restored() {
                     None => info!(audit = true, "not a state of the past any more"),

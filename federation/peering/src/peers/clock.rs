@@ -20,6 +20,8 @@ pub(crate) struct PeerClock {
     samples: VecDeque<(Duration, i64)>,
     asked: Option<(u64, Now)>,
     number: u64,
+    /// It was said that it is off.
+    said: bool,
 }
 
 impl PeerClock {
@@ -68,11 +70,27 @@ impl PeerClock {
             return None;
         }
         let there = UnixMillis(now.0.saturating_add_signed(offset));
-        Some(format!(
-            "clock off by {} s: here it is {now}, there {there}; more than {} s is not tolerated",
+        let (secs, tenth) = (
             offset.unsigned_abs() / 1000,
+            offset.unsigned_abs() % 1000 / 100,
+        );
+        let tenth = match tenth {
+            0 => String::new(),
+            tenth => format!(".{tenth}"),
+        };
+        Some(format!(
+            "clock off by {secs}{tenth} s: here it is {now}, there {there}; more than {} s is not \
+             tolerated",
             TOLERATED.as_secs()
         ))
+    }
+
+    /// What is new since it was asked last: that it is off, in words, or that it is right again.
+    pub(crate) fn news(&mut self, now: UnixMillis) -> Option<Option<String>> {
+        let problem = self.problem(now);
+        let is_news = self.said != problem.is_some();
+        self.said = problem.is_some();
+        is_news.then_some(problem)
     }
 }
 
@@ -121,6 +139,9 @@ mod tests {
                  more than 30 s is not tolerated"
             )
         );
+        clock.greeting(UnixMillis(at(0).unix.0 + 30_900), at(0));
+        let said = clock.problem(at(0).unix).unwrap_or_default();
+        assert!(said.starts_with("clock off by 30.9 s"), "{said}");
         clock.greeting(UnixMillis(u64::MAX), at(0));
         assert!(clock.problem(at(0).unix).is_some());
     }

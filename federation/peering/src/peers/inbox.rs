@@ -110,7 +110,10 @@ impl Peering {
                 session.outbox.records = true;
             }
             PeerMessage::Ping(number) => session.outbox.pong = Some(number),
-            PeerMessage::Pong(pong) => peer.clock.answer(pong.number, pong.clock, now),
+            PeerMessage::Pong(pong) => {
+                peer.clock.answer(pong.number, pong.clock, now);
+                self.watch_clock(domain);
+            }
         }
         Ok(())
     }
@@ -162,9 +165,19 @@ impl Peering {
         peer.problems.remove(&Problem::Left);
         self.has_seen(domain, seen);
         self.settle_away();
+        self.watch_clock(domain);
         self.offer(domain);
         self.emit(PeerEvent::Connected(domain.clone()));
         Ok(())
+    }
+
+    fn watch_clock(&mut self, domain: &TrustDomain) {
+        let now = self.now.unix;
+        let peer = self.peers.get_mut(domain);
+        if let Some(off) = peer.and_then(|peer| peer.clock.news(now)) {
+            let peer = domain.clone();
+            self.emit(PeerEvent::Clock { peer, off });
+        }
     }
 
     /// Makes new associations for `domain` to send on.

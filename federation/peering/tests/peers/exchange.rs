@@ -319,34 +319,47 @@ fn a_record_that_does_not_hold_is_refused_and_others_of_the_batch_are_not() {
     );
 }
 
+/// Threat row 26: 30 seconds are tolerated, and beyond them both ends name both clocks, in status and log.
 #[test]
-fn a_clock_that_is_off_is_said_with_both_times() {
-    for (skew, said) in [
-        (29_000, None),
-        (-29_000, None),
+fn a_clock_that_is_off_is_said_with_both_times_at_both_ends() {
+    for (skew, here, there) in [
+        (29_000, "", ""),
+        (-29_000, "", ""),
         (
-            47_000,
-            Some("clock off by 47 s: here it is 2027-01-15T08:01:40Z, there 2027-01-15T08:02:27Z"),
+            31_000,
+            "clock off by 31 s: here it is 2027-01-15T08:01:40Z, there 2027-01-15T08:02:11Z",
+            "clock off by 31 s: here it is 2027-01-15T08:02:11Z, there 2027-01-15T08:01:40Z",
         ),
         (
             -31_000,
-            Some("clock off by 31 s: here it is 2027-01-15T08:01:40Z, there 2027-01-15T08:01:09Z"),
+            "clock off by 31 s: here it is 2027-01-15T08:01:40Z, there 2027-01-15T08:01:09Z",
+            "clock off by 31 s: here it is 2027-01-15T08:01:09Z, there 2027-01-15T08:01:40Z",
         ),
     ] {
         let mut world = World::new(&["east", "west"]);
         world.get("west").skew = skew;
         world.connect("east", "west");
         world.run(secs(100));
-        let status = world.status("east", "west");
-        assert_eq!(status.clock_offset_ms, Some(skew));
-        match said {
-            None => assert_eq!(status.problems, Vec::<String>::new()),
-            Some(said) => assert!(
-                status.problems[0].starts_with(said),
-                "{:?}",
-                status.problems
-            ),
+        let ends = [("east", "west", here, skew), ("west", "east", there, -skew)];
+        for (at, of, said, offset) in ends {
+            let status = world.status(at, of);
+            assert_eq!(status.clock_offset_ms, Some(offset));
+            let words = status.problems.join("\n");
+            assert_eq!(words.is_empty(), said.is_empty(), "{words}");
+            assert!(words.starts_with(said), "{words}");
+            let logged = world.get(at).events.iter();
+            let logged = logged.filter(|event| matches!(event, PeerEvent::Clock { .. }));
+            assert_eq!(logged.count(), usize::from(!said.is_empty()), "once");
         }
+        // Somebody puts it right.
+        world.get("west").skew = 0;
+        world.run(secs(100));
+        let right = PeerEvent::Clock {
+            peer: domain("west"),
+            off: None,
+        };
+        assert_eq!(world.get("east").events.contains(&right), !here.is_empty());
+        assert_eq!(world.status("east", "west").problems, Vec::<String>::new());
     }
 }
 

@@ -55,6 +55,7 @@ impl Control {
             | PeerEvent::Disconnected(_)
             | PeerEvent::IntroductionsChanged(_)
             | PeerEvent::Left { .. }
+            | PeerEvent::Clock { .. }
             | PeerEvent::Alarm { .. }
             | PeerEvent::Close { .. } => {}
         }
