@@ -9,13 +9,15 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 /// Where the tests of a crate are, by what the document calls it.
-const CRATES: [(&str, &str); 8] = [
+const CRATES: [(&str, &str); 10] = [
     ("identity", "federation/identity"),
     ("wire", "federation/wire"),
     ("handshake", "federation/handshake"),
     ("peering", "federation/peering"),
     ("quic", "federation/quic"),
     ("gateway-core", "gateway/core"),
+    ("gateway", "gateway/tests"),
+    ("cli", "cli/src"),
     ("observe", "observe"),
     ("netns", "tests/netns"),
 ];

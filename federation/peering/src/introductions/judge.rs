@@ -345,6 +345,7 @@ fn taken(
         ranges: one.ranges.clone(),
         mapped,
         accept: said.limits.clone(),
+        away: None,
         since: now,
         introducer: false,
         introduced: vec![introduced(one, said, now)],
