@@ -2,6 +2,7 @@
 
 use std::{
     net::TcpStream,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -21,6 +22,8 @@ use crate::demo::{
 const USE_AFTER: u32 = 2;
 /// How long the one before it is believed after that: agents get new SVIDs within 3 s.
 const RETIRE_AFTER: u32 = 5;
+/// Between two new connections: ports are not to come round within one look.
+const PACE: Duration = Duration::from_millis(50);
 
 /// Exchanges the issuer key of an allowed pair's source, and its root where no configuration names it.
 pub fn look(demo: &mut Demo) -> Result<Verdict> {
@@ -66,6 +69,7 @@ fn exchanged(demo: &Demo, pair: &Pair, kind: KeyKind) -> Result<String> {
         lives(&mut stream, pair, since)?;
         in_force::expect_now(demo, pair, true)?;
         connections += 1;
+        sleep(PACE);
         let now = names(&gateway, kind)?;
         if now.len() == 1 && now != old {
             break since.elapsed();
@@ -80,6 +84,7 @@ fn exchanged(demo: &Demo, pair: &Pair, kind: KeyKind) -> Result<String> {
         lives(&mut stream, pair, since)?;
         in_force::expect_now(demo, pair, true)?;
         connections += 1;
+        sleep(PACE);
     }
     let now = self::sessions(demo)?;
     if now != sessions {
