@@ -6,7 +6,7 @@ mod common;
 
 use std::{
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -85,7 +85,10 @@ fn labels_decide_and_a_change_of_policy_reaches_live_connections() {
         "b is still not allowed"
     );
 
-    // Only b may now: a's live connection ends, b's begins.
+    // Only b may now: a's live connections end, b's begins.
+    let port = 33_333;
+    let quiet = world.a.connect_from(port, "10.1.2.10:8080", SOON).unwrap();
+    let (unaware, _) = on_c.accept().unwrap();
     exchange(&mut client, &mut server);
     nodes.write_policy(&allow("b"));
     assert!(
@@ -93,6 +96,27 @@ fn labels_decide_and_a_change_of_policy_reaches_live_connections() {
         "the live connection went on"
     );
     let _b = talk(&world.b, &on_c, "10.1.2.10:8080");
+
+    // One of them was cut while it was quiet: its server's socket is there still, and answers the next connection of
+    // the same port by a challenge ACK.
+    drop(quiet);
+    nodes.write_policy(&allow("a"));
+    let mut again = comes_again(&world.a, port);
+    let (mut server, _) = on_c.accept().unwrap();
+    exchange(&mut again, &mut server);
+    let ended = unaware.take_error().unwrap();
+    assert!(ended.is_some(), "the socket of the cut connection stands");
+}
+
+/// Connects from `port` as soon as policy allows it.
+fn comes_again(from: &Netns, port: u16) -> TcpStream {
+    let begun = std::time::Instant::now();
+    loop {
+        match from.connect_from(port, "10.1.2.10:8080", SOON) {
+            Ok(stream) => return stream,
+            Err(error) => assert!(begun.elapsed() < Duration::from_secs(8), "{error}"),
+        }
+    }
 }
 
 /// A megabyte from the client before the server ever answers.

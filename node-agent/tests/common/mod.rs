@@ -19,6 +19,7 @@ use std::{
 };
 
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Socket, Type};
 
 /// How long a connection may take that should come about, and how long we wait for one that should
 /// not: more than one SYN retransmission.
@@ -83,6 +84,23 @@ impl Netns {
     pub fn connect(&self, to: &str, timeout: Duration) -> std::io::Result<TcpStream> {
         let to: SocketAddr = to.parse().unwrap();
         self.run(|| TcpStream::connect_timeout(&to, timeout))
+    }
+
+    /// From a port that is chosen here.
+    pub fn connect_from(
+        &self,
+        port: u16,
+        to: &str,
+        timeout: Duration,
+    ) -> std::io::Result<TcpStream> {
+        let to: SocketAddr = to.parse().unwrap();
+        self.run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+            socket.connect_timeout(&to.into(), timeout)?;
+            Ok(socket.into())
+        })
     }
 }
 

@@ -234,8 +234,14 @@ impl Node {
             self.responding.remove(&key);
             return ONCE;
         }
-        // Its kernel answers a late copy of the SYN by an ACK. A reset would end what it answers.
         if let Some(fate) = self.before_confirm(&key) {
+            // Before its SYN-ACK only a socket of a connection that was cut speaks here: it answers the SYN of the
+            // new one by a challenge ACK (RFC 5961 section 4), would do so until it times out, and ends by the reset
+            // that the client would send (RFC 9293 section 3.10.7.3). After its SYN-ACK such an ACK answers a late
+            // copy of the SYN, and a reset would end the new connection.
+            if fate.is_err() && !self.answered(&key) {
+                self.reset_sender(p, true, now);
+            }
             return fate;
         }
         if self.live.flow(&key).is_some() {

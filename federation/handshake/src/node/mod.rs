@@ -394,12 +394,16 @@ impl Node {
 
     /// A segment that fits no flow: its sender is told, within a rate.
     fn unknown_flow(&mut self, p: &Parsed<'_>, to_pod: bool, now: Now) -> Fate {
+        self.reset_sender(p, to_pod, now);
+        Err(DropReason::UnknownFlow)
+    }
+
+    fn reset_sender(&mut self, p: &Parsed<'_>, to_pod: bool, now: Now) {
         if self.resets.take(now.mono)
             && let Some(packet) = p.reset()
         {
             self.send(Transmit { packet, to_pod });
         }
-        Err(DropReason::UnknownFlow)
     }
 
     fn send(&mut self, transmit: Transmit) {

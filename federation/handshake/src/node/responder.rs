@@ -241,7 +241,7 @@ impl Node {
     }
 
     /// Whether our pod answered the SYN of a client that has proven nothing yet.
-    fn answered(&self, key: &FlowKey) -> bool {
+    pub(super) fn answered(&self, key: &FlowKey) -> bool {
         let half = self.responding.entry(key);
         half.is_some_and(|half| !half.confirmed && half.sent.is_some())
     }
