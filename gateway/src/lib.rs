@@ -11,7 +11,6 @@ pub mod nexthops;
 mod passphrase;
 pub mod pipeline;
 mod prepare;
-pub mod privileges;
 pub mod queue;
 pub mod refusals;
 pub mod run;

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use observe::{AdminSocket, AuditLog, serve_http};
+use privileges::CapabilitySet;
 use quic::renew;
 use serde_json::{Value, json};
 use sources::FolderSource;
@@ -27,12 +28,14 @@ use crate::{
     hub::{self, Hub, HubParts, view::Observer},
     nexthops::NextHopWatch,
     prepare::{Prepared, own_world, prepare, take_back},
-    privileges,
     signals::Signals,
     start::{self, Network, Queues},
     state::{State, own_svid},
 };
 
+/// What a running gateway needs: neighbour entries (CAP_NET_ADMIN), and the maps of the steering
+/// program where the kernel asks for CAP_BPF even from a process that holds them.
+const RUNNING: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::BPF);
 /// How long the end waits for peers and nodes to hear of it.
 const GOODBYE: Duration = Duration::from_millis(200);
 
@@ -55,7 +58,7 @@ pub fn init(config: &Config) -> anyhow::Result<Value> {
 pub fn run(config: Config) -> anyhow::Result<()> {
     let prepared = prepare(config)?;
     // Before any other thread is there.
-    privileges::keep(privileges::RUNNING).context("give up capabilities")?;
+    privileges::keep(RUNNING).context("give up capabilities")?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

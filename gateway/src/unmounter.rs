@@ -12,11 +12,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use nix::sys::signal::{SigSet, Signal};
-
-use crate::privileges;
+use privileges::CapabilitySet;
 
 /// The name of the subcommand that runs [`serve`].
 pub const SUBCOMMAND: &str = "unmount-at-end";
+/// What unmounting needs.
+const UNMOUNT: CapabilitySet = CapabilitySet::SYS_ADMIN;
 /// What the parent says.
 const WORD: &[u8] = b"unmount";
 
@@ -31,7 +32,7 @@ impl Unmounter {
     /// # Errors
     /// When it cannot be started.
     pub fn start(state: &Path) -> io::Result<Option<Self>> {
-        if !privileges::has(privileges::UNMOUNT) {
+        if !privileges::has(UNMOUNT) {
             return Ok(None);
         }
         let child = Command::new("/proc/self/exe")
@@ -77,7 +78,7 @@ pub fn serve(state: &Path) -> anyhow::Result<()> {
     ignored.add(Signal::SIGINT);
     ignored.add(Signal::SIGHUP);
     ignored.thread_block()?;
-    privileges::keep(privileges::UNMOUNT)?;
+    privileges::keep(UNMOUNT)?;
     let mut said = Vec::new();
     let limit = WORD.len() as u64 + 1;
     io::stdin().take(limit).read_to_end(&mut said)?;

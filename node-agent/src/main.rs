@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use landbridge_agent::{ask::Asker, config::Config, control, preflight, rules::RuleSet};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use observe::{AdminSocket, serve_http};
+use privileges::CapabilitySet;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Attaches, verifies and enforces identity for the pods of this node.
@@ -53,9 +54,19 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main(worker_threads = 2)]
-async fn run(config: &std::path::Path) -> anyhow::Result<()> {
+/// What a running agent needs: rules, marks and the queue (CAP_NET_ADMIN), and resets of its own making
+/// (CAP_NET_RAW).
+const RUNNING: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::NET_RAW);
+
+fn run(config: &std::path::Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
+    // While there is one thread: those that come have no more.
+    privileges::keep(RUNNING).context("give up capabilities")?;
+    enforce(config)
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn enforce(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     // Keys are in memory: no core dump, no ptrace by others.

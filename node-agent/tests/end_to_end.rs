@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     A, NODE1, NODE2, Netns, REFUSED, SOON,
-    binary::get,
+    binary::{Binary, get},
     can_run,
     nodes::{Nodes, allow, dropped, start},
     talk::{exchange, is_cut, talk},
@@ -85,6 +85,8 @@ fn labels_decide_and_a_change_of_policy_reaches_live_connections() {
         "b is still not allowed"
     );
 
+    keeps_no_right_that_it_does_not_need(&nodes.one);
+
     // Only b may now: a's live connections end, b's begins.
     let port = 33_333;
     let quiet = world.a.connect_from(port, "10.1.2.10:8080", SOON).unwrap();
@@ -117,6 +119,24 @@ fn comes_again(from: &Netns, port: u16) -> TcpStream {
             Err(error) => assert!(begun.elapsed() < Duration::from_secs(8), "{error}"),
         }
     }
+}
+
+/// By then it has done everything but to end: rules, marks, packets, and rules again.
+fn keeps_no_right_that_it_does_not_need(agent: &Binary) {
+    // include/uapi/linux/capability.h.
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    let all = |field: &str, value: u64| {
+        let seen = agent.of_each_thread(field);
+        assert!(seen.len() >= 3, "{seen:?}");
+        assert!(seen.iter().all(|seen| *seen == value), "{field}: {seen:x?}");
+    };
+    for field in ["CapEff", "CapPrm", "CapBnd"] {
+        all(field, NET_ADMIN | NET_RAW);
+    }
+    all("CapInh", 0);
+    all("CapAmb", 0);
+    all("NoNewPrivs", 1);
 }
 
 /// A megabyte from the client before the server ever answers.

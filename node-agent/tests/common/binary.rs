@@ -1,7 +1,8 @@
 //! The real program on a node.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    fs,
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -70,6 +71,18 @@ impl Binary {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         serde_json::from_str(&line).unwrap()
+    }
+
+    /// For each of its threads what proc_pid_status(5) says of this field, a number in hex.
+    pub fn of_each_thread(&self, field: &str) -> Vec<u64> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap();
+        let value = |thread: io::Result<fs::DirEntry>| {
+            let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
+            let mut lines = status.lines().filter_map(|line| line.split_once(':'));
+            let (_, value) = lines.find(|(name, _)| *name == field).unwrap();
+            u64::from_str_radix(value.trim(), 16).unwrap()
+        };
+        threads.map(value).collect()
     }
 
     /// Processor time so far, in hundredths of a second (proc_pid_stat(5), fields 14 and 15).

@@ -4,21 +4,11 @@
 
 use std::io;
 
+pub use rustix::thread::CapabilitySet;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
-    clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
-    set_no_new_privs,
+    CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
+    remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
-
-/// What a running gateway needs: neighbour entries (CAP_NET_ADMIN), and the maps of the steering
-/// program where the kernel asks for CAP_BPF even from a process that holds them.
-pub const RUNNING: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::BPF);
-
-/// What unmounting needs.
-pub const UNMOUNT: CapabilitySet = CapabilitySet::SYS_ADMIN;
-
-/// What a thread that only moves packets needs.
-pub const NONE: CapabilitySet = CapabilitySet::empty();
 
 /// From now on this thread, and what it starts, has at most `wanted`, and no program that it executes
 /// gets more.
