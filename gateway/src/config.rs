@@ -14,6 +14,9 @@ use identity::{AwayRule, ClaimLimits};
 use ipnet::IpNet;
 use peering::introductions::Accepting;
 use serde::{Deserialize, Deserializer, de};
+use sources::crd::BundleEndpointSpec;
+
+use crate::bundle_source::BundleSource;
 
 /// The whole file. See `docs/` for an annotated example.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -193,7 +196,9 @@ pub struct Peer {
     /// Where its gateway listens for QUIC.
     pub endpoint: SocketAddr,
     /// `sha256:` and 64 hex digits: its root certificate, believed until its bundle is stored.
-    pub root_pin: String,
+    pub root_pin: Option<String>,
+    /// Where the roots of its trust domain are fetched instead.
+    pub bundle_endpoint: Option<BundleEndpointSpec>,
     /// It is a peer only while a FederationPeer object names its cluster: deleting the object withdraws it.
     #[serde(default)]
     pub while_declared: bool,
@@ -293,6 +298,19 @@ impl Config {
             if *prefix != prefix.trunc() {
                 let right = prefix.trunc();
                 bail!("federationPrefixes: {prefix} has bits set after its prefix: {right}");
+            }
+        }
+        for (number, peer) in self.peers.iter().enumerate() {
+            match (&peer.root_pin, &peer.bundle_endpoint) {
+                (Some(_), None) => {}
+                (None, Some(endpoint)) => {
+                    BundleSource::new(endpoint)
+                        .with_context(|| format!("peers.{number}.bundleEndpoint"))?;
+                }
+                (Some(_), Some(_)) => {
+                    bail!("peers.{number}: rootPin or bundleEndpoint, not both")
+                }
+                (None, None) => bail!("peers.{number}: needs rootPin, or bundleEndpoint"),
             }
         }
         let peers = self.peers.iter().map(|p| p.cluster.as_str());
@@ -422,6 +440,54 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
             ),
         ] {
             let said = error(&with(text));
+            assert!(said.contains(why), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_peer_has_a_pin_or_a_bundle_endpoint() {
+        let with = |text: &str| FULL.replace("rootPin: \"sha256:00\"", text);
+        let pin = "rootPin: \"sha256:00\"";
+        let web = "bundleEndpoint: {url: \"https://a.example/\", profile: https_web}";
+        let read = Config::parse(&with(web)).unwrap();
+        assert!(read.peers[0].bundle_endpoint.is_some());
+        let spiffe = |more: &str| {
+            let begin = "bundleEndpoint: {url: \"https://a.example/\", profile: https_spiffe";
+            with(&format!("{begin}{more}}}"))
+        };
+        let id = ", spiffeId: \"spiffe://a.example/b\"";
+        Config::parse(&spiffe(id)).unwrap();
+        for (text, why) in [
+            (
+                with("away: {limit: 1h}"),
+                "peers.0: needs rootPin, or bundleEndpoint",
+            ),
+            (with(&format!("{pin}, {web}")), "not both"),
+            (
+                with(&web.replace("https:", "http:")),
+                "does not begin with https://",
+            ),
+            (with(&web.replace("url", "uri")), "peers[0].bundleEndpoint"),
+            (spiffe(""), "spiffeId: https_spiffe needs"),
+            (spiffe(", spiffeId: b"), "bundleEndpoint: spiffeId"),
+            (
+                spiffe(&format!("{id}, bundle: \"{{}}\"")),
+                "bundleEndpoint: bundle",
+            ),
+            (
+                spiffe(&format!("{id}, bundle: '{{\"keys\": []}}'")),
+                "bundle: it has no root",
+            ),
+            (
+                spiffe(&format!("{id}, authorities: x")),
+                "of https_web alone",
+            ),
+            (
+                with(&web.replace("https_web", "https_web, bundle: x")),
+                "of https_spiffe alone",
+            ),
+        ] {
+            let said = error(&text);
             assert!(said.contains(why), "{said}");
         }
     }

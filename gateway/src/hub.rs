@@ -6,6 +6,7 @@
 
 mod commands;
 pub mod dial;
+pub mod fetched;
 mod flow_log;
 mod introduced;
 mod join;
@@ -48,6 +49,7 @@ use crate::{
     refusals::Refusals, state::State,
 };
 use commands::Waiting;
+use fetched::FetchedBundles;
 use flow_log::FlowLog;
 use links::{Input, LinkId};
 use members::Members;
@@ -124,6 +126,7 @@ pub struct Hub {
     clock: Clock,
     control: Control,
     peers: Peers,
+    fetched: FetchedBundles,
     own_bundle: watch::Sender<Arc<str>>,
     nodes: Nodes,
     keys: KeyStore,
@@ -172,6 +175,7 @@ impl Hub {
             sender.clone(),
             ChaCha20Rng::from_seed(seed),
         );
+        let fetched = FetchedBundles::new(parts.state.clone(), parts.clock, sender.clone());
         let members = Members::load(&parts.state, parts.joined)?;
         let audit = parts.config.state_dir.clone();
         let control = Control::new(
@@ -184,6 +188,7 @@ impl Hub {
         Ok(Self {
             control,
             peers,
+            fetched,
             own_bundle: parts.own_bundle,
             nodes: Nodes::new(parts.gate, parts.node_trust),
             keys: parts.keys,
@@ -302,6 +307,7 @@ impl Hub {
             Input::Command(command) => self.command(command),
             Input::Joining(joining) => self.joining(joining),
             Input::TokenAnswer(said) => self.token_answered(*said),
+            Input::Fetched(brought) => self.fetched(*brought),
             Input::Frame(id, bytes) => {
                 if let Some(peer) = self.peers.of(id) {
                     self.control.handle_peer_message(&peer, &bytes, now);
@@ -388,6 +394,9 @@ impl Hub {
         self.release_held();
         self.advance_keys();
         self.end_introduced();
+        if self.fetched.turned() {
+            self.trust_bundles();
+        }
         if self.problems.contains_key(ISSUER_STATE) {
             self.persist_issuer();
         }

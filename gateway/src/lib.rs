@@ -1,6 +1,7 @@
 //! The gateway of a cluster: queue threads between AF_XDP and the data plane, and the control side
 //! that feeds them. The shell around `gateway_core`; it decides nothing.
 
+pub mod bundle_source;
 pub mod bundles;
 pub mod capture;
 pub mod clock;

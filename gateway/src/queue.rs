@@ -17,8 +17,9 @@ use std::{
 
 use gateway_xdp::{Frame, FramePool, Port, QueueSet, Waker, XskQueue};
 use identity::{Mono, Now};
+use privileges::CapabilitySet;
 
-use crate::{clock::Clock, privileges};
+use crate::clock::Clock;
 
 /// Frames taken from one port before the next one's turn.
 const BATCH: usize = 64;
@@ -224,7 +225,7 @@ impl QueueThread {
         let thread = Builder::new().name(format!("lb-queue-{queue}")).spawn({
             let (waker, stop, ended) = (waker.clone(), Arc::clone(&stop), Arc::clone(&ended));
             move || {
-                if let Err(e) = privileges::keep(privileges::NONE) {
+                if let Err(e) = privileges::keep(CapabilitySet::empty()) {
                     tracing::warn!("queue {queue} keeps its capabilities: {e}");
                 }
                 let mut queue = Queue::new(set.pool, set.ports, pipeline);

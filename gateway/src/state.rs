@@ -124,16 +124,19 @@ impl State {
     }
 
     fn sealed(&self, name: &str) -> PathBuf {
-        // A trust domain may have 255 bytes, which is too long for a file with an ending.
-        let name = match name.len() {
-            0..=200 => name.to_owned(),
-            _ => hex::encode(Sha256::digest(name)),
-        };
-        self.path.join(format!("{name}.sealed"))
+        self.path.join(format!("{}.sealed", short(name)))
     }
 
     fn record(&self, name: &str) -> PathBuf {
-        self.path.join(format!("{name}.state"))
+        self.path.join(format!("{}.state", short(name)))
+    }
+}
+
+/// A trust domain may have 255 bytes, which is too long for a file with an ending.
+fn short(name: &str) -> String {
+    match name.len() {
+        0..=200 => name.to_owned(),
+        _ => hex::encode(Sha256::digest(name)),
     }
 }
 

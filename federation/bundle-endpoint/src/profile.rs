@@ -32,6 +32,8 @@ pub enum WebRoots {
     System,
     /// Those in this PEM file and no others, read anew for each fetch.
     File(PathBuf),
+    /// Those in this PEM text and no others.
+    Pem(Arc<str>),
 }
 
 impl Profile {

@@ -86,18 +86,25 @@ fn web_roots(roots: &WebRoots) -> Result<RootCertStore, String> {
         WebRoots::File(path) => {
             let named = |e: String| format!("{}: {e}", path.display());
             let pem = read_bounded(path, MAX_ROOTS).map_err(|e| named(e.to_string()))?;
-            CertificateDer::pem_slice_iter(&pem)
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| named(e.to_string()))?
+            certificates_of(&pem).map_err(named)?
+        }
+        WebRoots::Pem(text) => {
+            certificates_of(text.as_bytes()).map_err(|e| format!("the authorities: {e}"))?
         }
     };
     // A root of the system that is of no use does no harm; all of them, and nothing can be judged.
     let (added, _) = store.add_parsable_certificates(certificates);
     match (added, roots) {
         (0, WebRoots::File(path)) => Err(format!("{}: no certificate in it", path.display())),
+        (0, WebRoots::Pem(_)) => Err("the authorities: no certificate among them".into()),
         (0, WebRoots::System) => Err("none of this system's can be used".into()),
         _ => Ok(store),
     }
+}
+
+fn certificates_of(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    read.map_err(|e| e.to_string())
 }
 
 /// The whole file, unless it is longer than `most` bytes.

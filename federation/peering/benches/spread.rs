@@ -77,7 +77,7 @@ impl Star {
         let names: Vec<_> = (0..size).map(|n| domain(&format!("m{n}"))).collect();
         let peer = |trust_domain: &TrustDomain| PeerConfig {
             trust_domain: trust_domain.clone(),
-            pin: pin(&root),
+            pin: Some(pin(&root)),
             ranges: None,
             mapped: std::collections::BTreeMap::new(),
             limits: ClaimLimits::default(),

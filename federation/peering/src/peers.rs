@@ -391,10 +391,11 @@ impl Peering {
             .map_or_else(TunnelState::default, |peer| peer.tunnel.state())
     }
 
-    /// The root by which `peer` was first believed, as it is configured.
+    /// The root by which `peer` was first believed, as it is configured. `None` also when its roots are
+    /// known from elsewhere.
     #[must_use]
     pub fn pin(&self, peer: &TrustDomain) -> Option<[u8; 32]> {
-        self.peers.get(peer).map(|peer| peer.config.pin)
+        self.peers.get(peer)?.config.pin
     }
 
     /// Every root by which `peer` is known: that of its configuration, and those of its bundle.

@@ -88,7 +88,7 @@ impl Gateway {
         peering.set_own_keys(keys(&root, 0), now);
         let peers = peers.iter().map(|other| PeerConfig {
             trust_domain: other.domain.clone(),
-            pin: other.root.pin().0,
+            pin: Some(other.root.pin().0),
             ranges: None,
             mapped: BTreeMap::new(),
             limits: ClaimLimits::default(),

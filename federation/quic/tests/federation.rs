@@ -162,7 +162,7 @@ impl Gateway {
             offer: identity::ClaimLimits::default(),
             away: None,
             trust_domain: machine.peer.clone(),
-            pin: machine.peer_pin.0,
+            pin: Some(machine.peer_pin.0),
             ranges: Some(vec![AnnouncedRange {
                 range_id: 1,
                 prefix: "10.9.0.0/16".parse().unwrap(),

@@ -385,7 +385,7 @@ fn peers(store: &Store, problems: &mut Vec<Problem>) -> Vec<crate::FederationPee
             ));
         }
     }
-    peers.into_values().map(|(_, peer)| peer).collect()
+    peers.into_values().map(|(_, peer)| *peer).collect()
 }
 
 fn ranges(config: &ClusterConfig) -> String {

@@ -6,7 +6,7 @@ use identity::{AwayRule, ClaimLimits, TrustDomain, Workload};
 use policy::model::PolicySet;
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterConfig, FederationConfig, Problem};
+use crate::{ClusterConfig, FederationConfig, Problem, crd::BundleEndpointSpec};
 
 /// Everything a gateway, an agent or the command line needs to know of one cluster. It is complete:
 /// whoever gets a new one forgets the old one.
@@ -136,6 +136,8 @@ pub struct FederationPeerConfig {
     /// `sha256:` and 64 hex digits over the DER of its root certificate, believed until its bundle
     /// is stored.
     pub root_pin: Option<String>,
+    /// Where the roots of its trust domain are fetched instead.
+    pub bundle_endpoint: Option<BundleEndpointSpec>,
     /// What its credentials may claim here.
     pub accept: ClaimLimits,
     /// Which pods of this cluster it may meet.

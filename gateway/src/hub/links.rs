@@ -7,6 +7,8 @@ use quic::{Enrolling, Joining, Refused, Session};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
+use super::fetched::Brought;
+
 /// What happened outside.
 #[derive(Debug)]
 pub enum Input {
@@ -35,6 +37,8 @@ pub enum Input {
     Joining(Joining),
     /// The cluster that made a token has answered.
     TokenAnswer(Box<TokenAnswer>),
+    /// A bundle was fetched.
+    Fetched(Box<Brought>),
 }
 
 /// What the cluster that made a token says to whoever brought it.

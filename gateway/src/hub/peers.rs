@@ -13,7 +13,7 @@ use quic::{
 };
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
-use sources::World;
+use sources::{World, crd::BundleEndpointSpec};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -22,6 +22,15 @@ use super::{
     dial::Dialler,
     links::{Input, Link, LinkId},
 };
+use crate::bundle_source::BundleSource;
+
+/// By which root a peer is believed before its bundle is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Root {
+    Pin(Pin),
+    /// Those that are fetched, and after that too.
+    Fetched,
+}
 
 /// All peers.
 pub(super) struct Peers {
@@ -37,7 +46,7 @@ pub(super) struct Peers {
 struct Peer {
     /// Where its gateway listens for QUIC.
     address: SocketAddr,
-    pin: Pin,
+    by: Root,
     link: Option<Link>,
     dialler: Dialler,
 }
@@ -125,8 +134,8 @@ impl Peers {
     }
 
     /// Whether a session was ended, because the peer is configured otherwise than before.
-    fn keep(&mut self, domain: TrustDomain, address: SocketAddr, pin: Pin) -> bool {
-        let same = |peer: &Peer| peer.address == address && peer.pin == pin;
+    fn keep(&mut self, domain: TrustDomain, address: SocketAddr, by: Root) -> bool {
+        let same = |peer: &Peer| peer.address == address && peer.by == by;
         if self.all.get(&domain).is_some_and(same) {
             return false;
         }
@@ -154,7 +163,7 @@ impl Peers {
         self.numbers.push(domain.clone());
         let peer = Peer {
             address,
-            pin,
+            by,
             link: None,
             dialler,
         };
@@ -163,11 +172,24 @@ impl Peers {
     }
 }
 
+/// By what it is believed, as it is declared.
+enum DeclaredRoot {
+    Pin(String),
+    Endpoint(BundleEndpointSpec),
+}
+
+impl DeclaredRoot {
+    fn of(pin: Option<&String>, endpoint: Option<&BundleEndpointSpec>) -> Option<Self> {
+        let endpoint = endpoint.cloned().map(Self::Endpoint);
+        endpoint.or_else(|| pin.cloned().map(Self::Pin))
+    }
+}
+
 /// A peer as the file or an object declares it.
 struct Declared {
     cluster: String,
     endpoint: Option<String>,
-    pin: Option<String>,
+    root: Option<DeclaredRoot>,
     limits: ClaimLimits,
     offer: ClaimLimits,
     introducer: bool,
@@ -179,7 +201,7 @@ impl From<&Member> for Declared {
         Self {
             cluster: member.name.clone(),
             endpoint: member.endpoints.first().map(ToString::to_string),
-            pin: Some(Pin(member.pin).to_string()),
+            root: Some(DeclaredRoot::Pin(Pin(member.pin).to_string())),
             limits: member.accept.clone(),
             offer: ClaimLimits::default(),
             introducer: member.introducer,
@@ -188,7 +210,23 @@ impl From<&Member> for Declared {
     }
 }
 
-fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketAddr, Pin), String> {
+/// A peer that can be one.
+struct Wanted {
+    config: PeerConfig,
+    address: SocketAddr,
+    /// `None`: it has a pin.
+    source: Option<BundleSource>,
+}
+
+impl Wanted {
+    fn root(&self) -> Root {
+        self.config
+            .pin
+            .map_or(Root::Fetched, |pin| Root::Pin(Pin(pin)))
+    }
+}
+
+fn wanted(world: &World, declared: Declared) -> Result<Wanted, String> {
     let cluster = world
         .federation
         .cluster(&declared.cluster)
@@ -197,14 +235,25 @@ fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketA
     let address = endpoint
         .parse()
         .map_err(|_| format!("its endpoint {endpoint:?} is not address:port"))?;
-    let pin: Pin = declared
-        .pin
-        .ok_or("its root pin is missing")?
-        .parse()
-        .map_err(|e: quic::PinError| e.to_string())?;
+    let root = declared
+        .root
+        .ok_or("it has neither a root pin nor a bundle endpoint")?;
+    let (pin, source) = match root {
+        DeclaredRoot::Pin(pin) => {
+            let pin: Pin = pin.parse().map_err(|e: quic::PinError| e.to_string())?;
+            (Some(pin.0), None)
+        }
+        DeclaredRoot::Endpoint(spec) => {
+            let source = BundleSource::new(&spec);
+            (
+                None,
+                Some(source.map_err(|e| format!("bundleEndpoint.{e:#}"))?),
+            )
+        }
+    };
     let config = PeerConfig {
         trust_domain: cluster.trust_domain.clone(),
-        pin: pin.0,
+        pin,
         ranges: Some(cluster.pod_ranges.iter().map(announced).collect()),
         mapped: (cluster.pod_ranges.iter())
             .filter_map(|range| Some((range.id, range.map_to?)))
@@ -213,7 +262,11 @@ fn peer_config(world: &World, declared: Declared) -> Result<(PeerConfig, SocketA
         offer: declared.offer,
         away: declared.away,
     };
-    Ok((config, address, pin))
+    Ok(Wanted {
+        config,
+        address,
+        source,
+    })
 }
 
 impl Hub {
@@ -228,7 +281,7 @@ impl Hub {
         let file = file.map(|peer| Declared {
             cluster: peer.cluster.clone(),
             endpoint: Some(peer.endpoint.to_string()),
-            pin: Some(peer.root_pin.clone()),
+            root: DeclaredRoot::of(peer.root_pin.as_ref(), peer.bundle_endpoint.as_ref()),
             limits: match object(&peer.cluster) {
                 Some(object) if peer.accept.is_empty() => object.accept.clone(),
                 _ => peer.accept.clone(),
@@ -248,18 +301,19 @@ impl Hub {
         let joined = |cluster: &String| self.members.iter().find(|m| m.name == *cluster);
         let objects = objects.map(|peer| {
             let member = joined(&peer.cluster).map(Declared::from);
-            let (endpoint, pin) = (peer.endpoints.first().cloned(), peer.root_pin.clone());
+            let endpoint = peer.endpoints.first().cloned();
+            let root = DeclaredRoot::of(peer.root_pin.as_ref(), peer.bundle_endpoint.as_ref());
             Declared {
                 cluster: peer.cluster.clone(),
                 endpoint: endpoint.or_else(|| member.as_ref()?.endpoint.clone()),
-                pin: pin.or_else(|| member.as_ref()?.pin.clone()),
                 offer: peer.offer.clone(),
                 introducer: peer.introducer || member.as_ref().is_some_and(|m| m.introducer),
                 away: (peer.away).or_else(|| member.as_ref()?.away),
-                limits: match member {
-                    Some(member) if peer.accept.is_empty() => member.limits,
+                limits: match &member {
+                    Some(member) if peer.accept.is_empty() => member.limits.clone(),
                     _ => peer.accept.clone(),
                 },
+                root: root.or_else(|| member?.root),
             }
         });
         let is_object = |cluster: &String| world.peers.iter().any(|p| p.cluster == *cluster);
@@ -267,27 +321,26 @@ impl Hub {
         let members = members.filter(|member| !listed(&member.name) && !is_object(&member.name));
         let members = members.map(Declared::from);
         let all: Vec<_> = file.chain(objects).chain(members).collect();
-        let mut wanted = BTreeMap::new();
+        let mut peers: BTreeMap<TrustDomain, Wanted> = BTreeMap::new();
         let mut introducers = BTreeSet::new();
         for declared in all {
             let (cluster, introducer) = (declared.cluster.clone(), declared.introducer);
-            match peer_config(world, declared) {
-                Ok((config, address, pin)) => {
+            match wanted(world, declared) {
+                Ok(peer) => {
+                    let domain = peer.config.trust_domain.clone();
                     if introducer {
-                        introducers.insert(config.trust_domain.clone());
+                        introducers.insert(domain.clone());
                     }
-                    wanted
-                        .entry(config.trust_domain.clone())
-                        .or_insert((config, address, pin));
+                    peers.entry(domain).or_insert(peer);
                 }
                 Err(why) => {
                     self.problem(&format!("peer {cluster}"), format!("peer {cluster}: {why}"))
                 }
             }
         }
-        let peered = wanted.values().map(|(config, address, _)| Peered {
-            config: config.clone(),
-            address: *address,
+        let peered = peers.values().map(|peer| Peered {
+            config: peer.config.clone(),
+            address: peer.address,
         });
         let now = self.now();
         let before: Vec<_> = self.control.peering().peers().cloned().collect();
@@ -297,35 +350,43 @@ impl Hub {
         }
         self.members.introducers = introducers;
         let stays = |domain: &&TrustDomain| {
-            wanted.contains_key(*domain) || self.members.iter().any(|m| m.trust_domain == **domain)
+            peers.contains_key(*domain) || self.members.iter().any(|m| m.trust_domain == **domain)
         };
         let gone: Vec<_> = before
             .into_iter()
             .filter(|domain| !stays(&domain))
             .collect();
         self.refuse_introduced(&gone);
-        for (domain, (_, address, pin)) in wanted {
+        let mut sources = BTreeMap::new();
+        for (domain, peer) in peers {
             if self.control.peering().revoked_cluster(&domain).is_some() {
                 // Nobody of it is spoken with, whoever dials.
                 self.peers.remove(&domain);
                 continue;
             }
-            if self.peers.keep(domain.clone(), address, pin) {
+            let root = peer.root();
+            sources.extend(peer.source.map(|source| (domain.clone(), source)));
+            if self.peers.keep(domain.clone(), peer.address, root) {
                 let why = "configured anew";
                 self.control.handle_peer_disconnected(&domain, why, now);
             }
+        }
+        for (peer, why) in self.fetched.set(sources) {
+            self.problem(&format!("peer {peer}"), format!("peer {peer}: {why}"));
         }
         self.trust_bundles();
         self.settle_introduced();
     }
 
     /// TLS believes a peer by its bundle, and by its pin until there is one. A bundle without roots
-    /// is one: the peer withdrew them, and the pin does not bring them back.
+    /// is one: the peer withdrew them, and the pin does not bring them back. Where roots are fetched, those
+    /// count and nothing else.
     pub(super) fn trust_bundles(&mut self) {
         for (domain, peer) in &self.peers.all {
-            let anchor = match self.control.peering().bundles().bundle(domain) {
-                Some(bundle) => Anchor::Roots(bundle.x509_roots.clone()),
-                None => Anchor::Pinned(peer.pin),
+            let anchor = match (peer.by, self.control.peering().bundles().bundle(domain)) {
+                (Root::Fetched, _) => Anchor::Roots(self.fetched.believed(domain)),
+                (_, Some(bundle)) => Anchor::Roots(bundle.x509_roots.clone()),
+                (Root::Pin(pin), None) => Anchor::Pinned(pin),
             };
             self.peers.trust.set(domain.clone(), anchor);
         }

@@ -284,6 +284,7 @@ impl Hub {
             clusters: clusters
                 .map(|cluster| (cluster.name.clone(), cluster.trust_domain.clone()))
                 .collect(),
+            fetched: self.fetched.status(),
             pending: self.members.pending.iter().map(waiting).collect(),
         }));
     }

@@ -38,6 +38,8 @@ pub struct View {
     pub problems: Vec<String>,
     /// What the clusters of the federation are called.
     pub clusters: BTreeMap<String, TrustDomain>,
+    /// By peer, the bundle endpoint where its roots are fetched.
+    pub fetched: BTreeMap<TrustDomain, Value>,
     /// Clusters that were introduced and are not accepted, and why not.
     pub pending: Vec<Value>,
 }
@@ -52,6 +54,7 @@ impl Default for View {
             unready: vec!["it is starting".into()],
             problems: Vec::new(),
             clusters: BTreeMap::new(),
+            fetched: BTreeMap::new(),
             pending: Vec::new(),
         }
     }
@@ -125,6 +128,7 @@ impl Observer {
                     "tunnel_send": peer.tunnel_send,
                     "tunnel_receive": peer.tunnel_receive,
                     "ranges": peer.ranges,
+                    "bundle_endpoint": view.fetched.get(&peer.trust_domain),
                     "problems": peer.problems,
                 })
             });
@@ -327,6 +331,11 @@ impl Observer {
             let name = peer.trust_domain.to_string();
             let connected = f64::from(u8::from(peer.connected));
             metrics::gauge!("landbridge_peer_connected", "peer" => name).set(connected);
+        }
+        for (peer, endpoint) in &view.fetched {
+            let failures = endpoint["failures"].as_u64().unwrap_or(0) as f64;
+            metrics::gauge!("landbridge_bundle_endpoint_failures", "peer" => peer.to_string())
+                .set(failures);
         }
         let problems = view.problems.len() as f64;
         metrics::gauge!("landbridge_problems").set(problems);

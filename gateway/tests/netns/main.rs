@@ -6,6 +6,7 @@
 mod bundles;
 mod disk;
 mod ending;
+mod fetched;
 mod meeting;
 mod namespaces;
 mod nexthops;

@@ -30,7 +30,7 @@ fn an_object_needs_a_pin_unless_the_file_has_it() {
     world.write("west/peer.yaml", &object("east", 1, None));
 
     let (east, west) = (world.start("east"), world.start("west"));
-    let words = json!(["peer west: its root pin is missing"]);
+    let words = json!(["peer west: it has neither a root pin nor a bundle endpoint"]);
     east.until("the pin is missing", |status| status["problems"] == words);
     assert_eq!(east.status()["peers"], json!([]));
     west.until("only east is not reached", |status| {

@@ -9,14 +9,16 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 /// Where the tests of a crate are, by what the document calls it.
-const CRATES: [(&str, &str); 10] = [
+const CRATES: [(&str, &str); 12] = [
     ("identity", "federation/identity"),
     ("wire", "federation/wire"),
     ("handshake", "federation/handshake"),
     ("peering", "federation/peering"),
     ("quic", "federation/quic"),
     ("gateway-core", "gateway/core"),
-    ("gateway", "gateway/tests"),
+    ("gateway", "gateway"),
+    ("agent", "node-agent"),
+    ("bundle-endpoint", "federation/bundle-endpoint"),
     ("cli", "cli/src"),
     ("observe", "observe"),
     ("netns", "tests/netns"),

@@ -176,7 +176,7 @@ impl Hub {
         let members = others.map(|other| Member {
             config: PeerConfig {
                 trust_domain: objects.clusters[other].domain.clone(),
-                pin: Sha256::digest(root(other)).into(),
+                pin: Some(Sha256::digest(root(other)).into()),
                 mapped: BTreeMap::new(),
                 limits: objects.clusters[self.number].limits(other),
                 offer: identity::ClaimLimits::default(),

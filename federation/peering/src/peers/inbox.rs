@@ -226,7 +226,8 @@ impl Peering {
         let Some(peer) = self.peers.get_mut(domain) else {
             return Ok(());
         };
-        if peer.state.mark.is_none() && !Self::holds_pin(&bundle, peer.config.pin) {
+        let pin = peer.config.pin.filter(|_| peer.state.mark.is_none());
+        if pin.is_some_and(|pin| !Self::holds_pin(&bundle, pin)) {
             let what = "its first bundle does not hold the root of the configured pin".into();
             peer.problems.insert(Problem::Bundle, what);
             return Ok(());

@@ -248,7 +248,7 @@ impl Peering {
         Some(Introduction {
             trust_domain: domain.clone(),
             name: party.name.clone(),
-            pin: self.newest_pin(domain, peer),
+            pin: self.newest_pin(domain, peer)?,
             endpoints: party.endpoints.clone(),
             ranges,
             number: pair.number,
@@ -257,11 +257,12 @@ impl Peering {
     }
 
     /// The root by which the peer is known, or the first of its bundle when it has that one no more.
-    fn newest_pin(&self, domain: &TrustDomain, peer: &Peer) -> [u8; 32] {
+    fn newest_pin(&self, domain: &TrustDomain, peer: &Peer) -> Option<[u8; 32]> {
+        let pin = peer.config.pin;
         let bundle = self.bundles.bundle(domain);
-        let bundle = bundle.filter(|bundle| !Self::holds_pin(bundle, peer.config.pin));
+        let bundle = bundle.filter(|bundle| pin.is_none_or(|pin| !Self::holds_pin(bundle, pin)));
         let root = bundle.and_then(|bundle| bundle.x509_roots.first());
-        root.map_or(peer.config.pin, |root| Self::pin_of(root))
+        root.map(|root| Self::pin_of(root)).or(pin)
     }
 
     /// All lists anew, by the key that signs now.

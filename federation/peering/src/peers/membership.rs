@@ -24,8 +24,9 @@ pub struct PeerConfig {
     /// Its cluster.
     pub trust_domain: TrustDomain,
     /// SHA-256 of its root certificate in DER: its first bundle must hold that root. Another pin
-    /// than before says that the cluster was set up anew, and voids what was stored of it.
-    pub pin: [u8; 32],
+    /// than before says that the cluster was set up anew, and voids what was stored of it. `None`:
+    /// which roots speak for it is known from elsewhere, and its own word on them counts for nothing.
+    pub pin: Option<[u8; 32]>,
     /// Its pod ranges, when the operator knows them: it may claim these and no others. `None`: it
     /// may claim what overlaps nobody else's.
     pub ranges: Option<Vec<AnnouncedRange>>,
@@ -77,12 +78,13 @@ impl Peering {
             match self.peers.get_mut(&domain) {
                 Some(peer) if peer.config == config => {}
                 Some(peer) if peer.config.pin == config.pin => peer.config = config,
-                // The pin of a root that it announced since: it rotated, and the operator follows.
+                // The pin of a root that it announced since: it rotated, and the operator follows. Or
+                // its roots come from elsewhere from now on.
                 Some(peer)
-                    if self
-                        .bundles
-                        .bundle(&domain)
-                        .is_some_and(|bundle| Self::holds_pin(bundle, config.pin)) =>
+                    if config.pin.is_none_or(|pin| {
+                        let bundle = self.bundles.bundle(&domain);
+                        bundle.is_some_and(|bundle| Self::holds_pin(bundle, pin))
+                    }) =>
                 {
                     peer.state.pin = config.pin;
                     peer.config = config;
@@ -129,6 +131,11 @@ impl Peering {
         let fresh = || PeerState::new(domain.clone(), config.pin);
         let state = match self.former.remove(&domain) {
             Some(stored) if stored.pin == config.pin => stored,
+            Some(mut stored) if stored.fits(config.pin) => {
+                stored.pin = config.pin;
+                self.unsaved.insert(StateKey::Peer(domain.clone()));
+                stored
+            }
             Some(_) => {
                 self.forget_mark(&domain);
                 self.unsaved.insert(StateKey::Peer(domain.clone()));

@@ -7,12 +7,15 @@ use std::{
 };
 
 use handshake::admission::Revocation;
-use identity::{BundleMark, MAX_SIGNED, TrustDomain, UnixMillis};
+use identity::{BundleMark, MAX_SIGNED, TrustBundle, TrustDomain, UnixMillis};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
-use super::introductions::{Pair, Told};
+use super::{
+    Peering,
+    introductions::{Pair, Told},
+};
 use crate::peer_messages::AnnouncedRange;
 
 /// Longest stored object in bytes: a digest, a bundle, and room for the rest.
@@ -95,8 +98,8 @@ pub struct OwnState {
 pub(crate) struct PeerState {
     /// Whose it is.
     pub trust_domain: TrustDomain,
-    /// The pin by which it was first believed: with another one, all of this is void.
-    pub pin: [u8; 32],
+    /// The pin by which it was first believed, if by one: with another one, all of this is void.
+    pub pin: Option<[u8; 32]>,
     /// The newest bundle that was seen.
     pub mark: Option<Mark>,
     /// That bundle, as a JWK set.
@@ -139,7 +142,7 @@ pub(crate) struct StoredSigned {
 }
 
 impl PeerState {
-    pub(crate) fn new(trust_domain: TrustDomain, pin: [u8; 32]) -> Self {
+    pub(crate) fn new(trust_domain: TrustDomain, pin: Option<[u8; 32]>) -> Self {
         Self {
             trust_domain,
             pin,
@@ -152,6 +155,16 @@ impl PeerState {
             introductions: None,
             revocations_signed: Vec::new(),
         }
+    }
+
+    /// Whether it is of the peer that is configured by `pin` now, although it was believed otherwise
+    /// when this was stored: its bundle holds that root, or its roots come from elsewhere.
+    pub(crate) fn fits(&self, pin: Option<[u8; 32]>) -> bool {
+        let Some(pin) = pin else { return true };
+        let bundle = self.bundle.as_ref();
+        let bundle =
+            bundle.and_then(|text| TrustBundle::from_jwks(self.trust_domain.clone(), text).ok());
+        bundle.is_some_and(|bundle| Peering::holds_pin(&bundle, pin))
     }
 }
 
@@ -282,7 +295,7 @@ mod tests {
                 payload: vec![6; 3],
             }),
             introductions: None,
-            ..PeerState::new(TrustDomain::new("west").unwrap(), [4; 32])
+            ..PeerState::new(TrustDomain::new("west").unwrap(), Some([4; 32]))
         }
     }
 

@@ -425,7 +425,7 @@ fn a_withdrawn_peer_loses_all_at_once_and_its_sequences_are_remembered() {
     world.restart("west");
     world.with("east", |east, now| {
         let mut peers = peers.clone();
-        peers[0].pin = pin(&new_root);
+        peers[0].pin = Some(pin(&new_root));
         east.peering.set_peers(peers, now).unwrap();
     });
     world.connect("east", "west");

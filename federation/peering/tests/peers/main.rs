@@ -9,6 +9,7 @@ mod introduced;
 mod net;
 mod restored;
 mod revoked;
+mod roots_elsewhere;
 mod rotated;
 mod rules;
 mod sequences;

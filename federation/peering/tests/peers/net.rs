@@ -216,7 +216,7 @@ impl World {
             let others = (0..names.len()).filter(|other| *other != i);
             let peers = others.map(|other| PeerConfig {
                 trust_domain: domain(names[other]),
-                pin: pin(&roots[other]),
+                pin: Some(pin(&roots[other])),
                 ranges: Some(ranges(other)),
                 mapped: BTreeMap::new(),
                 limits: identity::ClaimLimits::default(),

@@ -92,7 +92,7 @@ fn a_pin_of_a_root_that_was_announced_is_the_same_peer() {
     let seed = world.get("east").seed;
     announce(&mut world, &[old, new.clone()], &[seed]);
     world.with("west", |west, now| {
-        west.peers[0].pin = pin(&new);
+        west.peers[0].pin = Some(pin(&new));
         west.peering.set_peers(west.peers.clone(), now).unwrap();
     });
     world.run(secs(1));
@@ -113,7 +113,7 @@ fn a_pin_of_a_root_that_was_announced_is_the_same_peer() {
     );
     // A pin that nobody announced is another peer, of which nothing is known.
     world.with("west", |west, now| {
-        west.peers[0].pin = [9; 32];
+        west.peers[0].pin = Some([9; 32]);
         west.peering.set_peers(west.peers.clone(), now).unwrap();
     });
     assert!(!world.is_connected("east", "west"));

@@ -174,7 +174,7 @@ fn the_first_bundle_must_hold_the_pinned_root() {
     let mut world = World::new(&["east", "west"]);
     world.with("east", |east, now| {
         let mut peers = east.peers.clone();
-        peers[0].pin = pin(&root("another"));
+        peers[0].pin = Some(pin(&root("another")));
         east.peering.set_peers(peers, now).unwrap();
     });
     world.connect("east", "west");

@@ -13,7 +13,8 @@ mod zones;
 pub use federation::{ClusterSpec, Federation, FederationSpec, GatewaySpec, PodRangeSpec};
 pub use network_set::{ClusterNetworkSet, ClusterNetworkSetSpec, NetworkSet, NetworkSetSpec};
 pub use peer::{
-    AcceptLabelSpec, AcceptSpec, AwaySpec, AwayWord, FederationPeer, FederationPeerSpec,
+    AcceptLabelSpec, AcceptSpec, AwaySpec, AwayWord, BundleEndpointSpec, BundleProfileWord,
+    FederationPeer, FederationPeerSpec,
 };
 pub use policy::{
     ClusterFederationPolicy, ClusterFederationPolicySpec, ClusterSubject, FederationPolicy,

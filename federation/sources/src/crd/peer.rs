@@ -28,6 +28,10 @@ pub struct FederationPeerSpec {
     /// checked against. Later sessions are checked against its stored bundle.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_pin: Option<String>,
+    /// Where the roots of its trust domain are published, in place of `rootPin`: they are fetched from there again
+    /// and again, and count as long as they were fetched within a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle_endpoint: Option<BundleEndpointSpec>,
     /// What its credentials may claim here. By default anything of its own trust domain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accept: Option<AcceptSpec>,
@@ -42,6 +46,40 @@ pub struct FederationPeerSpec {
     /// heard last at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub away: Option<AwaySpec>,
+}
+
+/// A SPIFFE bundle endpoint, and by what it is believed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BundleEndpointSpec {
+    /// Its `https` URL.
+    #[schemars(length(min = 1, max = 2048))]
+    pub url: String,
+    /// By what the server is believed. No other way is ever tried.
+    pub profile: BundleProfileWord,
+    /// `https_spiffe`: the SPIFFE ID of the server, such as `spiffe://south.example/spire/server`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spiffe_id: Option<String>,
+    /// `https_spiffe`, where the server is of the peer's own trust domain: a bundle of it, as a JWK set, by which the
+    /// server is believed until one was fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262144))]
+    pub bundle: Option<String>,
+    /// `https_web`: certificates of authorities in PEM, in place of those of the gateway's system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 262144))]
+    pub authorities: Option<String>,
+}
+
+/// A profile of SPIFFE Federation, section 5.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BundleProfileWord {
+    /// The server shows an X.509-SVID.
+    #[serde(rename = "https_spiffe")]
+    Spiffe,
+    /// The server shows a certificate of the Web PKI.
+    #[serde(rename = "https_web")]
+    Web,
 }
 
 /// How long a peer may be away, and what holds of it then.

@@ -54,7 +54,7 @@ pub(crate) enum Object {
     Node(Labels, Vec<IpAddr>),
     Zones(ZonesObject),
     Team(TeamObject),
-    Peer(FederationPeerConfig),
+    Peer(Box<FederationPeerConfig>),
     Federation(FederationConfig),
     /// A policy that could not be read at start; see [`closed`].
     ClosedPolicy(Arc<Policy>),
@@ -335,7 +335,7 @@ fn object(
         Kind::FederationPeer => {
             let object: FederationPeer = decode(tree, faults)?;
             let read = peer(&object.spec, federation, own, faults)?;
-            (object.metadata.annotations, Object::Peer(read))
+            (object.metadata.annotations, Object::Peer(Box::new(read)))
         }
         Kind::Federation => return None,
     };

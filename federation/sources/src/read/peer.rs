@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
-use identity::{AwayRule, AwayThen, ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern};
+use identity::{AwayRule, AwayThen, ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern, SpiffeId};
 
 use super::names::is_dns_subdomain;
 use crate::{
     FederationConfig, FederationPeerConfig,
-    crd::{AcceptSpec, AwaySpec, AwayWord, FederationPeerSpec},
+    crd::{
+        AcceptSpec, AwaySpec, AwayWord, BundleEndpointSpec, BundleProfileWord, FederationPeerSpec,
+    },
     decode::one_of,
     fault::{Faults, FieldPath},
 };
@@ -58,6 +60,14 @@ pub(super) fn peer(
         let expected = "\"sha256:\" and 64 hex digits in lower case";
         faults.add(path.key("rootPin"), format!("{pin:?} is no pin"), expected);
     }
+    if let Some(endpoint) = &spec.bundle_endpoint {
+        let path = path.key("bundleEndpoint");
+        if spec.root_pin.is_some() {
+            let message = "it is believed by a pin already".to_owned();
+            faults.add(path.clone(), message, "rootPin or bundleEndpoint");
+        }
+        fits_profile(endpoint, &path, faults);
+    }
     let accept = spec.accept.as_ref();
     let accept = accept.map(|accept| limits(accept, &path.key("accept"), faults));
     let offer = spec.offer.as_ref();
@@ -69,11 +79,49 @@ pub(super) fn peer(
         trust_domain: cluster.trust_domain.clone(),
         endpoints: spec.endpoints.clone(),
         root_pin: spec.root_pin.clone(),
+        bundle_endpoint: spec.bundle_endpoint.clone(),
         accept: accept.unwrap_or_default(),
         offer: offer.unwrap_or_default(),
         introducer: spec.introducer,
         away,
     })
+}
+
+/// The profile's own fields and no others; the URL and the texts are the gateway's to read.
+fn fits_profile(spec: &BundleEndpointSpec, path: &FieldPath, faults: &mut Faults) {
+    if !spec.url.starts_with("https://") {
+        let message = format!("{:?} is no URL of a bundle endpoint", spec.url);
+        faults.add(path.key("url"), message, "https://host[:port]/path");
+    }
+    let given = [
+        ("spiffeId", spec.spiffe_id.is_some()),
+        ("bundle", spec.bundle.is_some()),
+        ("authorities", spec.authorities.is_some()),
+    ];
+    let (profile, own): (_, &[&str]) = match spec.profile {
+        BundleProfileWord::Spiffe => ("https_spiffe", &["spiffeId", "bundle"]),
+        BundleProfileWord::Web => ("https_web", &["authorities"]),
+    };
+    for (field, _) in given
+        .iter()
+        .filter(|(field, is)| *is && !own.contains(field))
+    {
+        let message = format!("{profile} has none");
+        faults.add(path.key(field), message, one_of(own));
+    }
+    let id = spec.spiffe_id.as_ref().map(|id| id.parse::<SpiffeId>());
+    match (spec.profile, id) {
+        (BundleProfileWord::Spiffe, None) => {
+            let message = "https_spiffe needs the SPIFFE ID of the server".to_owned();
+            let expected = "such as spiffe://south.example/spire/server";
+            faults.add(path.key("spiffeId"), message, expected);
+        }
+        (BundleProfileWord::Spiffe, Some(Err(error))) => {
+            let expected = "such as spiffe://south.example/spire/server";
+            faults.add(path.key("spiffeId"), error.to_string(), expected);
+        }
+        _ => {}
+    }
 }
 
 fn rule(spec: &AwaySpec, path: &FieldPath, faults: &mut Faults) -> Option<AwayRule> {

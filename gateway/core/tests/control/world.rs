@@ -74,7 +74,7 @@ pub fn member(name: &str) -> Member {
             offer: identity::ClaimLimits::default(),
             away: None,
             trust_domain: domain(name),
-            pin: Sha256::digest(root(name)).into(),
+            pin: Some(Sha256::digest(root(name)).into()),
             ranges: Some(vec![range(name)]),
         },
         address: address(name),
