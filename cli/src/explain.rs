@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use policy::{Explanation, model::Direction};
+use policy::{Decision, DropReason, Explanation, model::Direction};
 use serde_json::{Value, json};
 
 use crate::{
@@ -83,8 +83,16 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     if let Some(announced) = &both.announced {
         let source = args.from.split('/').next().unwrap_or_default();
         say!("\nas announced to {source}: {}", announced.because);
+        // What is not offered there is not announced there.
         if let Half::Decided(enforced) = &both.ingress
             && enforced.verdict.decision != announced.verdict.decision
+            && !matches!(
+                enforced.verdict.decision,
+                Decision::Drop {
+                    reason: DropReason::NotOffered,
+                    ..
+                }
+            )
         {
             say!("which is not what is enforced: `landbridge status` shows who is behind");
         }

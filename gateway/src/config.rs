@@ -12,7 +12,7 @@ use bundle_endpoint::EndpointPath;
 use gateway_xdp::AttachMode;
 use identity::{AwayRule, ClaimLimits};
 use ipnet::IpNet;
-use peering::introductions::Accepting;
+use peering::introductions::{Accepting, Rules};
 use serde::{Deserialize, Deserializer, de};
 use sources::crd::BundleEndpointSpec;
 
@@ -51,6 +51,10 @@ pub struct Config {
     /// (`introduced`), or those of every member (`all`).
     #[serde(default)]
     pub introductions: Accepting,
+    /// What becomes of a cluster that was introduced when it stays away: closed after a day, unless it is said
+    /// otherwise. `null`: its bundle ends by itself.
+    #[serde(default = "introduced_away")]
+    pub introduced_away: Option<AwayRule>,
     /// From where pod ranges of clusters that are joined get a prefix here, when they overlap others: nothing
     /// else uses these addresses in this cluster, and its nodes route them to this gateway.
     #[serde(default)]
@@ -263,6 +267,15 @@ impl Config {
         }
     }
 
+    /// What is said of introductions.
+    #[must_use]
+    pub fn introduction_rules(&self) -> Rules {
+        Rules {
+            accepting: self.introductions,
+            away: self.introduced_away,
+        }
+    }
+
     /// Whether both sides are one interface.
     #[must_use]
     pub fn one_interface(&self) -> bool {
@@ -329,6 +342,14 @@ fn twice<'a>(list: &str, field: &str, values: impl Iterator<Item = &'a str>) -> 
         }
     }
     Ok(())
+}
+
+#[expect(
+    clippy::unnecessary_wraps,
+    reason = "as the field has it, which may be null"
+)]
+fn introduced_away() -> Option<AwayRule> {
+    Some(AwayRule::OF_INTRODUCED)
 }
 
 fn quic_port() -> u16 {

@@ -14,7 +14,7 @@ const WAITING: usize = 32;
 #[derive(Debug)]
 pub enum Ask {
     /// Of the admin socket.
-    Request(Request, Reply<Result<Value, String>>),
+    Request(Box<Request>, Reply<Result<Value, String>>),
     /// The metrics in Prometheus' text form.
     Metrics(Reply<String>),
     /// Why the agent does not work, in words; empty when it does.
@@ -46,7 +46,7 @@ impl Asker {
 
 impl Observed for Asker {
     async fn answer(&self, request: Request, _: Caller) -> Result<Said, String> {
-        let answer = self.ask(|reply| Ask::Request(request, reply)).await?;
+        let answer = self.ask(|reply| Ask::Request(Box::new(request), reply)).await?;
         answer.map(Said::Once)
     }
 

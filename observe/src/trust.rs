@@ -137,6 +137,9 @@ pub struct InviteRequest {
     /// What their credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// Which pods of this cluster they may meet.
+    #[serde(default)]
+    pub offer: ClaimLimits,
     /// They may introduce others.
     #[serde(default)]
     pub introducer: bool,
@@ -157,6 +160,9 @@ pub struct JoinRequest {
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// Which pods of this cluster it may meet.
+    #[serde(default)]
+    pub offer: ClaimLimits,
     /// It may introduce others.
     #[serde(default)]
     pub introducer: bool,
@@ -171,6 +177,7 @@ impl fmt::Debug for JoinRequest {
         f.debug_struct("JoinRequest")
             .field("name", &self.name)
             .field("accept", &self.accept)
+            .field("offer", &self.offer)
             .field("away", &self.away)
             .finish_non_exhaustive()
     }
@@ -227,6 +234,7 @@ mod tests {
             token: "lbj1.secret".into(),
             name: None,
             accept: ClaimLimits::default(),
+            offer: ClaimLimits::default(),
             introducer: false,
             away: None,
         });

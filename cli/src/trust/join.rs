@@ -36,6 +36,8 @@ pub struct InviteArgs {
     ttl: u32,
     #[command(flatten)]
     accept: AcceptArgs,
+    #[command(flatten)]
+    offer: OfferArgs,
     /// The cluster that comes may introduce others, if the gateway accepts that
     #[arg(long)]
     introducer: bool,
@@ -64,6 +66,30 @@ pub struct AcceptArgs {
     away: Option<AwayRule>,
 }
 
+/// Which pods of this cluster the other one may meet.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OfferArgs {
+    /// Offer the other cluster the pods of these namespaces alone, such as public,shared-*
+    #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', value_parser = NamePattern::new)]
+    offer_namespaces: Vec<NamePattern>,
+    /// Offer the pods of these service accounts alone, such as shop/api: one service
+    #[arg(long, value_name = "PATTERN,...", value_delimiter = ',', value_parser = NamePattern::new)]
+    offer_service_accounts: Vec<NamePattern>,
+    /// Offer pods with these values of labels alone: tier=front|edge, or with no label of a kind: !internal/*
+    #[arg(long, value_name = "LIMIT,...", value_delimiter = ',', value_parser = label_limit)]
+    offer_labels: Vec<LabelLimit>,
+}
+
+impl OfferArgs {
+    fn limits(self) -> ClaimLimits {
+        ClaimLimits {
+            namespaces: self.offer_namespaces,
+            service_accounts: self.offer_service_accounts,
+            labels: self.offer_labels,
+        }
+    }
+}
+
 impl AcceptArgs {
     fn limits(self) -> ClaimLimits {
         ClaimLimits {
@@ -85,6 +111,8 @@ pub struct JoinArgs {
     name: Option<String>,
     #[command(flatten)]
     accept: AcceptArgs,
+    #[command(flatten)]
+    offer: OfferArgs,
     /// The other cluster may introduce others, if the gateway accepts that
     #[arg(long)]
     introducer: bool,
@@ -129,6 +157,7 @@ pub fn invite(args: InviteArgs) -> Result<()> {
         ttl: Some(args.ttl),
         away: args.accept.away,
         accept: args.accept.limits(),
+        offer: args.offer.limits(),
         introducer: args.introducer,
     });
     let made = ask(&args.gateway, &request)?;
@@ -171,6 +200,7 @@ pub fn join(args: JoinArgs) -> Result<()> {
         name: args.name,
         away: args.accept.away,
         accept: args.accept.limits(),
+        offer: args.offer.limits(),
         introducer: args.introducer,
     });
     let joined = ask(&args.gateway, &request)?;
@@ -284,9 +314,30 @@ pub(super) fn words(member: &Value) -> String {
     };
     let away: Option<AwayRule> = serde_json::from_value(member["away"].clone()).ok();
     let away = away.map_or_else(String::new, |rule| format!(", away {rule}"));
+    let offer = serde_json::from_value(member["offer"].clone()).unwrap_or_default();
+    let offer = offered(&offer);
     format!(
-        "{name} ({domain}) at {endpoints}, pods in {ranges}, since {since}{by}{introducer}{away}"
+        "{name} ({domain}) at {endpoints}, pods in {ranges}, since {since}{by}{introducer}{away}{offer}"
     )
+}
+
+/// Which pods it may meet, when not all.
+fn offered(offer: &ClaimLimits) -> String {
+    let list = |what: &str, patterns: &[NamePattern]| {
+        let words: Vec<_> = patterns.iter().map(NamePattern::as_str).collect();
+        (!words.is_empty()).then(|| format!("{what} {}", words.join(", ")))
+    };
+    let labels: Vec<_> = offer.labels.iter().map(|limit| limit.key.clone()).collect();
+    let parts = [
+        list("namespaces", &offer.namespaces),
+        list("service accounts", &offer.service_accounts),
+        list("labels", &labels),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(", offered {}", parts.join("; ")),
+    }
 }
 
 /// Where it is seen here, and where it is.
@@ -325,6 +376,20 @@ fn label_limit(text: &str) -> Result<LabelLimit, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn members_are_shown_with_what_is_offered_to_them() {
+        assert_eq!(offered(&ClaimLimits::default()), "");
+        let args = OfferArgs {
+            offer_namespaces: vec![NamePattern::new("public").unwrap()],
+            offer_service_accounts: vec![NamePattern::new("shop/api").unwrap()],
+            offer_labels: vec![label_limit("!internal/*").unwrap()],
+        };
+        assert_eq!(
+            offered(&args.limits()),
+            ", offered namespaces public; service accounts shop/api; labels internal/*"
+        );
+    }
 
     #[test]
     fn limits_of_labels_are_read() {

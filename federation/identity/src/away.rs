@@ -18,6 +18,14 @@ pub struct AwayRule {
     pub then: AwayThen,
 }
 
+impl AwayRule {
+    /// Of a cluster that nobody here chose by itself.
+    pub const OF_INTRODUCED: Self = Self {
+        limit: AwayLimit(Duration::from_hours(24)),
+        then: AwayThen::Closed,
+    };
+}
+
 /// A time of 1 s to 365 days, such as `90s`, `15m`, `2h` or `7d`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -53,6 +53,12 @@ impl NamePattern {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What stands before and after the `*`; without one it is a name.
+    #[must_use]
+    pub fn around_star(&self) -> Option<(&str, &str)> {
+        self.0.split_once('*')
+    }
 }
 
 impl TryFrom<String> for NamePattern {
@@ -75,7 +81,7 @@ impl fmt::Display for NamePattern {
 }
 
 /// What values labels of some keys may have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelLimit {
     /// Which keys.
@@ -86,7 +92,7 @@ pub struct LabelLimit {
 }
 
 /// What the credentials of one trust domain may claim. An empty list limits nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClaimLimits {
     /// The namespaces of its pods.
@@ -125,6 +131,16 @@ impl ClaimLimits {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.namespaces.is_empty() && self.service_accounts.is_empty() && self.labels.is_empty()
+    }
+
+    /// The same limits, in the same order whoever wrote them. Only the order of `labels` means anything.
+    #[must_use]
+    pub fn canonical(mut self) -> Self {
+        for list in [&mut self.namespaces, &mut self.service_accounts] {
+            list.sort();
+            list.dedup();
+        }
+        self
     }
 
     /// Whether `claims` may be claimed. Without limits it costs three comparisons.

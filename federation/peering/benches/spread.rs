@@ -81,6 +81,7 @@ impl Star {
             ranges: None,
             mapped: std::collections::BTreeMap::new(),
             limits: ClaimLimits::default(),
+            or_roots: Vec::new(),
             offer: ClaimLimits::default(),
             away: None,
         };
@@ -138,7 +139,7 @@ impl Star {
         }
         while self.east.poll_event().is_some() {}
         while let Some((peer, ..)) = self.east.poll_records() {
-            assert!(self.east.handle_own_records(&peer, &[]).is_none());
+            assert!(self.east.handle_own_records(&peer, &[], 0).is_none());
         }
         while let Some((peer, bytes)) = self.east.poll_transmit() {
             let number = self.numbers[&peer];
@@ -154,7 +155,7 @@ impl Star {
         }
         while member.poll_event().is_some() {}
         while let Some((peer, ..)) = member.poll_records() {
-            assert!(member.handle_own_records(&peer, &[]).is_none());
+            assert!(member.handle_own_records(&peer, &[], 0).is_none());
         }
         let mut out = Vec::new();
         while let Some((_, bytes)) = self.members[number].poll_transmit() {

@@ -28,8 +28,8 @@ use std::{
 
 use handshake::admission::{Admission, Restricted};
 use identity::{
-    Claims, IdentityRange, IssuerKey, MAX_LIFETIME, Mono, Now, PodChange, SignedRecord,
-    TrustDomain, VerifiedRecord, Workload,
+    ClaimLimits, Claims, IdentityRange, IssuerKey, MAX_LIFETIME, Mono, Now, PodChange,
+    SignedRecord, TrustDomain, VerifiedRecord, Workload,
 };
 use rand_core::CryptoRng;
 
@@ -134,7 +134,7 @@ pub struct Issuer {
     bundles: DeltaLog<TrustDomain, Arc<str>>,
     restricted: DeltaLog<TrustDomain, Arc<Restricted>>,
     clusters: DeltaLog<TrustDomain, JoinedCluster>,
-    records: DeltaLog<(TrustDomain, String), Arc<[u8]>>,
+    records: DeltaLog<(TrustDomain, String), Retained>,
     ranges: (u64, Vec<IdentityRange>),
     /// SHA-256 of the X.509 root that signs SVIDs, and how often it changed.
     signing_root: (u64, [u8; 32]),
@@ -142,6 +142,14 @@ pub struct Issuer {
     sweep_at: Mono,
     events: VecDeque<IssuerEvent>,
     signatures: Signatures,
+}
+
+/// A record of a pod of any cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Retained {
+    bytes: Arc<[u8]>,
+    /// What the pod of this cluster is, or was last; nobody knows it of one that a former life saw last.
+    about: Option<Arc<Claims>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -214,7 +222,7 @@ impl Issuer {
             .map(|(uid, mark)| (uid.clone(), mark.generation))
             .collect();
         for (uid, generation) in gone {
-            issuer.record(uid, generation, PodChange::Gone);
+            issuer.record(uid, generation, PodChange::Gone, None);
         }
         issuer.emit(IssuerEvent::StateChanged);
         issuer
@@ -255,7 +263,7 @@ impl Issuer {
         }
         // Deleted while there was no issuer to see it.
         for uid in restored.into_keys() {
-            self.delete(uid);
+            self.delete(uid, None);
         }
         self.register_addresses();
     }
@@ -267,7 +275,7 @@ impl Issuer {
                 verified.trust_domain.clone(),
                 verified.record.pod_uid.clone(),
             );
-            self.retain_record(key, record);
+            self.retain_record(key, record, None);
         }
     }
 
@@ -394,10 +402,40 @@ impl Issuer {
     /// This cluster's records after `position`, oldest first, each with its own position: one per
     /// pod, its newest. 0 gives all that are retained, as a peer needs them that was away.
     pub fn own_records(&self, position: u64) -> impl Iterator<Item = (u64, SignedRecord)> {
-        self.records
-            .since(position)
-            .filter(|(_, (domain, _), _)| *domain == self.press.trust_domain)
-            .filter_map(|(position, _, bytes)| Some((position, SignedRecord::from_bytes(bytes?)?)))
+        let records = self.retained(position);
+        records.filter_map(|(position, record)| Some((position, record.signed()?)))
+    }
+
+    /// At most so many of [`Self::own_records`] that concern pods which keep to `offer`, and up to which
+    /// position there are no others. A pod of which nobody knows any more what it was is told by its UID
+    /// to everybody, when it is gone.
+    #[must_use]
+    pub fn records_for(
+        &self,
+        offer: &ClaimLimits,
+        position: u64,
+        most: usize,
+    ) -> (Vec<(u64, SignedRecord)>, u64) {
+        let is_offered = |record: &Retained| {
+            let about = record.about.as_ref();
+            about.is_none_or(|about| offer.check(about).is_ok())
+        };
+        let records = self.retained(position);
+        let records = records.filter(|(_, record)| offer.is_empty() || is_offered(record));
+        let records = records.filter_map(|(position, record)| Some((position, record.signed()?)));
+        let records: Vec<_> = records.take(most).collect();
+        let through = match records.last() {
+            Some((last, _)) if records.len() == most => *last,
+            _ => self.records.version(),
+        };
+        (records, through)
+    }
+
+    /// The records of this cluster's pods after `position`.
+    fn retained(&self, position: u64) -> impl Iterator<Item = (u64, &Retained)> {
+        let records = self.records.since(position);
+        let own = records.filter(|(_, (domain, _), _)| *domain == self.press.trust_domain);
+        own.filter_map(|(position, _, record)| Some((position, record?)))
     }
 
     fn forget_old(&mut self) {
@@ -436,5 +474,11 @@ impl Issuer {
             self.events.pop_front();
         }
         self.events.push_back(event);
+    }
+}
+
+impl Retained {
+    fn signed(&self) -> Option<SignedRecord> {
+        SignedRecord::from_bytes(&self.bytes)
     }
 }

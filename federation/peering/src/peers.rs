@@ -23,6 +23,7 @@ mod digest;
 mod inbox;
 mod introductions;
 mod membership;
+mod offers;
 mod own;
 mod peer;
 mod pieces;
@@ -211,7 +212,8 @@ struct Own {
     keys: OwnKeys,
     bundle: Option<TrustBundle>,
     refresh_at: Mono,
-    digests: digest::Announced,
+    policy: Option<offers::Whole>,
+    digests: offers::Digests,
     enforcing: Option<[u8; 32]>,
     ranges: Vec<AnnouncedRange>,
     problem: Option<String>,
@@ -367,10 +369,11 @@ impl Peering {
         self.peers.get(peer)?.digest.as_ref()
     }
 
-    /// The own digest, as it is announced.
+    /// The own digest, as it is announced to those to whom all pods are offered.
     #[must_use]
     pub fn own_digest(&self) -> Option<&Digest> {
-        self.own.digests.newest().map(|newest| &newest.digest)
+        let told = self.own.digests.get(&ClaimLimits::default())?;
+        told.announced.newest().map(|newest| &newest.digest)
     }
 
     /// The pod ranges of this cluster and of its peers, disjoint, sorted by prefix.
@@ -398,13 +401,18 @@ impl Peering {
         self.peers.get(peer)?.config.pin
     }
 
-    /// Every root by which `peer` is known: that of its configuration, and those of its bundle.
+    /// Every root by which `peer` is known: those of its configuration, and those of its bundle.
     #[must_use]
     pub fn roots(&self, peer: &TrustDomain) -> Vec<[u8; 32]> {
         let bundle = self.bundles.bundle(peer);
         let roots = bundle.into_iter().flat_map(|bundle| &bundle.x509_roots);
         let roots = roots.map(|root| Self::pin_of(root));
-        self.pin(peer).into_iter().chain(roots).collect()
+        let config = self.peers.get(peer).map(|peer| &peer.config);
+        let or_roots = config
+            .into_iter()
+            .flat_map(|config| config.or_roots.iter().copied());
+        let configured = self.pin(peer).into_iter().chain(or_roots);
+        configured.chain(roots).collect()
     }
 
     /// What the credentials of `peer` may claim here.

@@ -64,6 +64,10 @@ impl Signatures {
         self.waiting.push_back(signature);
     }
 
+    pub fn extend(&mut self, more: impl IntoIterator<Item = Signature>) {
+        more.into_iter().for_each(|one| self.push(one));
+    }
+
     pub fn take(&mut self) -> Vec<Signature> {
         let lost = std::mem::take(&mut self.lost);
         let lost = (lost > 0).then_some(Signature::Lost(lost));

@@ -47,11 +47,8 @@ impl Table {
     /// their lists were ordered.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
-        let mut out = Canon(Sha256::new());
-        out.0.update(DOMAIN);
-        out.text(self.cluster().as_str());
-        out.list(&self.held, |out, held| out.0.update(held.hash));
-        out.0.finalize().into()
+        let hashes: Vec<_> = self.held.iter().map(|held| held.hash).collect();
+        set_hash(self.cluster(), &hashes)
     }
 
     /// Asked of a *digest's* table at the source: could any pod of that cluster admit `subject` at
@@ -105,6 +102,15 @@ fn may_fit(wanted: &PortMatch, protocol: u8, port: u16) -> bool {
 /// The same whatever the destination calls its ports.
 fn must_fit(unwanted: &PortMatch, protocol: u8, port: u16) -> bool {
     !matches!(unwanted.port, PortSpec::Named(_)) && may_fit(unwanted, protocol, port)
+}
+
+/// SHA-256 of the canonical form of a set, by those of its policies in canonical order.
+pub(crate) fn set_hash(cluster: &TrustDomain, policies: &[[u8; 32]]) -> [u8; 32] {
+    let mut out = Canon(Sha256::new());
+    out.0.update(DOMAIN);
+    out.text(cluster.as_str());
+    out.list(policies, |out, hash| out.0.update(hash));
+    out.0.finalize().into()
 }
 
 /// SHA-256 of the canonical form of one policy, which is in that form.

@@ -387,7 +387,7 @@ pub(crate) fn satisfies(operator: &Operator, found: Option<&str>) -> bool {
     }
 }
 
-fn holds(value: &str, part: &Part) -> bool {
+pub(crate) fn holds(value: &str, part: &Part) -> bool {
     match part {
         Part::Contains(text) => value.contains(text.as_str()),
         Part::StartsWith(text) => value.starts_with(text.as_str()),

@@ -92,6 +92,7 @@ impl Gateway {
             ranges: None,
             mapped: BTreeMap::new(),
             limits: ClaimLimits::default(),
+            or_roots: Vec::new(),
             offer: ClaimLimits::default(),
             away: None,
         });
@@ -169,7 +170,7 @@ impl Gateway {
             let _ = self.held.send((change, Instant::now()));
         }
         while let Some((to, ..)) = self.peering.poll_records() {
-            assert!(self.peering.handle_own_records(&to, &[]).is_none());
+            assert!(self.peering.handle_own_records(&to, &[], 0).is_none());
         }
         while let Some((to, message)) = self.peering.poll_transmit() {
             self.links[&to].try_send(message).unwrap();

@@ -17,6 +17,8 @@ pub enum Anchor {
     Roots(Vec<Vec<u8>>),
     /// No bundle is stored yet: the root that the peer sends must have this fingerprint.
     Pinned(Pin),
+    /// The same, of one that was introduced: one of these, while its root is exchanged.
+    OneOf(Vec<Pin>),
 }
 
 /// Trust domain -> anchor, shared by an endpoint and its owner, who changes it while it is in use.
@@ -73,16 +75,24 @@ impl Trust {
         let chain = Chain::read(leaf, rest)?;
         let roots = match self.anchor(chain.id())? {
             Anchor::Roots(roots) => roots,
-            Anchor::Pinned(pin) => match chain.rest().iter().find(|sent| Pin::of(sent) == pin) {
-                Some(root) => vec![root.to_vec()],
-                None => {
-                    let id = chain.id().clone();
-                    return Err(VerifyError::PinMismatch { id, pin });
-                }
-            },
+            Anchor::Pinned(pin) => vec![pinned(&chain, &[pin])?],
+            Anchor::OneOf(pins) => vec![pinned(&chain, &pins)?],
         };
         chain.verify(&roots, usage, now)
     }
+}
+
+/// The root that was sent, if it is one of those pinned.
+fn pinned(chain: &Chain<'_>, pins: &[Pin]) -> Result<Vec<u8>, VerifyError> {
+    let mut sent = chain.rest().iter();
+    if let Some(root) = sent.find(|sent| pins.contains(&Pin::of(sent))) {
+        return Ok(root.to_vec());
+    }
+    let id = chain.id().clone();
+    Err(match pins.first() {
+        Some(pin) => VerifyError::PinMismatch { id, pin: *pin },
+        None => VerifyError::UnknownDomain(id),
+    })
 }
 
 impl fmt::Debug for Trust {

@@ -159,6 +159,7 @@ impl Gateway {
         let peers = vec![PeerConfig {
             mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
+            or_roots: Vec::new(),
             offer: identity::ClaimLimits::default(),
             away: None,
             trust_domain: machine.peer.clone(),

@@ -217,8 +217,9 @@ impl Control {
     /// The next message to a peer or a node.
     pub fn poll_transmit(&mut self) -> Option<(Recipient, Vec<u8>)> {
         while let Some((peer, after, most)) = self.peering.poll_records() {
-            let records: Vec<_> = self.issuer.own_records(after).take(most).collect();
-            if let Some(message) = self.peering.handle_own_records(&peer, &records) {
+            let offer = self.peering.offered(&peer).cloned().unwrap_or_default();
+            let (records, through) = self.issuer.records_for(&offer, after, most);
+            if let Some(message) = self.peering.handle_own_records(&peer, &records, through) {
                 return Some((Recipient::Peer(peer), message));
             }
         }

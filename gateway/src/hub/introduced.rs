@@ -27,16 +27,9 @@ impl Hub {
         let members: Vec<_> = self.members.iter().cloned().collect();
         let (pool, stored) = (&self.config.federation_prefixes, &self.members.stored);
         let here = here(&self.own, pool, &world, &self.control, stored);
-        let accepting = self.config.introductions;
+        let rules = self.config.introduction_rules();
         let (said, now) = (self.said(), self.now().unix);
-        let changes = judge(
-            &members,
-            self.members.refused(),
-            &said,
-            accepting,
-            &here,
-            now,
-        );
+        let changes = judge(&members, self.members.refused(), &said, rules, &here, now);
         for pending in &changes.pending {
             if !self.members.pending.contains(pending) {
                 let Pending {
@@ -94,6 +87,7 @@ impl Hub {
                 introducer: self.members.introducers.contains(peer),
                 revoked: peering.revoked_cluster(peer).is_some(),
                 limits: peering.limits(peer)?,
+                offer: peering.offered(peer)?,
                 list: peering.introduced(peer),
             })
         });
@@ -139,7 +133,8 @@ impl Hub {
         let (pool, stored) = (&self.config.federation_prefixes, &self.members.stored);
         let here = here(&self.own, pool, &world, &self.control, stored);
         let (said, now) = (self.said(), self.now().unix);
-        let member = introductions::accept(domain, name, &members, &said, &here, now)?;
+        let by = (self.config.introduction_rules(), &here, now);
+        let member = introductions::accept(domain, name, &members, &said, by)?;
         let shown = describe(&member);
         self.add_member(member)?;
         self.settle_introduced();
@@ -219,7 +214,7 @@ pub(super) fn waiting(pending: &Pending) -> Value {
     json!({
         "name": pending.name,
         "trust_domain": pending.trust_domain,
-        "root_pin": Pin(pending.pin).to_string(),
+        "root_pin": pending.roots.first().map(|root| Pin(**root).to_string()),
         "endpoints": pending.endpoints,
         "introduced_by": [pending.by],
         "pending": pending.why,

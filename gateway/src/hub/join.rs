@@ -36,6 +36,7 @@ impl Hub {
             life,
             name: wanted.name.clone(),
             accept: wanted.accept.clone(),
+            offer: wanted.offer.clone(),
             away: wanted.away,
             pin: self.token_pin(life, now)?,
             introducer: wanted.introducer,
@@ -181,6 +182,7 @@ impl Hub {
         let member = Member {
             introducer: wanted.introducer,
             away: wanted.away,
+            offer: wanted.offer,
             ..Member::new(offer, name, mapped, wanted.accept, now)
         };
         let about = json!({

@@ -332,6 +332,7 @@ pub(super) fn describe(member: &Member) -> Value {
         "ranges": member.ranges,
         "mapped": member.mapped,
         "accept": member.accept,
+        "offer": member.offer,
         "away": member.away,
         "since": member.since.to_string(),
         "introducer": member.introducer,

@@ -25,11 +25,23 @@ use super::{
 use crate::bundle_source::BundleSource;
 
 /// By which root a peer is believed before its bundle is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Root {
-    Pin(Pin),
+    /// One of these; the first is the one that it is known by.
+    OneOf(Vec<Pin>),
     /// Those that are fetched, and after that too.
     Fetched,
+}
+
+impl Root {
+    /// Whether it is the same peer, set up once.
+    fn is_known_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::OneOf(these), Self::OneOf(others)) => these.first() == others.first(),
+            (Self::Fetched, Self::Fetched) => true,
+            _ => false,
+        }
+    }
 }
 
 /// All peers.
@@ -135,8 +147,9 @@ impl Peers {
 
     /// Whether a session was ended, because the peer is configured otherwise than before.
     fn keep(&mut self, domain: TrustDomain, address: SocketAddr, by: Root) -> bool {
-        let same = |peer: &Peer| peer.address == address && peer.by == by;
-        if self.all.get(&domain).is_some_and(same) {
+        let same = |peer: &&mut Peer| peer.address == address && peer.by.is_known_as(&by);
+        if let Some(peer) = self.all.get_mut(&domain).filter(same) {
+            peer.by = by;
             return false;
         }
         let had = self
@@ -174,14 +187,15 @@ impl Peers {
 
 /// By what it is believed, as it is declared.
 enum DeclaredRoot {
-    Pin(String),
+    /// The pin, and other roots that an introduction named.
+    Pins(String, Vec<[u8; 32]>),
     Endpoint(BundleEndpointSpec),
 }
 
 impl DeclaredRoot {
     fn of(pin: Option<&String>, endpoint: Option<&BundleEndpointSpec>) -> Option<Self> {
         let endpoint = endpoint.cloned().map(Self::Endpoint);
-        endpoint.or_else(|| pin.cloned().map(Self::Pin))
+        endpoint.or_else(|| pin.cloned().map(|pin| Self::Pins(pin, Vec::new())))
     }
 }
 
@@ -201,9 +215,12 @@ impl From<&Member> for Declared {
         Self {
             cluster: member.name.clone(),
             endpoint: member.endpoints.first().map(ToString::to_string),
-            root: Some(DeclaredRoot::Pin(Pin(member.pin).to_string())),
+            root: Some(DeclaredRoot::Pins(
+                Pin(member.pin).to_string(),
+                member.roots.clone(),
+            )),
             limits: member.accept.clone(),
-            offer: ClaimLimits::default(),
+            offer: member.offer.clone(),
             introducer: member.introducer,
             away: member.away,
         }
@@ -220,9 +237,11 @@ struct Wanted {
 
 impl Wanted {
     fn root(&self) -> Root {
-        self.config
-            .pin
-            .map_or(Root::Fetched, |pin| Root::Pin(Pin(pin)))
+        let or_roots = self.config.or_roots.iter().copied();
+        match self.config.pin {
+            Some(pin) => Root::OneOf(std::iter::once(pin).chain(or_roots).map(Pin).collect()),
+            None => Root::Fetched,
+        }
     }
 }
 
@@ -238,15 +257,16 @@ fn wanted(world: &World, declared: Declared) -> Result<Wanted, String> {
     let root = declared
         .root
         .ok_or("it has neither a root pin nor a bundle endpoint")?;
-    let (pin, source) = match root {
-        DeclaredRoot::Pin(pin) => {
+    let (pin, or_roots, source) = match root {
+        DeclaredRoot::Pins(pin, or_roots) => {
             let pin: Pin = pin.parse().map_err(|e: quic::PinError| e.to_string())?;
-            (Some(pin.0), None)
+            (Some(pin.0), or_roots, None)
         }
         DeclaredRoot::Endpoint(spec) => {
             let source = BundleSource::new(&spec);
             (
                 None,
+                Vec::new(),
                 Some(source.map_err(|e| format!("bundleEndpoint.{e:#}"))?),
             )
         }
@@ -254,6 +274,7 @@ fn wanted(world: &World, declared: Declared) -> Result<Wanted, String> {
     let config = PeerConfig {
         trust_domain: cluster.trust_domain.clone(),
         pin,
+        or_roots,
         ranges: Some(cluster.pod_ranges.iter().map(announced).collect()),
         mapped: (cluster.pod_ranges.iter())
             .filter_map(|range| Some((range.id, range.map_to?)))
@@ -306,13 +327,17 @@ impl Hub {
             Declared {
                 cluster: peer.cluster.clone(),
                 endpoint: endpoint.or_else(|| member.as_ref()?.endpoint.clone()),
-                offer: peer.offer.clone(),
+                offer: match &member {
+                    Some(member) if peer.offer.is_empty() => member.offer.clone(),
+                    _ => peer.offer.clone(),
+                },
                 introducer: peer.introducer || member.as_ref().is_some_and(|m| m.introducer),
                 away: (peer.away).or_else(|| member.as_ref()?.away),
                 limits: match &member {
                     Some(member) if peer.accept.is_empty() => member.limits.clone(),
                     _ => peer.accept.clone(),
                 },
+                // The pin of an object is the only one.
                 root: root.or_else(|| member?.root),
             }
         });
@@ -383,10 +408,10 @@ impl Hub {
     /// count and nothing else.
     pub(super) fn trust_bundles(&mut self) {
         for (domain, peer) in &self.peers.all {
-            let anchor = match (peer.by, self.control.peering().bundles().bundle(domain)) {
+            let anchor = match (&peer.by, self.control.peering().bundles().bundle(domain)) {
                 (Root::Fetched, _) => Anchor::Roots(self.fetched.believed(domain)),
                 (_, Some(bundle)) => Anchor::Roots(bundle.x509_roots.clone()),
-                (Root::Pin(pin), None) => Anchor::Pinned(pin),
+                (Root::OneOf(pins), None) => Anchor::OneOf(pins.clone()),
             };
             self.peers.trust.set(domain.clone(), anchor);
         }

@@ -123,6 +123,8 @@ impl Observer {
                     "bundle_expires_at": peer.bundle_expires_at,
                     "digest_sequence": peer.digest_sequence,
                     "digest_hash": peer.announced_hash,
+                    "told_sequence": peer.told_sequence,
+                    "told_hash": peer.told_hash,
                     "enforced_hash": peer.enforced_hash,
                     "clock_offset_ms": peer.clock_offset_ms,
                     "tunnel_send": peer.tunnel_send,

@@ -33,7 +33,7 @@ impl Control {
     pub(super) fn answer(&mut self, ask: Ask) {
         // Whoever does not wait any more needs no answer.
         match ask {
-            Ask::Request(request, reply) => drop(reply.send(self.reply(request).map_err(words))),
+            Ask::Request(request, reply) => drop(reply.send(self.reply(*request).map_err(words))),
             Ask::Metrics(reply) => {
                 if let Err(error) = self.refresh_metrics() {
                     tracing::warn!("metrics: {error:#}");

@@ -179,6 +179,7 @@ impl Hub {
                 pin: Some(Sha256::digest(root(other)).into()),
                 mapped: BTreeMap::new(),
                 limits: objects.clusters[self.number].limits(other),
+                or_roots: Vec::new(),
                 offer: identity::ClaimLimits::default(),
                 away: None,
                 ranges: Some(vec![announced(other)]),

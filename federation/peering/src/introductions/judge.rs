@@ -2,8 +2,9 @@
 
 use std::{fmt, net::SocketAddr};
 
-use identity::{ClaimLimits, TrustDomain, UnixMillis};
+use identity::{AwayRule, ClaimLimits, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
 
 use super::{Introduced, Introduction, MAX_LIFE};
 use crate::{
@@ -34,6 +35,15 @@ impl fmt::Display for Accepting {
     }
 }
 
+/// What an operator says of introductions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Whose are accepted.
+    pub accepting: Accepting,
+    /// What becomes of those who were introduced when they stay away.
+    pub away: Option<AwayRule>,
+}
+
 /// A peer, and whom it introduces.
 #[derive(Clone, Copy, Debug)]
 pub struct Said<'a> {
@@ -45,6 +55,8 @@ pub struct Said<'a> {
     pub revoked: bool,
     /// What its own credentials may claim here; those of whom it introduces may claim no more.
     pub limits: &'a ClaimLimits,
+    /// Which pods of this cluster it may meet; those whom it introduces may meet no others.
+    pub offer: &'a ClaimLimits,
     /// Whom it introduces; none when it has not said so yet.
     pub list: Option<&'a [Introduction]>,
 }
@@ -76,8 +88,9 @@ pub struct Pending {
     pub trust_domain: TrustDomain,
     /// What its introducer calls it.
     pub name: String,
-    /// SHA-256 of its root.
-    pub pin: [u8; 32],
+    /// SHA-256 of each of its roots.
+    #[serde(skip)]
+    pub roots: Vec<ByteArray<32>>,
     /// Where its gateways listen.
     pub endpoints: Vec<SocketAddr>,
     /// By whom.
@@ -106,13 +119,14 @@ pub fn judge(
     members: &[Member],
     refused: &[Refused],
     said: &[Said<'_>],
-    accepting: Accepting,
+    rules: Rules,
     here: &Here<'_>,
     now: UnixMillis,
 ) -> Changes {
+    let accepting = rules.accepting;
     let mut changes = Changes::default();
     for member in members {
-        match still(member, said, accepting, here, now) {
+        match still(member, said, rules, here, now) {
             Ok(member) => changes.members.push(member),
             Err(why) => changes.gone.push((member.clone(), why)),
         }
@@ -138,7 +152,8 @@ pub fn judge(
                     match why {
                         Some(why) => Err(why),
                         None => {
-                            let member = taken(one, said, None, &changes.members, here, now)?;
+                            let member =
+                                taken(one, said, None, &changes.members, (rules, here, now))?;
                             changes.joined.push(member.clone());
                             changes.members.push(member);
                             Ok(())
@@ -162,8 +177,7 @@ pub fn accept(
     name: Option<&str>,
     members: &[Member],
     said: &[Said<'_>],
-    here: &Here<'_>,
-    now: UnixMillis,
+    (rules, here, now): (Rules, &Here<'_>, UnixMillis),
 ) -> Result<Member, String> {
     let standing = |member: &&Member| member.trust_domain == *domain;
     if members.iter().any(|member| standing(&member)) || here.peers.contains_key(domain) {
@@ -174,7 +188,7 @@ pub fn accept(
         let list = said.list.into_iter().flatten();
         let mut list = list.filter(|one| one.until > now && one.trust_domain == *domain);
         let Some(one) = list.next() else { continue };
-        match taken(one, said, name, members, here, now) {
+        match taken(one, said, name, members, (rules, here, now)) {
             Ok(mut member) => {
                 for introduced in &mut member.introduced {
                     introduced.by_hand = true;
@@ -211,7 +225,7 @@ pub fn refuse(refused: &mut Vec<Refused>, domain: &TrustDomain, said: &[Said<'_>
 fn still(
     member: &Member,
     said: &[Said<'_>],
-    accepting: Accepting,
+    rules: Rules,
     here: &Here<'_>,
     now: UnixMillis,
 ) -> Result<Member, String> {
@@ -224,15 +238,18 @@ fn still(
     // It may have another root by now, under the first one.
     let roots = here.peers.get(domain).into_iter().flatten();
     let roots: Vec<_> = roots.chain([&member.pin]).collect();
+    let is_it = |one: &Introduction| {
+        one.trust_domain == *domain && roots.iter().any(|root| one.has_root(root))
+    };
     member.introduced.retain_mut(|introduced| {
         let by = &introduced.by;
         let ended = match said.iter().find(|said| said.by == by) {
             Some(said) if said.revoked => Some(format!("{by}, which introduced it, is revoked")),
             Some(said) => {
-                let not = not_allowed(said, accepting).filter(|_| !introduced.by_hand);
+                let not = not_allowed(said, rules.accepting).filter(|_| !introduced.by_hand);
                 let list = said.list.map(|list| {
                     let mut list = list.iter();
-                    list.find(|one| one.trust_domain == *domain && roots.contains(&&one.pin))
+                    list.find(|one| is_it(one))
                 });
                 match list {
                     _ if not.is_some() => not,
@@ -258,7 +275,15 @@ fn still(
     };
     if let Some(said) = said.iter().find(|said| *said.by == first.by) {
         member.accept = said.limits.clone();
+        member.offer = said.offer.clone();
+        // Until it was met: its root may be exchanged before that.
+        let mut list = said.list.into_iter().flatten();
+        if let Some(one) = list.find(|one| is_it(one)) {
+            let others = one.roots.iter().map(|root| **root);
+            member.roots = others.filter(|root| *root != member.pin).collect();
+        }
     }
+    member.away = rules.away;
     Ok(member)
 }
 
@@ -278,7 +303,7 @@ fn known(
     let pin = member.as_ref().map(|member| &member.pin);
     let mut roots = pin.into_iter().chain(peer.into_iter().flatten()).peekable();
     roots.peek()?;
-    if !roots.any(|root| *root == one.pin) {
+    if !roots.any(|root| one.has_root(root)) {
         let e = JoinRefusal::OtherRoot(domain.clone());
         return Some(Err(format!("{e}; an introduction never changes that")));
     }
@@ -309,8 +334,7 @@ fn taken(
     said: &Said<'_>,
     wanted: Option<&str>,
     members: &[Member],
-    here: &Here<'_>,
-    now: UnixMillis,
+    (rules, here, now): (Rules, &Here<'_>, UnixMillis),
 ) -> Result<Member, String> {
     let domain = &one.trust_domain;
     if domain == said.by {
@@ -335,17 +359,20 @@ fn taken(
         other => other.to_string(),
     };
     let name = here.called(domain, &one.name, wanted).map_err(words)?;
-    let mapped = here.fits(domain, &one.pin, &name, &one.ranges);
+    let (pin, roots) = one.first_and_others();
+    let mapped = here.fits(domain, &pin, &name, &one.ranges);
     let mapped = mapped.map_err(words)?;
     Ok(Member {
         name,
         trust_domain: domain.clone(),
-        pin: one.pin,
+        pin,
+        roots,
         endpoints: one.endpoints.clone(),
         ranges: one.ranges.clone(),
         mapped,
         accept: said.limits.clone(),
-        away: None,
+        offer: said.offer.clone(),
+        away: rules.away,
         since: now,
         introducer: false,
         introduced: vec![introduced(one, said, now)],
@@ -370,7 +397,7 @@ fn pending(one: &Introduction, said: &Said<'_>, why: String) -> Pending {
     Pending {
         trust_domain: one.trust_domain.clone(),
         name: one.name.clone(),
-        pin: one.pin,
+        roots: one.roots.clone(),
         endpoints: one.endpoints.clone(),
         by: said.by.clone(),
         why,

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use identity::{IssuerKey, TrustBundle, TrustDomain, UnixMillis, VerifyError};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -19,6 +20,8 @@ pub const MAX_INTRODUCED: usize = 256;
 pub const MIN_LIFE: Duration = Duration::from_mins(1);
 /// See [`MIN_LIFE`].
 pub const MAX_LIFE: Duration = Duration::from_hours(24 * 365);
+/// Most roots of one cluster that are told: more are never in use at once.
+pub(crate) const MAX_ROOTS: usize = 4;
 /// Separates this signature from that of every other object.
 const CONTEXT: &str = "introductions";
 /// Longest list in bytes, so that it fits into one message with room to spare.
@@ -32,9 +35,8 @@ pub struct Introduction {
     pub trust_domain: TrustDomain,
     /// What its introducer calls it, a DNS label.
     pub name: String,
-    /// SHA-256 of its root certificate in DER.
-    #[serde(with = "serde_bytes")]
-    pub pin: [u8; 32],
+    /// SHA-256 of each of its root certificates in DER: while a root is exchanged, of both.
+    pub roots: Vec<ByteArray<32>>,
     /// Where its gateways listen.
     pub endpoints: Vec<SocketAddr>,
     /// Its pod ranges.
@@ -44,6 +46,25 @@ pub struct Introduction {
     pub number: u64,
     /// Until when it holds if it is not renewed.
     pub until: UnixMillis,
+}
+
+impl Introduction {
+    /// Whether it says that `root` is its own.
+    #[must_use]
+    pub fn has_root(&self, root: &[u8; 32]) -> bool {
+        self.roots.iter().any(|own| **own == *root)
+    }
+
+    /// Those of its roots.
+    fn pins(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.roots.iter().map(|root| **root)
+    }
+
+    /// The first of them, and the others.
+    pub(super) fn first_and_others(&self) -> ([u8; 32], Vec<[u8; 32]>) {
+        let mut pins = self.pins();
+        (pins.next().unwrap_or_default(), pins.collect())
+    }
 }
 
 /// On whose word a member is one.
@@ -153,6 +174,7 @@ fn read(bytes: &[u8]) -> Option<Payload> {
     let introduced = &payload.introduced;
     let sound = |one: &Introduction| {
         is_label(&one.name)
+            && (1..=MAX_ROOTS).contains(&one.roots.len())
             && (1..=MAX_ENDPOINTS).contains(&one.endpoints.len())
             && one.ranges.len() <= MAX_PEER_RANGES
             && one.number <= payload.sequence

@@ -8,6 +8,6 @@
 mod judge;
 mod list;
 
-pub use judge::{Accepting, Changes, Pending, Refused, Said, accept, judge, refuse};
+pub use judge::{Accepting, Changes, Pending, Refused, Rules, Said, accept, judge, refuse};
 pub use list::{Introduced, Introduction, MAX_INTRODUCED, MAX_LIFE, MIN_LIFE};
-pub(crate) use list::{ListError, Opened, open, sign, stored};
+pub(crate) use list::{ListError, MAX_ROOTS, Opened, open, sign, stored};

@@ -1,11 +1,14 @@
 //! What changes when the source says something new of the pods: generations, records, the registry.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use identity::{PodChange, PodRecord, SignedRecord, TrustDomain, Workload};
+use identity::{Claims, PodChange, PodRecord, SignedRecord, TrustDomain, Workload};
 
 use super::{
-    Addresses, GoneMark, Issuer, IssuerEvent, MAX_RETAINED, NotIssued, PodMark, pods::Pod,
+    Addresses, GoneMark, Issuer, IssuerEvent, MAX_RETAINED, NotIssued, PodMark, Retained, pods::Pod,
 };
 use crate::{node_messages::NodeEntry, signatures::Signature};
 
@@ -67,6 +70,8 @@ impl Issuer {
         };
         pod.relabelled = true;
         let signatures = &mut self.signatures;
+        let about = self.press.claims(&pod.workload, generation);
+        let about = about.ok().map(Arc::new);
         match self
             .press
             .issue(pod, key, self.now, &mut *self.rng, signatures)
@@ -79,6 +84,7 @@ impl Issuer {
                     uid.to_owned(),
                     generation,
                     PodChange::Relabelled(credential),
+                    about,
                 );
                 self.issue_for_all_keys(&node, uid);
             }
@@ -87,7 +93,7 @@ impl Issuer {
                 // credential again, which is a record of a higher generation.
                 pod.withdrawn = true;
                 self.complain(uid, &error);
-                self.record(uid.to_owned(), generation, PodChange::Gone);
+                self.record(uid.to_owned(), generation, PodChange::Gone, about);
             }
         }
         self.emit(IssuerEvent::StateChanged);
@@ -98,19 +104,27 @@ impl Issuer {
         if let Some(pod) = self.pods.remove(uid)
             && pod.last_key.is_some()
         {
-            self.delete(uid.to_owned());
+            let about = self.press.claims(&pod.workload, pod.generation);
+            self.delete(uid.to_owned(), about.ok().map(Arc::new));
         }
     }
 
-    pub(super) fn delete(&mut self, uid: String) {
+    /// `about`: what the pod was, if that is known.
+    pub(super) fn delete(&mut self, uid: String, about: Option<Arc<Claims>>) {
         let generation = self.next_number();
         let at = self.now.unix;
         self.gone.insert(uid.clone(), GoneMark { generation, at });
-        self.record(uid, generation, PodChange::Gone);
+        self.record(uid, generation, PodChange::Gone, about);
         self.emit(IssuerEvent::StateChanged);
     }
 
-    pub(super) fn record(&mut self, pod_uid: String, generation: u64, change: PodChange) {
+    pub(super) fn record(
+        &mut self,
+        pod_uid: String,
+        generation: u64,
+        change: PodChange,
+        about: Option<Arc<Claims>>,
+    ) {
         let trust_domain = self.press.trust_domain.clone();
         let sequence = self.next_number();
         let record = PodRecord {
@@ -124,12 +138,18 @@ impl Issuer {
             generation,
             sequence,
         });
-        self.retain_record((trust_domain, pod_uid), &signed);
+        self.retain_record((trust_domain, pod_uid), &signed, about);
         self.emit(IssuerEvent::RecordsChanged);
     }
 
-    pub(super) fn retain_record(&mut self, key: (TrustDomain, String), record: &SignedRecord) {
-        self.records.set(key, record.bytes().into());
+    pub(super) fn retain_record(
+        &mut self,
+        key: (TrustDomain, String),
+        record: &SignedRecord,
+        about: Option<Arc<Claims>>,
+    ) {
+        let bytes = record.bytes().into();
+        self.records.set(key, Retained { bytes, about });
         while self.records.len() > MAX_RETAINED {
             let Some((_, oldest, _)) = self.records.since(0).next() else {
                 break;

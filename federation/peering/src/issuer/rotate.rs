@@ -22,7 +22,9 @@ impl Issuer {
             if let Some(mark) = self.gone.get_mut(&uid) {
                 mark.generation = generation;
             }
-            self.record(uid, generation, PodChange::Gone);
+            let key = (self.press.trust_domain.clone(), uid.clone());
+            let about = self.records.value(&key).and_then(|held| held.about.clone());
+            self.record(uid, generation, PodChange::Gone, about);
         }
         let pods = self.pods.iter().filter(|(_, pod)| pod.last_key.is_some());
         let pods: Vec<_> = pods

@@ -1,6 +1,6 @@
 //! Answers to agents.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use identity::{PodChange, UnixMillis};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -132,6 +132,8 @@ impl Issuer {
                 let back = std::mem::take(&mut pod.withdrawn).then(|| credential.clone());
                 pod.relabelled |= back.is_some();
                 let generation = pod.generation;
+                let about = self.press.claims(&pod.workload, generation);
+                let about = about.ok().map(Arc::new);
                 let expires = self.now.mono.after(self.press.valid_for());
                 let ready = Ready {
                     credential,
@@ -151,6 +153,7 @@ impl Issuer {
                         uid.to_owned(),
                         generation,
                         PodChange::Relabelled(credential),
+                        about,
                     );
                 }
             }

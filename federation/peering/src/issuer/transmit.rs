@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Issuer, nodes::Sent};
+use super::{Issuer, Retained, nodes::Sent};
 use crate::node_messages::{GrantedCredential, NODE_PROTOCOL, Numbered, RelayedRecord, ToNode};
 
 /// Most records, and most credentials, in one message: about 100 KiB.
@@ -122,8 +122,8 @@ impl Issuer {
         let missed = sent.records < self.records.forgotten();
         let mut records = Vec::new();
         let mut position = self.records.version();
-        for (version, (domain, _), bytes) in self.records.since(sent.records) {
-            let Some(bytes) = bytes else {
+        for (version, (domain, _), record) in self.records.since(sent.records) {
+            let Some(Retained { bytes, .. }) = record else {
                 continue;
             };
             records.push(RelayedRecord {

@@ -48,6 +48,8 @@ struct Invitation {
     name: Option<String>,
     accept: ClaimLimits,
     #[serde(default)]
+    offer: ClaimLimits,
+    #[serde(default)]
     introducer: bool,
     away: Option<AwayRule>,
     used: Option<Used>,
@@ -94,6 +96,8 @@ pub struct Invite {
     pub name: Option<String>,
     /// What their credentials may claim here.
     pub accept: ClaimLimits,
+    /// Which pods of the own cluster they may meet.
+    pub offer: ClaimLimits,
     /// They may introduce others.
     pub introducer: bool,
     /// What becomes of them when they stay away.
@@ -296,6 +300,7 @@ impl Invitations {
             expires: token.expires,
             name: invite.name,
             accept: invite.accept,
+            offer: invite.offer,
             introducer: invite.introducer,
             away: invite.away,
             used: None,
@@ -368,12 +373,13 @@ impl Invitations {
         });
         let bundle = offer.bundle.clone();
         let (accept, away) = (invitation.accept.clone(), invitation.away);
-        let introducer = invitation.introducer;
+        let (introducer, meets) = (invitation.introducer, invitation.offer.clone());
         Ok(Admitted {
             key,
             member: Member {
                 introducer,
                 away,
+                offer: meets,
                 ..Member::new(offer, name, mapped, accept, now.unix)
             },
             bundle,

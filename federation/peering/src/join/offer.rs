@@ -253,6 +253,9 @@ pub struct Member {
     pub trust_domain: TrustDomain,
     /// SHA-256 of its root certificate in DER.
     pub pin: [u8; 32],
+    /// Those of other roots, by any of which it may be met first.
+    #[serde(default)]
+    pub roots: Vec<[u8; 32]>,
     /// Where its gateways listen.
     pub endpoints: Vec<SocketAddr>,
     /// Its pod ranges, as it has them.
@@ -263,6 +266,9 @@ pub struct Member {
     /// What its credentials may claim here.
     #[serde(default)]
     pub accept: ClaimLimits,
+    /// Which pods of this cluster it may meet.
+    #[serde(default)]
+    pub offer: ClaimLimits,
     /// What becomes of it when it stays away.
     #[serde(default)]
     pub away: Option<AwayRule>,
@@ -291,10 +297,12 @@ impl Member {
             name,
             trust_domain: offer.trust_domain,
             pin: offer.pin,
+            roots: Vec::new(),
             endpoints: offer.endpoints,
             ranges: offer.ranges,
             mapped,
             accept,
+            offer: ClaimLimits::default(),
             away: None,
             since,
             introducer: false,

@@ -108,6 +108,11 @@ impl Peering {
                 }
                 session.records_out = false;
                 session.outbox.records = true;
+                if std::mem::take(&mut session.records_again) {
+                    session.records_sent = 0;
+                } else {
+                    peer.records_told = peer.records_told.max(position);
+                }
             }
             PeerMessage::Ping(number) => session.outbox.pong = Some(number),
             PeerMessage::Pong(pong) => {
@@ -226,8 +231,7 @@ impl Peering {
         let Some(peer) = self.peers.get_mut(domain) else {
             return Ok(());
         };
-        let pin = peer.config.pin.filter(|_| peer.state.mark.is_none());
-        if pin.is_some_and(|pin| !Self::holds_pin(&bundle, pin)) {
+        if peer.state.mark.is_none() && !Self::is_first(&bundle, &peer.config) {
             let what = "its first bundle does not hold the root of the configured pin".into();
             peer.problems.insert(Problem::Bundle, what);
             return Ok(());
@@ -243,6 +247,8 @@ impl Peering {
                 peer.state.bundle = self.bundles.bundle(domain).map(|held| held.to_jwks());
                 self.unsaved.insert(StateKey::Peer(domain.clone()));
                 self.emit(PeerEvent::BundlesChanged);
+                // Whoever knows it by us is to know its newest roots.
+                self.settle_introductions();
             }
             Err(e @ BundleError::Full(_)) => {
                 peer.problems.insert(Problem::Bundle, e.to_string());

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use identity::{Mono, Now, TrustDomain, UnixMillis};
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteArray;
 
 use super::{
     PeerEvent, Peering, StateKey,
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     introductions::{
-        Introduction, ListError, MAX_INTRODUCED, MAX_LIFE, MIN_LIFE, Opened, open, sign,
+        Introduction, ListError, MAX_INTRODUCED, MAX_LIFE, MAX_ROOTS, MIN_LIFE, Opened, open, sign,
     },
     signatures::Signature,
 };
@@ -223,13 +224,30 @@ impl Peering {
                 until: until.unwrap_or_default(),
             };
             state.introductions.insert(audience.clone(), next);
-            self.unsaved.insert(StateKey::Own);
-            self.sign_list(&audience);
-            let peer = self.peers.get_mut(&audience);
-            if let Some(session) = peer.and_then(|peer| peer.session.as_mut()) {
-                session.outbox.introductions = true;
-                self.dirty.insert(audience);
+            self.announce_list(audience);
+        }
+    }
+
+    /// All lists as they are, under new numbers.
+    pub(super) fn announce_introductions(&mut self) {
+        let audiences: Vec<_> = self.own.state.introductions.keys().cloned().collect();
+        for audience in audiences {
+            let state = &mut self.own.state;
+            state.introduction_sequence += 1;
+            if let Some(told) = state.introductions.get_mut(&audience) {
+                told.sequence = state.introduction_sequence;
             }
+            self.announce_list(audience);
+        }
+    }
+
+    fn announce_list(&mut self, audience: TrustDomain) {
+        self.unsaved.insert(StateKey::Own);
+        self.sign_list(&audience);
+        let peer = self.peers.get_mut(&audience);
+        if let Some(session) = peer.and_then(|peer| peer.session.as_mut()) {
+            session.outbox.introductions = true;
+            self.dirty.insert(audience);
         }
     }
 
@@ -248,7 +266,7 @@ impl Peering {
         Some(Introduction {
             trust_domain: domain.clone(),
             name: party.name.clone(),
-            pin: self.newest_pin(domain, peer)?,
+            roots: self.told_roots(domain, peer)?,
             endpoints: party.endpoints.clone(),
             ranges,
             number: pair.number,
@@ -256,13 +274,19 @@ impl Peering {
         })
     }
 
-    /// The root by which the peer is known, or the first of its bundle when it has that one no more.
-    fn newest_pin(&self, domain: &TrustDomain, peer: &Peer) -> Option<[u8; 32]> {
-        let pin = peer.config.pin;
+    /// The roots of the peer's bundle, that of its configuration first while it is one of them: by any of
+    /// them its gateways may be met. Before there is a bundle, that of its configuration; `None` when neither
+    /// is there.
+    fn told_roots(&self, domain: &TrustDomain, peer: &Peer) -> Option<Vec<ByteArray<32>>> {
         let bundle = self.bundles.bundle(domain);
-        let bundle = bundle.filter(|bundle| pin.is_none_or(|pin| !Self::holds_pin(bundle, pin)));
-        let root = bundle.and_then(|bundle| bundle.x509_roots.first());
-        root.map(|root| Self::pin_of(root)).or(pin)
+        let roots = bundle.into_iter().flat_map(|bundle| &bundle.x509_roots);
+        let mut roots: Vec<_> = roots.map(|root| Self::pin_of(root)).collect();
+        roots.sort_by_key(|root| Some(*root) != peer.config.pin);
+        if roots.is_empty() {
+            roots.push(peer.config.pin?);
+        }
+        roots.truncate(MAX_ROOTS);
+        Some(roots.into_iter().map(ByteArray::new).collect())
     }
 
     /// All lists anew, by the key that signs now.

@@ -27,6 +27,8 @@ pub struct PeerConfig {
     /// than before says that the cluster was set up anew, and voids what was stored of it. `None`:
     /// which roots speak for it is known from elsewhere, and its own word on them counts for nothing.
     pub pin: Option<[u8; 32]>,
+    /// Other roots that its first bundle may hold instead: it was introduced while its root was exchanged.
+    pub or_roots: Vec<[u8; 32]>,
     /// Its pod ranges, when the operator knows them: it may claim these and no others. `None`: it
     /// may claim what overlaps nobody else's.
     pub ranges: Option<Vec<AnnouncedRange>>,
@@ -75,9 +77,10 @@ impl Peering {
             self.remove(&domain);
         }
         for (domain, config) in configs {
+            self.dirty.insert(domain.clone());
             match self.peers.get_mut(&domain) {
                 Some(peer) if peer.config == config => {}
-                Some(peer) if peer.config.pin == config.pin => peer.config = config,
+                Some(peer) if peer.config.pin == config.pin => peer.configure(config),
                 // The pin of a root that it announced since: it rotated, and the operator follows. Or
                 // its roots come from elsewhere from now on.
                 Some(peer)
@@ -87,7 +90,7 @@ impl Peering {
                     }) =>
                 {
                     peer.state.pin = config.pin;
-                    peer.config = config;
+                    peer.configure(config);
                     self.unsaved.insert(StateKey::Peer(domain));
                 }
                 // Set up anew: whatever the old one had goes, its session too.
@@ -102,6 +105,7 @@ impl Peering {
         self.settle_away();
         self.settle_restrictions();
         self.settle_introductions();
+        self.settle_digests();
         self.settle_restored();
         Ok(())
     }
@@ -115,6 +119,8 @@ impl Peering {
         }
         let mut checked = BTreeMap::new();
         for config in configs {
+            let offer = config.offer.clone().canonical();
+            let config = PeerConfig { offer, ..config };
             let domain = config.trust_domain.clone();
             if domain == self.config.trust_domain {
                 return Err(MembershipError::Own(domain));
@@ -242,6 +248,15 @@ impl Peering {
     pub(super) fn holds_pin(bundle: &TrustBundle, pin: [u8; 32]) -> bool {
         let mut roots = bundle.x509_roots.iter();
         roots.any(|root| Self::pin_of(root) == pin)
+    }
+
+    /// Whether `bundle` may be the first of a peer.
+    pub(super) fn is_first(bundle: &TrustBundle, config: &PeerConfig) -> bool {
+        let Some(pin) = config.pin else {
+            return true; // Its roots are known from elsewhere.
+        };
+        let mut pins = std::iter::once(pin).chain(config.or_roots.iter().copied());
+        pins.any(|pin| Self::holds_pin(bundle, pin))
     }
 
     /// The pin that stands for a root certificate in DER.

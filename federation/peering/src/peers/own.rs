@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use identity::{IssuerKey, Now, TrustBundle, UnixMillis};
 use policy::model::PolicySet;
 
-use super::{Digest, MAX_ANNOUNCED, OwnKeys, PeerEvent, Peering, StateKey, digest};
+use super::{OwnKeys, PeerEvent, Peering, StateKey, offers::Whole};
 use crate::{join::Offer, peer_messages::AnnouncedRange, signatures::Signature};
 
 impl Peering {
@@ -15,6 +15,8 @@ impl Peering {
         if self.own.bundle.is_none() || self.own.keys != keys {
             self.own.keys = keys;
             self.announce_bundle();
+            // An offer by labels depends on which are carried.
+            self.settle_digests();
         }
     }
 
@@ -25,28 +27,23 @@ impl Peering {
         // The same under the same numbers: who holds it already is not told again.
         self.sign_revocations();
         self.sign_introductions();
-        if let Some(sequence) = self.own.digests.sign_again(&self.key) {
-            self.signatures.push(Signature::Digest(sequence));
-        }
-    }
-
-    /// What was announced last, under a new number.
-    fn announce_policy_again(&mut self) {
-        if let Some(newest) = self.own.digests.newest()
-            && let Some(part) = newest.digest.part.clone()
-        {
-            let hash = newest.digest.hash;
-            self.announce_policy(hash, &part);
+        for told in self.own.digests.values_mut() {
+            let sequence = told.announced.sign_again(&self.key);
+            self.signatures.extend(sequence.map(Signature::Digest));
         }
     }
 
     /// Takes the policy of this cluster: `hash` of all of it, and the part that admits identities
-    /// of other clusters. Announced when it differs from the last.
+    /// of other clusters. Announced when it differs from the last, to each peer as far as it concerns
+    /// pods that are offered to it.
     pub fn set_policy(&mut self, hash: [u8; 32], part: &PolicySet, now: Now) {
         self.now = now;
-        let same = |digest: &Digest| digest.hash == hash && digest.part.as_deref() == Some(part);
-        if part.cluster == self.config.trust_domain && !self.own_digest().is_some_and(same) {
-            self.announce_policy(hash, part);
+        let held = self.own.policy.as_ref();
+        let is_held = held.is_some_and(|held| held.hash == hash && *held.part == *part);
+        if part.cluster == self.config.trust_domain && !is_held {
+            let part = Arc::new(part.clone());
+            self.own.policy = Some(Whole { hash, part });
+            self.settle_digests();
         }
     }
 
@@ -72,7 +69,11 @@ impl Peering {
         if revokes || self.own.state.revocation_sequence > 0 {
             self.announce_revocations();
         }
-        self.announce_policy_again();
+        self.announce_introductions();
+        let offers: Vec<_> = self.own.digests.keys().cloned().collect();
+        for offer in offers {
+            self.announce_digest_again(&offer);
+        }
     }
 
     /// Takes the pod ranges of this cluster.
@@ -135,28 +136,5 @@ impl Peering {
         self.unsaved.insert(StateKey::Own);
         self.tell_all(|outbox| outbox.bundle = true);
         self.emit(PeerEvent::BundlesChanged);
-    }
-
-    fn announce_policy(&mut self, hash: [u8; 32], part: &PolicySet) {
-        let state = &mut self.own.state;
-        state.digest_sequence += 1;
-        state.announced.push_back((state.digest_sequence, hash));
-        if state.announced.len() > MAX_ANNOUNCED {
-            state.announced.pop_front();
-        }
-        let newest = digest::sign(&self.key, state.digest_sequence, hash, part);
-        self.signatures
-            .push(Signature::Digest(state.digest_sequence));
-        self.own.problem = newest.digest.part.is_none().then(|| {
-            "the part of our policy that admits other clusters is too large to be announced: peers \
-             cannot refuse early what we deny"
-                .into()
-        });
-        self.own.digests.push(newest);
-        self.unsaved.insert(StateKey::Own);
-        self.tell_all(|outbox| {
-            outbox.digest = true;
-            outbox.enforcing = true;
-        });
     }
 }

@@ -36,7 +36,8 @@ pub(crate) struct Peer {
     pub enforcing: Option<(Enforcing, UnixMillis)>,
     /// The peer's records that we have: of which process, up to which position.
     pub records: (Instance, u64),
-    /// The highest position of our records that the peer was sent in the life of this process.
+    /// The highest position of our records that the peer took in the life of this process, since it was offered
+    /// what it is.
     pub records_told: u64,
     /// Since when it is as it is.
     pub since: UnixMillis,
@@ -79,8 +80,12 @@ pub(crate) struct Session {
     /// it has them.
     pub records_sent: u64,
     pub records_out: bool,
+    /// Other records are its own since the last were sent: all are looked through again.
+    pub records_again: bool,
     /// The sequence of our digest that the peer has.
     pub digest_told: Option<u64>,
+    /// What it was told to be enforced here.
+    pub enforcing_told: Option<Enforcing>,
     /// The sequence of our digest that the peer was sent whole.
     pub digest_whole: Option<u64>,
     /// Our digest of which the peer has not all pieces yet.
@@ -167,7 +172,9 @@ impl Peer {
             ping_at: now.mono.after(PING_EVERY),
             records_sent: 0,
             records_out: false,
+            records_again: false,
             digest_told: None,
+            enforcing_told: None,
             digest_whole: None,
             sending: None,
             gathering: Gathering::default(),

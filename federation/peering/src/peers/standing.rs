@@ -141,6 +141,11 @@ impl Standing {
         self.told.entry(peer.clone()).or_default()
     }
 
+    /// The highest numbers that `peer` was told in the life of this process.
+    pub(super) fn was_told(&self, peer: &TrustDomain) -> Sequences {
+        self.told.get(peer).copied().unwrap_or_default()
+    }
+
     pub(super) fn may_tell(&self, own: &OwnState, peer: &TrustDomain) -> bool {
         own.restored.is_none() && !self.ahead.contains_key(peer)
     }
@@ -191,7 +196,7 @@ impl Peering {
     /// `domain` greets, and says what it has seen of this cluster.
     pub(super) fn has_seen(&mut self, domain: &TrustDomain, seen: Sequences) {
         let known = self.standing.known;
-        let told = self.standing.told.get(domain).copied().unwrap_or_default();
+        let told = self.standing.was_told(domain);
         self.standing.heard.insert(domain.clone());
         if seen.exceeds(known.each(told, u64::max)) {
             self.standing.ahead.insert(domain.clone(), seen);
@@ -295,6 +300,9 @@ impl Peering {
         state.bundle_sequence = top.bundle;
         state.digest_sequence = top.digest;
         state.revocation_sequence = top.revocations;
+        // What peers have seen of these they do not say in their greeting: no restored state is trusted with it.
+        let introductions = &mut state.introduction_sequence;
+        *introductions = introductions.saturating_add(LEAP);
         state.restored = None;
         self.standing.known = top;
         let made_up = |seen: &Sequences| seen.lacks_reason();

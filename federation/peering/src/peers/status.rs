@@ -47,6 +47,10 @@ pub struct PeerStatus {
     pub bundle_expires_at: Option<String>,
     /// Its newest digest.
     pub digest_sequence: Option<u64>,
+    /// The digest of this cluster's policy that it is told: its sequence.
+    pub told_sequence: Option<u64>,
+    /// The hash that stands in it, in hex.
+    pub told_hash: Option<String>,
     /// The hash of the policy that it announced, in hex.
     pub announced_hash: Option<String>,
     /// The hash of the policy that it enforces, in hex.
@@ -76,7 +80,7 @@ impl Peering {
         Status {
             trust_domain: self.config.trust_domain.clone(),
             bundle_sequence: self.own.state.bundle_sequence,
-            digest_sequence: self.own.state.digest_sequence,
+            digest_sequence: self.own_digest().map_or(0, |digest| digest.sequence),
             policy_hash: self.own_digest().map(|digest| hex(&digest.hash)),
             problems: own.chain(unsaved).collect(),
             peers: self
@@ -99,6 +103,8 @@ impl Peering {
             bundle_sequence: bundle.map(|bundle| bundle.sequence),
             bundle_expires_at: bundle.map(|bundle| bundle.expires_at.to_string()),
             digest_sequence: peer.digest.as_ref().map(|digest| digest.sequence),
+            told_sequence: self.digest_for(domain).map(|digest| digest.sequence),
+            told_hash: self.digest_for(domain).map(|digest| hex(&digest.hash)),
             announced_hash: peer.digest.as_ref().map(|digest| hex(&digest.hash)),
             enforced_hash: peer.enforcing.map(|(enforcing, _)| hex(&enforcing.hash)),
             clock_offset_ms: peer.clock.offset(),

@@ -7,7 +7,7 @@ use serde_bytes::ByteBuf;
 
 use super::{Peering, peer::Outbox, pieces::Sending};
 use crate::peer_messages::{
-    Enforcing, Hello, MAX_BATCH, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
+    Hello, MAX_BATCH, MAX_MESSAGE, PEER_PROTOCOL, PeerMessage, Pong, RecordBatch,
 };
 
 impl Peering {
@@ -51,19 +51,23 @@ impl Peering {
         Some((domain.clone(), session.records_sent, MAX_BATCH))
     }
 
-    /// The message that carries `records`, each with its position, to `peer`.
+    /// The message that carries `records`, each with its position, to `peer`. `through`: up to which
+    /// position there are no others for it; none is needed when there are some.
     #[must_use]
     pub fn handle_own_records(
         &mut self,
         peer: &TrustDomain,
         records: &[(u64, SignedRecord)],
+        through: u64,
     ) -> Option<Vec<u8>> {
         let peer = self.peers.get_mut(peer)?;
         let session = peer.session.as_mut()?;
         let batch = records.get(..MAX_BATCH).unwrap_or(records);
-        let (position, _) = batch.last()?;
+        let Some((position, _)) = batch.last() else {
+            session.records_sent = session.records_sent.max(through);
+            return None;
+        };
         session.records_sent = *position;
-        peer.records_told = peer.records_told.max(*position);
         session.records_out = true;
         let message = PeerMessage::Records(RecordBatch {
             position: *position,
@@ -137,12 +141,13 @@ impl Peering {
             // One that is being sent comes before the next one.
             && session.sending.is_none()
             && take(&mut outbox.digest)
-            && let Some(newest) = self.own.digests.newest()
+            && let Some(digests) = self.own.digests.get(&peer.config.offer)
+            && let Some(newest) = digests.announced.newest()
         {
             let sequence = newest.digest.sequence;
             self.standing.told(domain).digest = sequence;
             let told = session.digest_told.replace(sequence);
-            let change = told.and_then(|told| self.own.digests.change_from(told));
+            let change = told.and_then(|told| digests.announced.change_from(told));
             let change = change.map(|change| PeerMessage::DigestChange(Box::new(change)));
             // Not one that is longer than the whole, or than a message.
             if let Some(change) = change.filter(|change| is_shorter(change, &newest.signed)) {
@@ -174,12 +179,11 @@ impl Peering {
             && take(&mut outbox.enforcing)
             && let Some(hash) = self.own.enforcing
         {
-            let announced = self.own.state.announced.iter().rev();
-            let sequence = announced
-                .clone()
-                .find(|(_, of)| *of == hash)
-                .map_or(0, |(sequence, _)| *sequence);
-            return Some(PeerMessage::Enforcing(Enforcing { sequence, hash }));
+            let enforcing = self.own.enforcing_for(&peer.config.offer, hash);
+            // Not even that something changed which is not told.
+            if session.enforcing_told.replace(enforcing) != Some(enforcing) {
+                return Some(PeerMessage::Enforcing(enforcing));
+            }
         }
         if take(&mut outbox.associations)
             && let Some(newest) = peer.tunnel.newest()

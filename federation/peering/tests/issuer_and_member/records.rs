@@ -163,6 +163,63 @@ fn a_restarted_issuer_remembers_who_was_deleted_and_relabelled() {
     assert!(world.proven("node1", "d").is_some());
 }
 
+/// What `offer` lets a peer hear from `position` on: UIDs, whether they are gone, and up to where.
+fn heard(world: &World, offer: &str, position: u64) -> (Vec<(String, bool)>, u64) {
+    let offer = serde_json::from_str(offer).unwrap();
+    let (records, through) = world.issuer.records_for(&offer, position, 2);
+    let bundle = world.bundles.bundle(&domain("east")).unwrap();
+    let read = records.iter().map(|(_, record)| {
+        let record = record.verify(bundle, world.now().unix).unwrap().record;
+        (record.pod_uid, record.change == PodChange::Gone)
+    });
+    (read.collect(), through)
+}
+
+#[test]
+fn a_peer_hears_of_pods_that_are_offered_to_it_alone() {
+    const FRONTENDS: &str = r#"{"labels":[{"key":"app","values":["frontend"]}]}"#;
+    let mut world = World::new(&["node1"]);
+    for (uid, app) in [("a", "frontend"), ("b", "api"), ("c", "api")] {
+        world.put(pod(
+            "node1",
+            uid,
+            app,
+            &format!("10.1.1.{}", uid.as_bytes()[0]),
+        ));
+    }
+    let relabel = |world: &mut World, uid: &str, app: &str| {
+        let mut relabelled = world.workloads[uid].clone();
+        relabelled.labels = labels(&[("app", app), ("more", "x")]);
+        world.put(relabelled);
+    };
+    let gone = |uid: &str| (String::from(uid), true);
+    relabel(&mut world, "b", "api");
+    world.delete("c");
+    // Nothing of pods that were never its own, and it is past them.
+    let (records, first) = heard(&world, FRONTENDS, 0);
+    assert_eq!(records, []);
+    assert!(first > 0);
+    assert_eq!(heard(&world, "{}", 0).0, [("b".into(), false), gone("c")]);
+    // Into the offer, and out of it.
+    relabel(&mut world, "b", "frontend");
+    let (records, second) = heard(&world, FRONTENDS, first);
+    assert_eq!(records, [("b".into(), false)]);
+    relabel(&mut world, "b", "api");
+    assert_eq!(heard(&world, FRONTENDS, second).0, []);
+    world.delete("a");
+    let (records, third) = heard(&world, FRONTENDS, second);
+    assert_eq!(records, [gone("a")]);
+    assert_eq!(heard(&world, FRONTENDS, third).0, []);
+    // No more than asked for, and from there on.
+    let (records, through) = heard(&world, "{}", 0);
+    assert_eq!(records.len(), 2);
+    assert_eq!(heard(&world, "{}", through).0.len(), 1);
+    // Of those that a former life saw last nobody knows what they were.
+    world.restart_issuer(world.issuer.state());
+    let (records, _) = heard(&world, FRONTENDS, 0);
+    assert_eq!(records, [gone("a"), gone("c")]);
+}
+
 /// After a restart the issuer says of a relabelled pod once more what it is, in a credential. Were that
 /// for a key which nobody holds any more, the pod's own agent would be left without one, and cut what
 /// the pod is doing.

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::net::{World, domain, hash, policy, secs};
+use crate::net::{World, domain, hash, offer, policy, secs};
+use policy::OfferedPart;
 use proptest::prelude::*;
 
 const NAMES: [&str; 3] = ["east", "north", "west"];
@@ -17,6 +18,8 @@ enum Do {
     Record(usize, u8),
     FullDisk(usize, bool),
     Wait(u32),
+    /// What the one offers to the other is narrowed, or is all again.
+    Offer(usize, usize, bool),
     /// A message that was sent before, on a session of today: another's if it is signed.
     Replay(usize, usize, prop::sample::Index),
     Garbage(usize, usize, Vec<u8>),
@@ -34,6 +37,7 @@ fn action() -> impl Strategy<Value = Do> {
         3 => (0..3usize, any::<u8>()).prop_map(|(a, n)| Do::Policy(a, n)),
         3 => (0..3usize, any::<u8>()).prop_map(|(a, n)| Do::Record(a, n)),
         1 => (0..3usize, any::<bool>()).prop_map(|(a, full)| Do::FullDisk(a, full)),
+        2 => (pair(), any::<bool>()).prop_map(|((a, b), narrow)| Do::Offer(a, b, narrow)),
         4 => prop_oneof![0..50u32, 50..20_000_000u32].prop_map(Do::Wait),
         2 => (pair(), index()).prop_map(|((a, b), i)| Do::Replay(a, b, i)),
         2 => (pair(), any::<Vec<u8>>()).prop_map(|((a, b), bytes)| Do::Garbage(a, b, bytes)),
@@ -63,6 +67,10 @@ fn perform(world: &mut World, policies: &mut Policies, action: Do) {
             world.get(NAMES[a]).disk_full = full;
             world.pump();
         }
+        Do::Offer(a, b, narrow) => world.with(NAMES[a], |cluster, now| {
+            let namespaces: &[&str] = if narrow { &["shop"] } else { &[] };
+            cluster.offer(NAMES[b], namespaces, now);
+        }),
         Do::Wait(ms) => world.run(std::time::Duration::from_millis(ms.into())),
         Do::Replay(a, b, index) => {
             if !world.sent.is_empty() && world.is_connected(NAMES[a], NAMES[b]) {
@@ -88,6 +96,11 @@ fn perform(world: &mut World, policies: &mut Policies, action: Do) {
     }
 }
 
+/// The hash that those are told to whom less is offered.
+fn narrowed(cluster: &str, name: &str) -> [u8; 32] {
+    OfferedPart::new(&policy(cluster, name), &offer(&["shop"]), None, None).hash()
+}
+
 fn nothing_false_is_believed(world: &mut World, policies: &Policies) {
     for at in NAMES {
         for (i, of) in NAMES.into_iter().enumerate().filter(|(_, of)| *of != at) {
@@ -97,7 +110,10 @@ fn nothing_false_is_believed(world: &mut World, policies: &Policies) {
                 assert_eq!(bundle.x509_roots, [its_root]);
             }
             if let Some(digest) = it.digest(&domain(of)) {
-                let known = policies[i].iter().find(|name| hash(name) == digest.hash);
+                let known = policies[i].iter().find(|name| {
+                    let hashes = [hash(name), narrowed(of, name)];
+                    hashes.contains(&digest.hash)
+                });
                 let name = known.expect("a policy that it never had");
                 assert_eq!(digest.part.as_deref(), Some(&policy(of, name)));
             }
@@ -120,7 +136,12 @@ fn heal(world: &mut World, policies: &Policies) {
     world.run(secs(2));
     for at in NAMES {
         for of in NAMES.into_iter().filter(|of| *of != at) {
-            let wanted = hash(&world.get(of).policy.clone());
+            let cluster = world.get(of);
+            let all = cluster.peering.offered(&domain(at)).unwrap().is_empty();
+            let wanted = match all {
+                true => hash(&cluster.policy),
+                false => narrowed(of, &cluster.policy),
+            };
             let digest = world.get(at).peering.digest(&domain(of)).cloned();
             assert_eq!(
                 digest.map(|digest| digest.hash),

@@ -302,7 +302,7 @@ fn a_record_that_does_not_hold_is_refused_and_others_of_the_batch_are_not() {
     let records = [forged, world.get("west").own_records.clone()].concat();
     let records = records
         .iter()
-        .map(|(_, record)| ByteBuf::from(record.bytes()));
+        .map(|(_, _, record)| ByteBuf::from(record.bytes()));
     let batch = PeerMessage::Records(RecordBatch {
         position: 5,
         records: records.chain([ByteBuf::from(vec![1, 2, 3])]).collect(),

@@ -8,10 +8,10 @@ use identity::IssuerKey;
 use peering::{
     introductions::Introduction,
     peer_messages::PeerMessage,
-    peers::{IntroduceError, Pair, Party, PeerEvent},
+    peers::{IntroduceError, OwnKeys, Pair, Party, PeerEvent},
 };
 
-use crate::net::{Cluster, World, domain, pin, range, secs};
+use crate::net::{Cluster, World, domain, pin, range, root, secs};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -79,7 +79,8 @@ fn each_of_two_learns_the_name_and_the_root_of_the_other_and_forgets_them_when_t
             panic!("{told:?}");
         };
         let root = world.get(other).root.clone();
-        assert_eq!((told.trust_domain.as_str(), told.pin), (other, pin(&root)));
+        assert_eq!((told.trust_domain.as_str(), told.roots.len()), (other, 1));
+        assert!(told.has_root(&pin(&root)));
         assert_eq!((told.number, told.until), (pair.number, pair.until));
         assert_eq!(told.ranges, world.get(other).ranges);
         let events = &world.get(at).events;
@@ -239,4 +240,107 @@ fn a_peer_is_introduced_by_the_ranges_that_it_says_itself() {
     world.run(secs(1));
     let told = known(&mut world, "left").unwrap().remove(0);
     assert_eq!(told.ranges, [range(7, "10.77.0.0/16")]);
+}
+
+/// For a day after an exchange the old root signs: whoever is introduced by the new one alone would not
+/// be believed by who meets it first.
+#[test]
+fn both_roots_are_told_while_one_is_exchanged() {
+    let mut world = star();
+    introduce(&mut world, "left", "right", DAY).unwrap();
+    world.run(secs(1));
+    let (old, new) = (world.get("right").root.clone(), root("right"));
+    let announce = |world: &mut World, roots: &[&Vec<u8>]| {
+        let roots: Vec<Vec<u8>> = roots.iter().copied().cloned().collect();
+        world.with("right", |right, now| {
+            let keys = OwnKeys {
+                x509_roots: roots,
+                issuer_keys: vec![Cluster::key(right.seed).public()],
+                carried_labels: None,
+            };
+            right.peering.set_own_keys(keys, now);
+        });
+        world.run(secs(1));
+        let told = known(world, "left").unwrap().remove(0);
+        let known = [&old, &new].map(|root| told.has_root(&pin(root)));
+        (told.roots.len(), known)
+    };
+    assert_eq!(announce(&mut world, &[&new, &old]), (2, [true, true]));
+    assert_eq!(announce(&mut world, &[&new]), (1, [false, true]));
+
+    let of_left = pin(&world.get("left").root.clone());
+    world.with("right", |right, now| {
+        let mut config = right.peers[0].clone();
+        config.trust_domain = domain("left");
+        config.pin = Some(of_left);
+        config.ranges = None;
+        let peers = vec![right.peers[0].clone(), config];
+        right.peering.set_peers(peers, now).unwrap();
+    });
+    // Who is believed first by one of several holds the bundle with that alone.
+    for (or_roots, believed) in [(vec![], false), (vec![pin(&new)], true)] {
+        world.with("left", |left, now| {
+            let mut config = left.peers[0].clone();
+            config.trust_domain = domain("right");
+            config.pin = Some([7; 32]);
+            config.ranges = None;
+            config.or_roots = or_roots;
+            left.peering
+                .set_peers(vec![left.peers[0].clone(), config], now)
+                .unwrap();
+        });
+        world.connect("left", "right");
+        world.run(secs(1));
+        let bundle = world.get("left").peering.bundles().bundle(&domain("right"));
+        assert_eq!(bundle.is_some(), believed);
+    }
+    let roots = world.get("left").peering.roots(&domain("right"));
+    assert!(roots.contains(&[7; 32]) && roots.contains(&pin(&new)));
+}
+
+/// A hub on an old backup says its lists under numbers above all that it ever said, once it goes on.
+#[test]
+fn lists_of_a_restored_state_are_above_those_that_were_seen() {
+    let mut world = star();
+    introduce(&mut world, "left", "right", DAY).unwrap();
+    world.run(secs(1));
+    let backup = world.get("hub").disk.clone();
+    for _ in 0..3 {
+        let hub =
+            |hub: &mut Cluster, now| hub.peering.withdraw(&domain("left"), &domain("right"), now);
+        world.with("hub", hub).unwrap();
+        introduce(&mut world, "left", "right", DAY).unwrap();
+        world.run(secs(1));
+    }
+    let before = known(&mut world, "left").unwrap().remove(0).number;
+    let at = world.now("hub").unix;
+    let own = peering::peers::mark_restored(Some(&backup["own"]), at);
+    let disk = &mut world.get("hub").disk;
+    *disk = backup;
+    disk.insert("own".into(), own.unwrap().unwrap());
+    world.restart("hub");
+    world.connect("hub", "left");
+    world.run(secs(1));
+    world
+        .with("hub", |hub, now| hub.peering.confirm_restored(true, now))
+        .unwrap();
+    world.connect("hub", "right");
+    world.run(secs(1));
+    // The list of the backup, which counts again.
+    assert_eq!(known(&mut world, "left").unwrap().remove(0).number, 1);
+    let after = introduce(&mut world, "left", "right", DAY).unwrap().number;
+    world.run(secs(1));
+    assert!(after > before, "{after} {before}");
+    for at in ["left", "right"] {
+        let told = known(&mut world, at).unwrap().remove(0);
+        assert_eq!(
+            told.number, after,
+            "what was removed under {before} may come back"
+        );
+        assert!(
+            world.get(at).alarms().is_empty(),
+            "{:?}",
+            world.get(at).alarms()
+        );
+    }
 }

@@ -7,6 +7,7 @@ mod differences;
 mod exchange;
 mod introduced;
 mod net;
+mod offers;
 mod restored;
 mod revoked;
 mod roots_elsewhere;

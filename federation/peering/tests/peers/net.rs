@@ -66,6 +66,10 @@ pub fn policy(cluster: &str, name: &str) -> PolicySet {
     }
 }
 
+pub fn offer(namespaces: &[&str]) -> identity::ClaimLimits {
+    serde_json::from_value(serde_json::json!({"namespaces": namespaces})).unwrap()
+}
+
 /// Stands for the hash of a policy.
 pub fn hash(name: &str) -> [u8; 32] {
     pin(name.as_bytes())
@@ -91,8 +95,10 @@ pub struct Cluster {
     /// This clock minus the true one, in ms.
     pub skew: i64,
     pub events: Vec<PeerEvent>,
+    /// Pods that only those may meet to whom all are offered.
+    pub withheld: BTreeSet<String>,
     /// Records of this cluster by position, and those that were received: uid -> generations.
-    pub own_records: Vec<(u64, SignedRecord)>,
+    pub own_records: Vec<(u64, String, SignedRecord)>,
     pub received: Vec<(TrustDomain, String, u64)>,
     pub lives: u8,
     /// Closed by its own peering: {peer, reason}.
@@ -168,6 +174,17 @@ impl Cluster {
         self.peering.set_enforcing(hash(name), now);
     }
 
+    /// Which pods `peer` may meet, from now on: those of these namespaces, or all.
+    pub fn offer(&mut self, peer: &str, namespaces: &[&str], now: Now) {
+        let offer = offer(namespaces);
+        for config in &mut self.peers {
+            if config.trust_domain.as_str() == peer {
+                config.offer = offer.clone();
+            }
+        }
+        self.peering.set_peers(self.peers.clone(), now).unwrap();
+    }
+
     /// Says of a pod that it is gone.
     pub fn record(&mut self, uid: &str, generation: u64) {
         let position = self.own_records.len() as u64 + 1;
@@ -177,7 +194,7 @@ impl Cluster {
             change: PodChange::Gone,
         };
         let signed = Self::key(self.seed).sign_record(&self.name, position, &record);
-        self.own_records.push((position, signed));
+        self.own_records.push((position, uid.into(), signed));
         self.peering.handle_records_changed();
     }
 
@@ -220,6 +237,7 @@ impl World {
                 ranges: Some(ranges(other)),
                 mapped: BTreeMap::new(),
                 limits: identity::ClaimLimits::default(),
+                or_roots: Vec::new(),
                 offer: identity::ClaimLimits::default(),
                 away: None,
             });
@@ -244,6 +262,7 @@ impl World {
                 disk_full: false,
                 skew: 0,
                 events: vec![],
+                withheld: BTreeSet::new(),
                 own_records: vec![],
                 received: vec![],
                 lives: 0,
@@ -459,12 +478,17 @@ impl World {
         }
         let mut messages = Vec::new();
         while let Some((peer, after, most)) = cluster.peering.poll_records() {
-            let records = cluster
-                .own_records
-                .iter()
-                .filter(|(position, _)| *position > after);
-            let records: Vec<_> = records.take(most).cloned().collect();
-            let message = cluster.peering.handle_own_records(&peer, &records);
+            let all = cluster.peering.offered(&peer).unwrap().is_empty();
+            let records = cluster.own_records.iter().filter(|(position, uid, _)| {
+                *position > after && (all || !cluster.withheld.contains(uid))
+            });
+            let records = records
+                .take(most)
+                .map(|(at, _, record)| (*at, record.clone()));
+            let records: Vec<_> = records.collect();
+            let through = cluster.own_records.len() as u64;
+            let peering = &mut cluster.peering;
+            let message = peering.handle_own_records(&peer, &records, through);
             messages.extend(message.map(|message| (peer, message)));
         }
         while let Some(message) = cluster.peering.poll_transmit() {

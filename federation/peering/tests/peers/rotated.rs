@@ -118,3 +118,24 @@ fn a_pin_of_a_root_that_was_announced_is_the_same_peer() {
     });
     assert!(!world.is_connected("east", "west"));
 }
+
+/// By what it announced it is known, by a token and by introductions too: never as another one.
+#[test]
+fn a_cluster_is_known_by_every_root_that_it_announced() {
+    let mut world = World::mesh(&["east", "west"]);
+    let (old, new) = (world.get("east").root.clone(), root("east"));
+    let seed = world.get("east").seed;
+    let known = |world: &mut World| {
+        let mut roots = world.get("west").peering.roots(&domain("east"));
+        roots.dedup();
+        roots
+    };
+    assert_eq!(known(&mut world), [pin(&old)]);
+    announce(&mut world, &[old.clone(), new.clone()], &[seed]);
+    let both = known(&mut world);
+    assert!(both.contains(&pin(&old)) && both.contains(&pin(&new)));
+    // The pin that the operator configured stays good for who meets it in the file.
+    announce(&mut world, std::slice::from_ref(&new), &[seed]);
+    assert_eq!(known(&mut world), [pin(&old), pin(&new)]);
+    assert!(world.get("west").alarms().is_empty());
+}

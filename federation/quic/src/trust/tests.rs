@@ -47,6 +47,25 @@ fn a_bundle_and_a_pin_of_its_root_say_the_same() {
 }
 
 #[test]
+fn one_of_several_pins_is_enough_and_none_is_not() {
+    let (west, other) = (root("west"), root("west"));
+    let sent = chain(&west);
+    let pins = |pins: &[Pin]| judge(Anchor::OneOf(pins.to_vec()), &sent);
+    assert_eq!(pins(&[other.pin(), west.pin()]).unwrap().root, west.pin());
+    let refused = pins(&[other.pin()]);
+    assert!(
+        matches!(refused, Err(VerifyError::PinMismatch { .. })),
+        "{refused:?}"
+    );
+    assert!(matches!(pins(&[]), Err(VerifyError::UnknownDomain(_))));
+    let of_leaf = pins(&[Pin::of(&sent[0])]);
+    assert!(
+        matches!(of_leaf, Err(VerifyError::PinMismatch { .. })),
+        "{of_leaf:?}"
+    );
+}
+
+#[test]
 fn a_pin_is_of_a_root_that_was_sent_and_signed() {
     let west = root("west");
     let sent = chain(&west);

@@ -71,6 +71,7 @@ pub fn member(name: &str) -> Member {
         config: PeerConfig {
             mapped: BTreeMap::new(),
             limits: identity::ClaimLimits::default(),
+            or_roots: Vec::new(),
             offer: identity::ClaimLimits::default(),
             away: None,
             trust_domain: domain(name),

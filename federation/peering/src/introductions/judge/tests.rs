@@ -19,7 +19,7 @@ fn one(name: &str, range: &str) -> Introduction {
     Introduction {
         trust_domain: domain(name),
         name: name.into(),
-        pin: [name.len() as u8; 32],
+        roots: vec![ByteArray::new([name.len() as u8; 32])],
         endpoints: vec!["192.0.2.9:4433".parse().unwrap()],
         ranges: vec![AnnouncedRange {
             range_id: 1,
@@ -39,7 +39,8 @@ struct East {
     members: Vec<Member>,
     refused: Vec<Refused>,
     revoked: BTreeSet<TrustDomain>,
-    accepting: Accepting,
+    offer: ClaimLimits,
+    rules: Rules,
     now: UnixMillis,
 }
 
@@ -57,7 +58,14 @@ impl East {
             members: Vec::new(),
             refused: Vec::new(),
             revoked: BTreeSet::new(),
-            accepting,
+            rules: Rules {
+                accepting,
+                away: Some("1d:closed".parse().unwrap()),
+            },
+            offer: ClaimLimits {
+                namespaces: vec![NamePattern::new("public").unwrap()],
+                ..ClaimLimits::default()
+            },
             now: NOW,
         }
     }
@@ -73,6 +81,7 @@ impl East {
             introducer: *introducer,
             revoked: *revoked,
             limits,
+            offer: &self.offer,
             list: self.lists.get(by).map(Vec::as_slice),
         });
         said.collect()
@@ -100,7 +109,7 @@ impl East {
             &self.members,
             &self.refused,
             &self.said(),
-            self.accepting,
+            self.rules,
             &self.here(),
             self.now,
         );
@@ -122,8 +131,7 @@ impl East {
             wanted,
             members,
             &said,
-            &self.here(),
-            self.now,
+            (self.rules, &self.here(), self.now),
         );
         self.members.push(taken?);
         Ok(())
@@ -161,9 +169,57 @@ fn a_member_that_was_introduced_may_claim_what_its_introducer_may() {
     assert_eq!((&*joined.name, joined.pin), ("west", [4; 32]));
     assert_eq!(joined.introduced[0].by, domain("north"));
     assert!(!joined.introducer);
+    // It may meet what its introducer may, and is closed when it stays away.
+    assert_eq!(joined.offer, east.offer);
+    assert_eq!(joined.away, Some("1d:closed".parse().unwrap()));
     // And no more when that is limited later.
     east.introducers[0].3.namespaces.clear();
-    assert!(east.judge().members[0].accept.is_empty());
+    east.offer.namespaces.clear();
+    east.rules.away = None;
+    let member = east.judge().members.remove(0);
+    assert!(member.accept.is_empty() && member.offer.is_empty());
+    assert_eq!(member.away, None);
+}
+
+/// A root is exchanged: its gateways may show either, and whoever meets it first must take both.
+#[test]
+fn a_member_is_met_by_any_root_that_its_introducer_says() {
+    let both = |first: u8, second: u8| {
+        let mut west = one("west", "10.2.0.0/16");
+        west.roots = vec![ByteArray::new([first; 32]), ByteArray::new([second; 32])];
+        west
+    };
+    let mut east = East::new(Accepting::Introduced);
+    east.says("north", &[both(1, 2)]);
+    let roots = |member: &Member| (member.pin, member.roots.clone());
+    let expected = ([1; 32], vec![[2; 32]]);
+    assert_eq!(roots(&east.judge().joined[0]), expected);
+    // The one before it is retired, and the next comes: the pin by which it is known stays.
+    east.says("north", &[both(2, 3)]);
+    east.members[0].roots = vec![[2; 32]];
+    let here_knows_it = |east: &mut East| {
+        let (members, said, mut here) = (east.members.clone(), east.said(), east.here());
+        let west = domain("west");
+        here.peers.insert(&west, vec![[1; 32], [2; 32]]);
+        judge(&members, &[], &said, east.rules, &here, east.now)
+    };
+    let changes = here_knows_it(&mut east);
+    let expected = ([1; 32], vec![[2; 32], [3; 32]]);
+    assert_eq!(roots(&changes.members[0]), expected);
+    assert_eq!(changes.pending, []);
+    // None of those that are known: it is another cluster, and the one that is known goes.
+    east.says("north", &[both(8, 9)]);
+    let changes = here_knows_it(&mut east);
+    assert_eq!((changes.members.len(), changes.gone.len()), (0, 1));
+    assert!(changes.pending[0].why.contains("under another root"));
+    // What a second one says changes none of its roots.
+    east.says("north", &[both(1, 2)]);
+    east.introducers
+        .push((domain("south"), true, false, ClaimLimits::default()));
+    east.says("south", &[both(2, 7)]);
+    let changes = here_knows_it(&mut east);
+    let expected = ([1; 32], vec![[2; 32]]);
+    assert_eq!(roots(&changes.members[0]), expected);
 }
 
 #[test]
@@ -176,10 +232,10 @@ fn an_introduction_changes_nothing_that_is_known() {
     east.judge();
     assert_eq!(east.judge().pending, vec![], "it has the same root");
     // So it does by another root that its bundle holds.
-    other_root.pin = [6; 32];
+    other_root.roots = vec![ByteArray::new([6; 32])];
     east.says("south", &[other_root.clone()]);
     assert_eq!(east.judge().pending, vec![]);
-    other_root.pin = [9; 32];
+    other_root.roots = vec![ByteArray::new([9; 32])];
     east.says("south", &[other_root]);
     let why = east.waits();
     assert!(
@@ -204,7 +260,7 @@ fn an_introduction_changes_nothing_that_is_known() {
         let after = east.judge().members;
         let same = |m: &Member| (m.name.clone(), m.pin, m.endpoints.clone(), m.ranges.clone());
         assert_eq!(same(&after[0]), same(&before[0]));
-        renamed.pin = [9; 32];
+        renamed.roots = vec![ByteArray::new([9; 32])];
         east.says("south", &[renamed]);
         assert!(east.waits().contains("under another root"));
         assert_eq!(same(&east.members[0]), same(&before[0]));
@@ -290,7 +346,7 @@ fn a_member_goes_when_nobody_introduces_it_any_more() {
     // Another root under the name is not the one that was introduced.
     let mut east = introduced();
     let mut other = one("west", "10.2.0.0/16");
-    other.pin = [9; 32];
+    other.roots = vec![ByteArray::new([9; 32])];
     east.says("north", &[other]);
     assert_eq!(east.judge().gone.len(), 1);
     // Whoever is a member by itself stays.

@@ -96,6 +96,7 @@ impl East {
             life: DEFAULT_LIFE,
             name: name.map(Into::into),
             accept,
+            offer: public(),
             introducer: false,
             away: Some("1h:keep".parse().unwrap()),
             pin: pin("east"),
@@ -107,7 +108,18 @@ impl East {
     }
 
     fn judge(&mut self, request: &[u8], now: Now) -> Result<Admitted, JoinRefusal> {
-        let here = Here {
+        self.judge_knowing(request, now, None, None)
+    }
+
+    /// While one more is a peer by these roots, and one is revoked.
+    fn judge_knowing(
+        &mut self,
+        request: &[u8],
+        now: Now,
+        peer: Option<(&TrustDomain, Vec<[u8; 32]>)>,
+        revoked: Option<&TrustDomain>,
+    ) -> Result<Admitted, JoinRefusal> {
+        let mut here = Here {
             trust_domain: &self.domain,
             names: BTreeMap::from([("east", &self.domain), ("north", &self.north)]),
             ranges: vec![
@@ -118,8 +130,9 @@ impl East {
             mapped: Vec::new(),
             pool: &self.pool,
             peers: BTreeMap::from([(&self.north, vec![pin("north")])]),
-            revoked: BTreeSet::new(),
+            revoked: revoked.into_iter().collect(),
         };
+        here.peers.extend(peer);
         self.invitations
             .judge(SOURCE, request, &BINDING, &here, now)
     }
@@ -128,6 +141,14 @@ impl East {
     fn restart(&mut self) {
         let stored = serde_json::to_string(self.invitations.stored()).unwrap();
         self.invitations = Invitations::new(serde_json::from_str(&stored).unwrap());
+    }
+}
+
+/// Which pods are offered.
+fn public() -> ClaimLimits {
+    ClaimLimits {
+        namespaces: vec![NamePattern::new("public").unwrap()],
+        ..ClaimLimits::default()
     }
 }
 
@@ -145,11 +166,43 @@ fn who_has_the_token_joins_and_each_knows_the_other() {
     assert_eq!(admitted.member.name, "west");
     assert_eq!(admitted.member.pin, pin("west"));
     assert_eq!(admitted.member.accept.namespaces.len(), 1);
+    assert_eq!(admitted.member.offer, public());
     assert_eq!(admitted.member.away, Some("1h:keep".parse().unwrap()));
     let own = offer("east", "10.1.0.0/16", at(5));
     let answer = accepted(&admitted.key, &own, &key("east"), &BINDING);
     assert_eq!(answered(&token, &answer, &BINDING, at(5).unix), Ok(own));
     assert_eq!(east.invitations.open(at(5).unix), 0);
+}
+
+/// A new token does not make good what was revoked: the operator takes that back first.
+#[test]
+fn a_cluster_that_is_revoked_does_not_come_back_by_a_token() {
+    let (mut east, gone) = (East::new(), domain("west"));
+    for is_peer in [false, true] {
+        let token = east.invite(None, at(0));
+        let request = west(&token, at(1));
+        let peer = is_peer.then(|| (&gone, vec![pin("west")]));
+        let refused = east.judge_knowing(&request, at(1), peer, Some(&gone));
+        assert_eq!(refused.unwrap_err(), JoinRefusal::Revoked(gone.clone()));
+        // Nothing was used up.
+        assert!(!east.judge(&request, at(2)).unwrap().again);
+    }
+}
+
+/// A peer is known by all roots of its bundle, not by the pin of the first one alone.
+#[test]
+fn a_cluster_whose_root_was_exchanged_is_the_same() {
+    let (mut east, it) = (East::new(), domain("west"));
+    let mut judge = |known: &[&str]| {
+        let token = east.invite(None, at(0));
+        let known = known.iter().map(|name| pin(name)).collect();
+        let request = west(&token, at(1));
+        let judged = east.judge_knowing(&request, at(1), Some((&it, known)), None);
+        judged.map(|admitted| admitted.member.pin)
+    };
+    assert_eq!(judge(&["west before", "west"]), Ok(pin("west")));
+    let other = JoinRefusal::OtherRoot(domain("west"));
+    assert_eq!(judge(&["west before"]), Err(other));
 }
 
 /// The answer may have been lost, and the process too.
@@ -342,6 +395,7 @@ fn invitations_are_bounded_and_checked() {
         life,
         name: name.map(Into::into),
         accept: ClaimLimits::default(),
+        offer: ClaimLimits::default(),
         introducer: false,
         away: None,
         pin: pin("east"),
