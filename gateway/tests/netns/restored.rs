@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::Path,
     process::{Command, Output},
 };
@@ -181,4 +181,61 @@ fn an_old_backup_is_refused_until_it_is_confirmed_and_undoes_no_revocation() {
     ] {
         assert!(text.contains(done), "{done}");
     }
+}
+
+/// All of it: keys under a passphrase, a backup, a machine that is lost, and a gateway on what was put
+/// back, which is the same to its peer and starts with that passphrase alone.
+#[test]
+fn a_backup_of_keys_under_a_passphrase_is_put_back_and_starts_with_it_alone() {
+    if !root_or_skip() {
+        return;
+    }
+    let world = World::new("secret");
+    let file = world.path("east.yaml");
+    let plain = fs::read_to_string(&file).unwrap();
+    let secret = world.path("passphrase");
+    let tell = |passphrase: &str| {
+        fs::write(&secret, passphrase).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let keys = format!("{plain}keys: {{passphraseFile: {}}}\n", secret.display());
+        fs::write(&file, keys).unwrap();
+    };
+    tell("correct horse");
+    let (east, west) = (world.start("east"), world.start("west"));
+    east.until_connected();
+    west.until_connected();
+    let backup = world.path("backup");
+    let backup = backup.to_str().unwrap();
+    succeeds(&world, &["backup", backup]);
+    let bytes = fs::read(backup).unwrap();
+    let holds = |words: &[u8]| bytes.windows(words.len()).any(|part| part == words);
+    assert!(holds(b"BEGIN ENCRYPTED PRIVATE KEY"));
+    assert!(!holds(b"BEGIN PRIVATE KEY") && !holds(b"correct horse"));
+
+    // The machine is lost, and its disk.
+    east.kill();
+    let state = world.path("east");
+    let _ = nix::mount::umount2(&state.join("bpf"), nix::mount::MntFlags::MNT_DETACH);
+    fs::remove_dir_all(&state).unwrap();
+    succeeds(&world, &["restore", backup]);
+    let refuses = |words: &str| {
+        let mut east = world.start("east");
+        world.until("it ends", || {
+            let log = fs::read_to_string(world.path("east.log")).unwrap();
+            log.contains(words)
+        });
+        assert!(!east.child.wait().unwrap().success());
+    };
+    tell("another");
+    refuses("the passphrase is another");
+    fs::write(&file, &plain).unwrap();
+    refuses("no passphrase is configured");
+    tell("correct horse");
+    // Its peer has seen nothing that the backup does not know: it goes on by itself, as who it was.
+    let east = world.start("east");
+    let status = east.until_connected();
+    assert!(!problems(&status, "restored"), "{status:#}");
+    west.until("heard anew", |status| {
+        digest(&west) > 1 << 20 && status["ready"] == true
+    });
 }
