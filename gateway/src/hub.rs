@@ -46,11 +46,12 @@ use tracing::{debug, info, warn};
 
 use crate::{
     clock::Clock, config::Config, keys::KeyStore, nexthops::NextHops, pipeline::Shared,
-    refusals::Refusals, state::State,
+    refusals::Refusals, signing::Desk, state::State,
 };
 use commands::Waiting;
 use fetched::FetchedBundles;
 use flow_log::FlowLog;
+use keys::RootWork;
 use links::{Input, LinkId};
 use members::Members;
 use nodes::Nodes;
@@ -80,6 +81,10 @@ pub struct HubParts {
     pub clock: Clock,
     /// The keys by which the cluster is believed.
     pub keys: KeyStore,
+    /// Where it signs.
+    pub desk: Desk,
+    /// The audit log.
+    pub audit: AuditLog,
     /// The gateway's own X.509-SVID is to be renewed now: another root signs.
     pub renew_svid: Arc<Notify>,
     /// Peers, sans-IO.
@@ -130,6 +135,8 @@ pub struct Hub {
     own_bundle: watch::Sender<Arc<str>>,
     nodes: Nodes,
     keys: KeyStore,
+    roots: RootWork,
+    desk: Desk,
     renew_svid: Arc<Notify>,
     world: watch::Receiver<Arc<World>>,
     hops: watch::Receiver<Arc<NextHops>>,
@@ -177,7 +184,6 @@ impl Hub {
         );
         let fetched = FetchedBundles::new(parts.state.clone(), parts.clock, sender.clone());
         let members = Members::load(&parts.state, parts.joined)?;
-        let audit = parts.config.state_dir.clone();
         let control = Control::new(
             parts.trust_domain.clone(),
             parts.config.wan.psp_port,
@@ -192,6 +198,8 @@ impl Hub {
             own_bundle: parts.own_bundle,
             nodes: Nodes::new(parts.gate, parts.node_trust),
             keys: parts.keys,
+            roots: RootWork::default(),
+            desk: parts.desk,
             renew_svid: parts.renew_svid,
             config: parts.config,
             own: parts.trust_domain,
@@ -214,7 +222,7 @@ impl Hub {
             problems: BTreeMap::new(),
             refusals: Refusals::default(),
             flow_log: FlowLog::default(),
-            audit: AuditLog::new(&audit),
+            audit: parts.audit,
             members,
             rng,
             unaudited: Vec::new(),
@@ -304,6 +312,9 @@ impl Hub {
                     self.control.handle_peer_refused(&peer, &why, now);
                 }
             }
+            Input::Signed(signed) => self.signed(*signed),
+            Input::RootMade(made) => self.root_made(made),
+            Input::RootRetired(number, retired) => self.root_retired(number, retired),
             Input::Command(command) => self.command(command),
             Input::Joining(joining) => self.joining(joining),
             Input::TokenAnswer(said) => self.token_answered(*said),

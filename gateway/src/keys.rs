@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! <state>/keys.state        the rings: which keys there are, and where each is in its life
-//! <state>/root.pem          root number 1, with its key
+//! <state>/root.pem          root number 1, with its key; without, when an external signer keeps that
 //! <state>/root.N.pem        root number N
 //! <state>/issuer.key        issuer key number 1, a seed of 32 bytes
 //! <state>/issuer.N.key      issuer key number N
@@ -11,11 +11,18 @@
 //!
 //! A key is stored before the ring names it, and the ring forgets it before its file goes: whenever the
 //! process ends, each key that was ever announced is there. A passphrase, when one is configured, protects
-//! the private keys (`quic::Passphrase`).
+//! the private keys (`quic::Passphrase`); those of roots may be with a signer (`SignerCommand`), who may take
+//! his time: what waits for him is done by a [`RootMaker`] and by what [`KeyStore::retiring`] gives, on a thread
+//! that may wait.
 
 mod files;
 
-use std::{collections::BTreeMap, fmt, fs, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
@@ -30,8 +37,11 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 use zeroize::Zeroizing;
 
-use crate::state::{SVID_VALIDITY, State};
-use files::Files;
+use crate::{
+    signer::SignerCommand,
+    state::{SVID_VALIDITY, State},
+};
+use files::{Files, holds_key};
 
 pub use observe::KeyKind;
 
@@ -82,6 +92,44 @@ impl Schedules {
     }
 }
 
+/// What protects private keys.
+#[derive(Clone, Debug, Default)]
+pub struct Protection {
+    /// Encrypts those on disk.
+    pub passphrase: Option<Passphrase>,
+    /// Keeps those of roots that are not on disk.
+    pub signer: Option<SignerCommand>,
+    /// The key of the next root is on disk, also where there is a signer.
+    pub on_disk: bool,
+}
+
+/// Makes the root after the last one.
+#[derive(Clone)]
+pub struct RootMaker {
+    files: Files,
+    number: u32,
+}
+
+impl RootMaker {
+    /// Makes it, and stores it; nobody hears of it before [`KeyStore::publish_root`]. Waits for the signer, if
+    /// there is one.
+    ///
+    /// # Errors
+    /// When the disk or the signer does not do it.
+    pub fn make(self, now: UnixMillis) -> anyhow::Result<MadeRoot> {
+        let Self { files, number } = self;
+        let root = Arc::new(files.make_root(number, now)?);
+        Ok(MadeRoot { number, root })
+    }
+}
+
+/// A root that is stored and not announced.
+#[derive(Debug)]
+pub struct MadeRoot {
+    number: u32,
+    root: Arc<ClusterRoot>,
+}
+
 /// Of an Ed25519 key.
 type Seed = Zeroizing<[u8; 32]>;
 
@@ -117,6 +165,7 @@ pub struct KeyStore {
     issuer_keys: BTreeMap<u32, Seed>,
     signing: Arc<ArcSwap<ClusterRoot>>,
     signing_seed: Seed,
+    retiring: BTreeSet<u32>,
 }
 
 impl fmt::Debug for KeyStore {
@@ -133,12 +182,12 @@ impl KeyStore {
     /// does not protect yet, it does from now on, if there is one.
     ///
     /// # Errors
-    /// When a file is missing, damaged, of another cluster or of another passphrase. None is ever
-    /// replaced by another key.
+    /// When a file is missing, damaged, of another cluster or of another passphrase, or a new root's signer
+    /// does not sign. No key is ever replaced by another.
     pub fn open(
         state: &State,
         domain: &TrustDomain,
-        passphrase: Option<Passphrase>,
+        protection: Protection,
         schedules: Schedules,
         rng: &mut impl Rng,
         now: UnixMillis,
@@ -146,7 +195,7 @@ impl KeyStore {
         let files = Files {
             state: state.clone(),
             domain: domain.clone(),
-            passphrase,
+            protection,
         };
         let rings = match state.load::<Option<Rings>>(RINGS)? {
             Some(rings) => {
@@ -170,7 +219,7 @@ impl KeyStore {
         let signing = roots.get(&rings.root.current()).context(signs)?;
         let current = rings.issuer_key.current();
         let signing_seed = issuer_keys.get(&current).context(signs)?.clone();
-        let store = Self {
+        let mut store = Self {
             files,
             schedules,
             signing: Arc::new(ArcSwap::new(Arc::clone(signing))),
@@ -178,6 +227,7 @@ impl KeyStore {
             rings,
             roots,
             issuer_keys,
+            retiring: BTreeSet::new(),
         };
         for kind in KeyKind::ALL {
             store.remove_retired(kind)?;
@@ -254,46 +304,89 @@ impl KeyStore {
         })
     }
 
-    /// What is to be done now; to be asked again after each.
+    /// What is to be done now with keys of `kind`; to be asked again after each.
     #[must_use]
-    pub fn due(&self, now: UnixMillis) -> Option<(KeyKind, Step)> {
-        let due = |kind: KeyKind| {
-            let step = self.rings.of(kind).due(self.schedules.of(kind), now)?;
-            Some((kind, step))
-        };
-        KeyKind::ALL.into_iter().find_map(due)
+    pub fn due(&self, kind: KeyKind, now: UnixMillis) -> Option<Step> {
+        self.rings.of(kind).due(self.schedules.of(kind), now)
     }
 
-    /// Makes a key that is used `publish` from now; the one before it is kept for `keep` after that.
-    /// Returns its number.
+    /// The number of the next key.
+    #[must_use]
+    pub fn next_number(&self, kind: KeyKind) -> u32 {
+        let last = self.rings.of(kind).generations().last();
+        last.map_or(1, |last| last.number + 1)
+    }
+
+    /// What makes the next root.
+    #[must_use]
+    pub fn root_maker(&self) -> RootMaker {
+        RootMaker {
+            files: self.files.clone(),
+            number: self.next_number(KeyKind::Root),
+        }
+    }
+
+    /// Announces a root that is used `publish` from now; the one before it is kept for `keep` after that.
     ///
     /// # Errors
     /// When one waits already, or the disk does not take it; nothing changed then.
-    pub fn publish(
+    pub fn publish_root(
         &mut self,
-        kind: KeyKind,
+        made: MadeRoot,
+        (publish, keep): (Duration, Duration),
+        now: UnixMillis,
+    ) -> anyhow::Result<()> {
+        let mut rings = self.rings.clone();
+        let number = rings.root.publish(publish, keep, now)?;
+        anyhow::ensure!(number == made.number, "another root was made meanwhile");
+        self.store(rings)?;
+        self.roots.insert(number, made.root);
+        Ok(())
+    }
+
+    /// Makes an issuer key and announces it, as [`Self::publish_root`] does.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn publish_issuer_key(
+        &mut self,
         (publish, keep): (Duration, Duration),
         rng: &mut impl Rng,
         now: UnixMillis,
-    ) -> anyhow::Result<u32> {
+    ) -> anyhow::Result<()> {
         let mut rings = self.rings.clone();
-        let number = rings.of_mut(kind).publish(publish, keep, now)?;
-        match kind {
-            KeyKind::Root => {
-                let root = self.files.make_root(number, now)?;
-                self.store(rings)?;
-                self.roots.insert(number, Arc::new(root));
-            }
-            KeyKind::IssuerKey => {
-                let seed = self.files.make_seed(number, rng)?;
-                self.store(rings)?;
-                self.issuer_keys.insert(number, seed);
-            }
-        }
-        Ok(number)
+        let number = rings.issuer_key.publish(publish, keep, now)?;
+        let seed = self.files.make_seed(number, rng)?;
+        self.store(rings)?;
+        self.issuer_keys.insert(number, seed);
+        Ok(())
     }
 
-    /// Does a step that is due, but for the first: [`Self::publish`].
+    /// A root that is believed no more, and what has its signer retire its key; waits for that.
+    pub fn retiring(&self) -> Option<(u32, impl FnOnce() -> anyhow::Result<()> + Send + use<>)> {
+        let number = *self.retiring.first()?;
+        let files = self.files.clone();
+        Some((number, move || files.retire_root(number)))
+    }
+
+    /// The signer has retired it.
+    pub fn retired(&mut self, number: u32) {
+        self.retiring.remove(&number);
+    }
+
+    /// Who keeps the keys of roots that are not on disk.
+    #[must_use]
+    pub fn signer(&self) -> Option<&SignerCommand> {
+        self.files.protection.signer.as_ref()
+    }
+
+    /// Whether the key of the root `number` is on disk.
+    #[must_use]
+    pub fn is_held(&self, number: u32) -> bool {
+        self.roots.get(&number).is_none_or(|root| root.is_held())
+    }
+
+    /// Does a step that is due, but for the first: [`Self::publish_root`], [`Self::publish_issuer_key`].
     ///
     /// # Errors
     /// When the disk does not take it; nothing changed then.
@@ -330,14 +423,19 @@ impl KeyStore {
         Ok(())
     }
 
-    /// Removes the files of keys that the ring has forgotten. One with a number above all is left: it
-    /// was made and never announced, and the next key takes its place.
-    fn remove_retired(&self, kind: KeyKind) -> anyhow::Result<()> {
+    /// Removes the files of keys that the ring has forgotten; those that are with a signer are retired there
+    /// first. One with a number above all is left: it was made and never announced, and the next key takes its
+    /// place.
+    fn remove_retired(&mut self, kind: KeyKind) -> anyhow::Result<()> {
         let kept = self.rings.of(kind).generations();
         let highest = kept.last().map_or(0, |last| last.number);
         for (number, path) in self.files.stored(kind)? {
-            if number < highest && kept.iter().all(|generation| generation.number != number) {
-                fs::remove_file(&path).with_context(|| path.display().to_string())?;
+            if number >= highest || kept.iter().any(|generation| generation.number == number) {
+                continue;
+            }
+            match holds_key(kind, &path)? {
+                true => fs::remove_file(&path).with_context(|| path.display().to_string())?,
+                false => drop(self.retiring.insert(number)),
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Context, bail};
 use gateway_xdp::{Attachment, Plan, QueueSet, RingSizes, Steering, preflight};
 use identity::TrustDomain;
+use observe::AuditLog;
 use sources::World;
 use tracing::{error, info, warn};
 
@@ -31,6 +32,8 @@ pub struct Prepared {
     pub state: State,
     /// The own cluster.
     pub domain: TrustDomain,
+    /// The audit log.
+    pub audit: AuditLog,
     /// Keys and the machines that remember.
     pub keys: Keys,
     /// The addresses that it listens on.
@@ -67,7 +70,8 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let unmounter = Unmounter::start(&config.state_dir);
     let unmounter = unmounter.context("start the process that unmounts at the end")?;
     let members = members::load(&state)?;
-    let keys = Keys::load(&state, &config, &domain, clock)?;
+    let audit = AuditLog::new(&config.state_dir);
+    let keys = Keys::load(&state, &config, &domain, &audit, clock)?;
     let shared = start::data_plane(&domain)?;
 
     signals::hold()?;
@@ -93,6 +97,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
         clock,
         state,
         domain,
+        audit,
         keys,
         listeners,
         bundle_endpoint,

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use observe::{AdminSocket, AuditLog, serve_http};
+use observe::{AdminSocket, serve_http};
 use privileges::CapabilitySet;
 use quic::renew;
 use serde_json::{Value, json};
@@ -29,6 +29,7 @@ use crate::{
     nexthops::NextHopWatch,
     prepare::{Prepared, own_world, prepare, take_back},
     signals::Signals,
+    signing::Desk,
     start::{self, Network, Queues},
     state::{State, own_svid},
 };
@@ -63,7 +64,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         .worker_threads(2)
         .enable_all()
         .build()?;
-    runtime.block_on(serve(prepared))
+    let ended = runtime.block_on(serve(prepared));
+    // Whoever still waits for a signer does so in vain.
+    runtime.shutdown_background();
+    ended
 }
 
 /// Takes the interfaces and leaves them so. What is the gateway's own is dropped until one runs and adopts
@@ -85,6 +89,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         clock,
         state,
         domain,
+        audit,
         keys,
         listeners,
         bundle_endpoint,
@@ -119,9 +124,12 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let hops = NextHopWatch::start(names, wanted).await?;
     let (own_bundle, published_bundle) = watch::channel(Arc::from(""));
     let (root, renew_svid) = (keys.store.signing_root(), Arc::new(Notify::new()));
+    let desk = Desk::default();
     let hub = Hub::new(HubParts {
         trust_domain: domain,
         keys: keys.store,
+        desk: desk.clone(),
+        audit: audit.clone(),
         renew_svid: Arc::clone(&renew_svid),
         peering: keys.peering,
         issuer: keys.issuer,
@@ -155,7 +163,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
             shared: Arc::clone(&shared),
             gateway: format!("{}/{}", config.cluster, config.name),
             interfaces: [config.lan.interface.clone(), config.wan.interface.clone()],
-            audit: AuditLog::new(&config.state_dir),
+            audit: audit.clone(),
         },
         shared,
         queues: published,
@@ -175,7 +183,11 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     info!("running");
 
     let id = keys.svid.id().clone();
-    let issue = async |_: &quic::Svid| own_svid(&root.load(), &id, clock.now().unix);
+    let issue = async |_: &quic::Svid| {
+        let (root, id, audit) = (root.load_full(), id.clone(), audit.clone());
+        let sign = move || own_svid(&root, &id, &audit, clock.now().unix);
+        desk.run(sign).await
+    };
     let end = tokio::select! {
         end = until_end(&mut signals, &observer, &hub, &http, bundle_endpoint.as_ref()) => end,
         // The gateway's own certificate, for as long as it runs.

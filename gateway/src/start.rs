@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use gateway_core::{Dataplane, Limits, SharedCache, Snapshot, context::Event};
 use gateway_xdp::{Attachment, Nic, QueueSet, RingSizes, StatisticsHandle, Steering};
 use identity::TrustDomain;
+use observe::AuditLog;
 use peering::{
     issuer::{Issuer, IssuerConfig},
     peers::{MAX_STATE, Peering, PeeringConfig},
@@ -30,10 +31,11 @@ use crate::{
     clock::Clock,
     config::Config,
     hub::{members, steering},
-    keys::{KeyStore, Schedules},
+    keys::{KeyStore, Protection, Schedules},
     passphrase,
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
+    signer::SignerCommand,
     state::{State, own_svid},
 };
 
@@ -272,12 +274,13 @@ impl Keys {
         state: &State,
         config: &Config,
         domain: &TrustDomain,
+        audit: &AuditLog,
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let now = clock.now();
         let store = key_store(state, config, domain, clock)?;
+        let now = clock.now();
         let id = gateway_id(domain, &config.name).context("name")?;
-        let svid = own_svid(&store.signing_root().load(), &id, now.unix)?;
+        let svid = own_svid(&store.signing_root().load(), &id, audit, now.unix)?;
 
         let mut peering_config = PeeringConfig::new(domain.clone());
         peering_config.tunnel_port = config.wan.psp_port;
@@ -339,9 +342,14 @@ pub fn key_store(
     let (root, issuer_key) = config.rotation.lives();
     let refresh = PeeringConfig::new(domain.clone()).refresh_hint();
     let schedules = Schedules::new(root, issuer_key, refresh);
-    let passphrase = passphrase::read(&config.keys)?;
+    let keys = &config.keys;
+    let protection = Protection {
+        passphrase: passphrase::read(keys)?,
+        signer: keys.signer_command.clone().map(SignerCommand::new),
+        on_disk: keys.new_roots_on_disk(),
+    };
     let now = clock.now().unix;
-    KeyStore::open(state, domain, passphrase, schedules, &mut rng()?, now)
+    KeyStore::open(state, domain, protection, schedules, &mut rng()?, now)
 }
 
 /// The addresses that the gateway listens on, taken before anything else is: some ports need rights

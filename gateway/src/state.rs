@@ -15,8 +15,10 @@ use std::{
 
 use anyhow::{Context, bail};
 use identity::{SpiffeId, UnixMillis};
+use observe::AuditLog;
 use quic::{ClusterRoot, Svid, read_secret, write_secret};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 /// How long the gateway's own X.509-SVID is valid; it is renewed at half life.
@@ -140,12 +142,22 @@ fn short(name: &str) -> String {
     }
 }
 
-/// A fresh X.509-SVID for the gateway itself.
+/// A fresh X.509-SVID for the gateway itself. It stands in the audit log before it is used. Waits for the
+/// signer of the root, if there is one.
 ///
 /// # Errors
-/// When there is no randomness.
-pub fn own_svid(root: &ClusterRoot, id: &SpiffeId, now: UnixMillis) -> anyhow::Result<Svid> {
-    Ok(root.issue(id, now, SVID_VALIDITY)?)
+/// When there is no randomness, no signature or no audit log.
+pub fn own_svid(
+    root: &ClusterRoot,
+    id: &SpiffeId,
+    audit: &AuditLog,
+    now: UnixMillis,
+) -> anyhow::Result<Svid> {
+    let svid = root.issue(id, now, SVID_VALIDITY)?;
+    let (root, expires) = (root.pin().to_string(), svid.expires_at().to_string());
+    let about = json!({"what": "svid", "id": id, "root": root, "expires": expires});
+    audit.write("signed", &about)?;
+    Ok(svid)
 }
 
 #[cfg(test)]

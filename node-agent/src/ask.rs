@@ -46,7 +46,9 @@ impl Asker {
 
 impl Observed for Asker {
     async fn answer(&self, request: Request, _: Caller) -> Result<Said, String> {
-        let answer = self.ask(|reply| Ask::Request(Box::new(request), reply)).await?;
+        let answer = self
+            .ask(|reply| Ask::Request(Box::new(request), reply))
+            .await?;
         answer.map(Said::Once)
     }
 

@@ -26,5 +26,11 @@ use time::seconds;
 fn ask(gateway: &GatewayArg, request: &TrustRequest) -> Result<Value> {
     let mut line = json!(request);
     line["op"] = "trust".into();
-    admin::ask(&gateway.state_dir()?, &line)
+    let directory = gateway.state_dir()?;
+    match request {
+        TrustRequest::Rotate(_) | TrustRequest::Join(_) => {
+            admin::ask_within(&directory, &line, admin::PATIENCE)
+        }
+        _ => admin::ask(&directory, &line),
+    }
 }

@@ -5,7 +5,7 @@
 //! PKCS#10 one in DER, the secret empty when the node has an SVID. Answer: one frame, a CBOR map
 //! with either {"chain": [bytes]}, DER and leaf first, or {"refused": text}.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use identity::TrustDomain;
 use quinn::{Connection, RecvStream, SendStream};
@@ -20,6 +20,9 @@ use crate::{
 
 /// Longest request and answer in bytes.
 const MAX_MESSAGE: usize = 16 << 10;
+/// How long an answer may take: the root's private key may be with a signer that takes its time, and
+/// others may be before us.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// What came is something else.
 const NO_MESSAGE: SessionError = SessionError::Protocol("not an enrolment message");
 
@@ -94,9 +97,15 @@ pub async fn enrol(
         secret: secret.to_vec(),
         request: request.der().to_vec(),
     });
-    let asking = exchange::ask(&target, trust, own, limits, MAX_MESSAGE, |_| {
-        Ok(message.to_vec())
-    });
+    let within = (MAX_MESSAGE, PATIENCE);
+    let asking = exchange::ask(
+        &target,
+        trust,
+        own,
+        limits,
+        within,
+        |_| Ok(message.to_vec()),
+    );
     let answer = decode(&asking.await?).ok_or(NO_MESSAGE)?;
     match answer {
         Answer::Refused(why) => Err(EnrolError::Refused(why.chars().take(300).collect())),
@@ -134,6 +143,12 @@ impl Enrolling {
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote_address()
+    }
+
+    /// Whether it waits no longer for an answer.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.connection.close_reason().is_some()
     }
 
     /// What [`crate::EnrolGate`] judges.

@@ -16,13 +16,13 @@ use crate::{Limits, SessionError, Target, Trust, dial, endpoint::transport, erro
 const LINGER: Duration = Duration::from_secs(3);
 
 /// Asks `target`, which `trust` must believe, what `question` makes of the connection; at most `most`
-/// bytes come back.
+/// bytes come back, within `patience`.
 pub(crate) async fn ask(
     target: &Target,
     trust: &Trust,
     own: Option<Arc<CertifiedKey>>,
     limits: &Limits,
-    most: usize,
+    (most, patience): (usize, Duration),
     question: impl FnOnce(&Connection) -> Result<Vec<u8>, SessionError>,
 ) -> Result<Vec<u8>, SessionError> {
     let any = match target.address.ip() {
@@ -32,9 +32,10 @@ pub(crate) async fn ask(
     let endpoint = quinn::Endpoint::client(any);
     let endpoint =
         endpoint.map_err(|e| SessionError::Local(format!("cannot open a socket: {e}")))?;
+    let transport = transport(limits);
+    let connecting = dial::connect((&endpoint, &transport), own, trust, target);
     let asking = async {
-        let from = (&endpoint, &transport(limits));
-        let (connection, peer) = dial::connect(from, own, trust, target).await?;
+        let (connection, peer) = within(limits.handshake_timeout, connecting).await?;
         target
             .protocol
             .check(&target.trust_domain, &peer.id, true)?;
@@ -46,13 +47,18 @@ pub(crate) async fn ask(
         connection.close(Code::Done.into_var(), b"done");
         answer
     };
-    let limit = limits.handshake_timeout;
-    let answer = timeout(limit, asking)
-        .await
-        .unwrap_or(Err(SessionError::Timeout(limit.as_secs())));
+    let answer = within(patience, asking).await;
     // That we are done reaches the other end before the socket is gone.
     let _ = timeout(LINGER, endpoint.wait_idle()).await;
     answer
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, SessionError>>,
+) -> Result<T, SessionError> {
+    let late = SessionError::Timeout(limit.as_secs());
+    timeout(limit, work).await.unwrap_or(Err(late))
 }
 
 /// The one frame that the other end sends.

@@ -34,7 +34,8 @@ pub async fn ask_to_join(
         protocol: Protocol::Join,
     };
     let mut bound = [0; 32];
-    let answer = exchange::ask(&target, &trust, None, limits, MAX_FRAME, |connection| {
+    let within = (MAX_FRAME, limits.handshake_timeout);
+    let answer = exchange::ask(&target, &trust, None, limits, within, |connection| {
         bound = binding(connection)?;
         Ok(request(&bound))
     })

@@ -3,7 +3,7 @@
 //! nothing: what a frame means is `peering`'s affair.
 //!
 //! * [`ClusterRoot`], [`Svid`], [`SvidRequest`]: a cluster's own certificate authority and what it
-//!   signs, on disk readable by the owner alone.
+//!   signs, on disk readable by the owner alone; [`Signer`]: who keeps the root's private key instead.
 //! * [`Trust`]: which roots speak for which trust domain; [`VerifyError`] says what was wrong.
 //! * [`Endpoint`]: one UDP socket that dials and accepts; [`Session`]: one authenticated stream of
 //!   frames; [`Enrolling`]: a machine without an SVID that asks for one; [`Joining`]: a cluster that
@@ -26,7 +26,9 @@ mod pem;
 mod pki;
 mod protocol;
 mod renew;
+mod root;
 mod session;
+mod signer;
 mod tls;
 mod trust;
 mod verifier;
@@ -43,9 +45,11 @@ pub use gate::{Asked, EnrolGate, EnrolRefusal, SecretHash, Spent};
 pub use identity::Backoff;
 pub use join::{Joining, ask_to_join};
 pub use passphrase::{Passphrase, read_seed, write_seed};
-pub use pki::{ClusterRoot, PkiError, Svid, SvidRequest};
+pub use pki::{PkiError, Svid, SvidRequest};
 pub use protocol::{Protocol, agent_id, agent_node, gateway_id};
 pub use renew::{half_life, renew};
+pub use root::ClusterRoot;
 pub use session::{Info, Instance, Receiver, Sender, Session};
+pub use signer::{Signer, public_key};
 pub use svid::{Pin, PinError, Verified, VerifyError};
 pub use trust::{Anchor, Trust};

@@ -65,7 +65,7 @@ pub fn write_seed(
     }
     let mut der = Zeroizing::new(ED25519.to_vec());
     der.extend_from_slice(seed);
-    pem::write(&der, &[], passphrase)
+    pem::write(Some(&der), &[], passphrase)
 }
 
 /// Reads what [`write_seed`] wrote to `path`.

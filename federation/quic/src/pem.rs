@@ -19,12 +19,26 @@ pub(crate) fn is_encrypted(pem: &[u8]) -> bool {
     encrypted(pem).is_some()
 }
 
+/// A private key and certificates.
+type Read<Key> = (Key, Vec<CertificateDer<'static>>);
+
 /// One PKCS#8 key and the certificates in their order; anything else is refused.
 pub(crate) fn read(
     path: &Path,
     pem: &[u8],
     passphrase: Option<&Passphrase>,
-) -> Result<(PrivatePkcs8KeyDer<'static>, Vec<CertificateDer<'static>>), PkiError> {
+) -> Result<Read<PrivatePkcs8KeyDer<'static>>, PkiError> {
+    let (key, chain) = read_any(path, pem, passphrase)?;
+    let key = key.ok_or_else(|| content(path, "no private key".into()))?;
+    Ok((key, chain))
+}
+
+/// The same, where the key may be missing.
+pub(crate) fn read_any(
+    path: &Path,
+    pem: &[u8],
+    passphrase: Option<&Passphrase>,
+) -> Result<Read<Option<PrivatePkcs8KeyDer<'static>>>, PkiError> {
     let (mut key, mut chain) = (opened(path, pem, passphrase)?, Vec::new());
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(pem) {
         match section.map_err(|e| content(path, e.to_string()))? {
@@ -33,7 +47,6 @@ pub(crate) fn read(
             (kind, _) => return Err(content(path, format!("unexpected section {kind:?}"))),
         }
     }
-    let key = key.ok_or_else(|| content(path, "no private key".into()))?;
     Ok((key, chain))
 }
 
@@ -69,16 +82,17 @@ fn encrypted(pem: &[u8]) -> Option<&str> {
     Some(base64)
 }
 
-/// The private key, then the certificates.
+/// The private key, if there is one, then the certificates.
 pub(crate) fn write(
-    key: &[u8],
+    key: Option<&[u8]>,
     chain: &[&CertificateDer<'_>],
     passphrase: Option<&Passphrase>,
 ) -> Result<Zeroizing<Vec<u8>>, PkiError> {
     let mut text = Zeroizing::new(String::new());
-    match passphrase {
-        Some(passphrase) => push(&mut text, ENCRYPTED, &passphrase.encrypt(key)?),
-        None => push(&mut text, "PRIVATE KEY", key),
+    match (key, passphrase) {
+        (Some(key), Some(passphrase)) => push(&mut text, ENCRYPTED, &passphrase.encrypt(key)?),
+        (Some(key), None) => push(&mut text, "PRIVATE KEY", key),
+        (None, _) => {}
     }
     for certificate in chain {
         push(&mut text, "CERTIFICATE", certificate);

@@ -26,22 +26,27 @@ impl Hub {
             // Another cluster is asked first; what comes of it is in the audit log.
             return self.join(wanted, by, answer);
         }
-        let carried_out = match request.changes() {
-            false => self.carry_out(&request),
-            true => {
-                let mut about = request.about();
-                about["uid"] = by.uid.into();
-                about["pid"] = by.pid.into();
-                self.audited(&about)
-                    .and_then(|()| self.carry_out(&request))
-                    .inspect_err(|why| {
-                        about["refused"] = why.as_str().into();
-                        // What did not happen is only worth a try.
-                        let _ = self.audited(&about);
-                    })
+        if !request.changes() {
+            let carried_out = self.carry_out(&request);
+            return self.waiting.push((answer, carried_out));
+        }
+        let mut about = request.about();
+        about["uid"] = by.uid.into();
+        about["pid"] = by.pid.into();
+        let audited = self.audited(&about);
+        let carried_out = audited.and_then(|()| self.carry_out(&request));
+        let answer = match &carried_out {
+            Ok(_) => self.answer_root_later(&request, answer, about),
+            Err(why) => {
+                about["refused"] = why.as_str().into();
+                // What did not happen is only worth a try.
+                let _ = self.audited(&about);
+                Some(answer)
             }
         };
-        self.waiting.push((answer, carried_out));
+        if let Some(answer) = answer {
+            self.waiting.push((answer, carried_out));
+        }
     }
 
     /// Answers what was carried out since; to be called when state was stored, or could not be.

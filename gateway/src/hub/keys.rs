@@ -3,36 +3,115 @@
 
 use std::{fmt::Write, time::Duration};
 
-use identity::{Now, UnixMillis};
-use observe::RotateRequest;
+use identity::{Mono, Now, UnixMillis};
+use observe::{RotateRequest, TrustRequest};
 use peering::key_ring::{Phase, Step};
+use quic::Backoff;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
-use super::Hub;
-use crate::keys::KeyKind;
+use super::{
+    Hub,
+    links::{Answer, Input},
+};
+use crate::keys::{KeyKind, MadeRoot};
 
 /// Where it says that a step could not be done.
 const KEYS: &str = "keys";
+/// Where it says that a signer does not retire a key.
+const RETIRING: &str = "keys retiring";
 
-impl Hub {
-    /// Does what is due.
-    pub(super) fn advance_keys(&mut self) {
-        let now = self.now();
-        while let Some((kind, step)) = self.keys.due(now.unix) {
-            if let Err(why) = self.key_step(kind, step, now) {
-                let words = format!("the {} is not exchanged: {why}", kind.as_str());
-                if self.problems.get(KEYS) != Some(&words) {
-                    warn!("{words}");
-                    self.problem(KEYS, words);
-                }
-                return;
-            }
+/// What is done for roots beside the hub.
+pub(super) struct RootWork {
+    making: Option<Making>,
+    make_after: Mono,
+    make_pauses: Backoff,
+    retiring: bool,
+    retire_after: Mono,
+    retire_pauses: Backoff,
+}
+
+/// The next root is being made.
+struct Making {
+    times: (Duration, Duration),
+    /// Who asked for it, and what of that stands in the audit log.
+    answer: Option<(Answer, Value)>,
+}
+
+impl Default for RootWork {
+    fn default() -> Self {
+        let pauses = || Backoff::new(Duration::from_secs(5), Duration::from_mins(10));
+        Self {
+            making: None,
+            make_after: Mono::default(),
+            make_pauses: pauses(),
+            retiring: false,
+            retire_after: Mono::default(),
+            retire_pauses: pauses(),
         }
-        self.problems.remove(KEYS);
+    }
+}
+
+impl RootWork {
+    fn may_try(&self, now: Mono) -> bool {
+        self.making.is_none() && now >= self.make_after
     }
 
-    /// Begins to exchange a key.
+    fn tried(&mut self, well: bool, now: Mono) {
+        pause(&mut self.make_after, &mut self.make_pauses, well, now);
+    }
+
+    fn may_retire(&self, now: Mono) -> bool {
+        !self.retiring && now >= self.retire_after
+    }
+
+    fn retired(&mut self, well: bool, now: Mono) {
+        pause(&mut self.retire_after, &mut self.retire_pauses, well, now);
+    }
+}
+
+fn pause(after: &mut Mono, pauses: &mut Backoff, well: bool, now: Mono) {
+    match well {
+        true => pauses.reset(),
+        false => *after = now.after(pauses.wait(u32::MAX)),
+    }
+}
+
+impl Hub {
+    /// Does what is due. What of one kind cannot be done holds up nothing of the other.
+    pub(super) fn advance_keys(&mut self) {
+        let now = self.now();
+        for kind in KeyKind::ALL {
+            while let Some(step) = self.keys.due(kind, now.unix) {
+                match self.key_step(kind, step, now) {
+                    // It is made beside this, or is tried again later.
+                    Ok(false) => break,
+                    Ok(true) => self.key_problem(kind, None),
+                    Err(why) => {
+                        self.key_problem(kind, Some(why));
+                        break;
+                    }
+                }
+            }
+        }
+        self.retire_with_signer(now);
+    }
+
+    /// Says why a key is not exchanged; once, while it is the same.
+    fn key_problem(&mut self, kind: KeyKind, why: Option<String>) {
+        let origin = format!("{KEYS} {}", kind.as_str());
+        let Some(why) = why else {
+            self.problems.remove(&origin);
+            return;
+        };
+        let words = format!("the {} is not exchanged: {why}", kind.as_str());
+        if self.problems.get(&origin) != Some(&words) {
+            warn!("{words}");
+            self.problem(&origin, words);
+        }
+    }
+
+    /// Begins to exchange a key. A root may have to be made first: then it is not answered here.
     pub(super) fn rotate(&mut self, wanted: &RotateRequest) -> Result<Value, String> {
         let schedule = *self.keys.schedule(wanted.key);
         let seconds = |seconds: u32| Duration::from_secs(seconds.into());
@@ -59,7 +138,10 @@ impl Hub {
                  the next root after that, or say --anyway, and the token is void"
             ));
         }
-        self.publish_key(wanted.key, (publish, keep), now)?;
+        match wanted.key {
+            KeyKind::Root => self.begin_root((publish, keep))?,
+            KeyKind::IssuerKey => self.publish_issuer_key((publish, keep), now)?,
+        }
         Ok(self.list_keys())
     }
 
@@ -85,37 +167,160 @@ impl Hub {
         ))
     }
 
-    fn key_step(&mut self, kind: KeyKind, step: Step, now: Now) -> Result<(), String> {
+    /// Whether the step is done.
+    fn key_step(&mut self, kind: KeyKind, step: Step, now: Now) -> Result<bool, String> {
         match step {
             Step::Publish => {
                 let schedule = *self.keys.schedule(kind);
-                self.publish_key(kind, (schedule.publish, schedule.keep), now)
+                let times = (schedule.publish, schedule.keep);
+                match kind {
+                    KeyKind::IssuerKey => self.publish_issuer_key(times, now).map(|()| true),
+                    KeyKind::Root if self.roots.may_try(now.mono) => {
+                        self.begin_root(times).map(|()| false)
+                    }
+                    KeyKind::Root => Ok(false),
+                }
             }
-            Step::Use(number) => self.use_key(kind, number, now),
+            Step::Use(number) => self.use_key(kind, number, now).map(|()| true),
             Step::Retire(number) => {
                 self.audit_key(kind, number, "retire")?;
                 self.take(kind, step, now)?;
                 self.announce_keys(now);
                 info!(key = kind.as_str(), number, "is believed no more");
-                Ok(())
+                Ok(true)
             }
         }
     }
 
-    fn publish_key(
-        &mut self,
-        kind: KeyKind,
-        times: (Duration, Duration),
-        now: Now,
-    ) -> Result<(), String> {
-        let number = self.keys.ring(kind).generations().last();
-        let number = number.map_or(1, |last| last.number + 1);
+    fn publish_issuer_key(&mut self, times: (Duration, Duration), now: Now) -> Result<(), String> {
+        let kind = KeyKind::IssuerKey;
+        let number = self.keys.next_number(kind);
         self.audit_key(kind, number, "publish")?;
-        let published = self.keys.publish(kind, times, &mut self.rng, now.unix);
+        let published = self.keys.publish_issuer_key(times, &mut self.rng, now.unix);
         published.map_err(|e| format!("{e:#}"))?;
         self.announce_keys(now);
         info!(key = kind.as_str(), number, "is published");
         Ok(())
+    }
+
+    /// Has the next root made beside this: its key may be with a signer, who may take his time.
+    fn begin_root(&mut self, times: (Duration, Duration)) -> Result<(), String> {
+        if self.roots.making.is_some() {
+            return Err("the next root is being made".into());
+        }
+        let ring = self.keys.ring(KeyKind::Root);
+        // Nothing is made that could not be published.
+        ring.clone()
+            .publish(times.0, times.1, self.now().unix)
+            .map_err(|e| e.to_string())?;
+        self.roots.making = Some(Making {
+            times,
+            answer: None,
+        });
+        let (maker, clock) = (self.keys.root_maker(), self.clock);
+        let (desk, inputs) = (self.desk.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let made = desk.run(move || maker.make(clock.now().unix)).await;
+            // A hub that is gone does not care.
+            let _ = inputs.send(Input::RootMade(made)).await;
+        });
+        Ok(())
+    }
+
+    /// Whoever asked for the root that is being made is answered when it is published. `None`: it is not
+    /// being made for this request.
+    pub(super) fn answer_root_later(
+        &mut self,
+        request: &TrustRequest,
+        answer: Answer,
+        about: Value,
+    ) -> Option<Answer> {
+        let is_root =
+            matches!(request, TrustRequest::Rotate(wanted) if wanted.key == KeyKind::Root);
+        match &mut self.roots.making {
+            Some(making) if is_root && making.answer.is_none() => {
+                making.answer = Some((answer, about));
+                None
+            }
+            _ => Some(answer),
+        }
+    }
+
+    pub(super) fn root_made(&mut self, made: anyhow::Result<MadeRoot>) {
+        let Some(making) = self.roots.making.take() else {
+            return;
+        };
+        let now = self.now();
+        let published = made
+            .map_err(|e| format!("{e:#}"))
+            .and_then(|made| self.publish_root(made, making.times, now));
+        let failed = published.as_ref().err();
+        self.roots.tried(failed.is_none(), now.mono);
+        match making.answer {
+            Some((answer, mut about)) => {
+                if let Some(why) = failed {
+                    about["refused"] = why.as_str().into();
+                    // What did not happen is only worth a try.
+                    let _ = self.audited(&about);
+                }
+                let said = published.map(|()| self.list_keys());
+                self.waiting.push((answer, said));
+            }
+            None => self.key_problem(KeyKind::Root, published.err()),
+        }
+    }
+
+    fn publish_root(
+        &mut self,
+        made: MadeRoot,
+        times: (Duration, Duration),
+        now: Now,
+    ) -> Result<(), String> {
+        let number = self.keys.next_number(KeyKind::Root);
+        self.audit_key(KeyKind::Root, number, "publish")?;
+        let published = self.keys.publish_root(made, times, now.unix);
+        published.map_err(|e| format!("{e:#}"))?;
+        self.announce_keys(now);
+        self.key_problem(KeyKind::Root, None);
+        info!(key = KeyKind::Root.as_str(), number, "is published");
+        Ok(())
+    }
+
+    /// Has the signer retire the key of a root that is believed no more.
+    fn retire_with_signer(&mut self, now: Now) {
+        if !self.roots.may_retire(now.mono) {
+            return;
+        }
+        let Some((number, retire)) = self.keys.retiring() else {
+            return;
+        };
+        self.roots.retiring = true;
+        let (desk, inputs) = (self.desk.clone(), self.sender.clone());
+        tokio::spawn(async move {
+            let retired = desk.run(retire).await;
+            let _ = inputs.send(Input::RootRetired(number, retired)).await;
+        });
+    }
+
+    pub(super) fn root_retired(&mut self, number: u32, retired: anyhow::Result<()>) {
+        self.roots.retiring = false;
+        let now = self.now().mono;
+        self.roots.retired(retired.is_ok(), now);
+        match retired {
+            Ok(()) => {
+                self.keys.retired(number);
+                self.problems.remove(RETIRING);
+                info!(number, "the signer has retired the key of the root");
+            }
+            Err(e) => {
+                let words =
+                    format!("root {number} is believed no more, and its key is not retired: {e:#}");
+                if self.problems.get(RETIRING) != Some(&words) {
+                    warn!("{words}");
+                    self.problem(RETIRING, words);
+                }
+            }
+        }
     }
 
     fn use_key(&mut self, kind: KeyKind, number: u32, now: Now) -> Result<(), String> {
@@ -168,6 +373,7 @@ impl Hub {
                     "name": name,
                     "phase": phase,
                     "at": at.to_string(),
+                    "with_signer": kind == KeyKind::Root && !self.keys.is_held(generation.number),
                     "next": self.next_exchange(kind, generation.phase),
                 })
             })

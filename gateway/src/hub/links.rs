@@ -1,6 +1,7 @@
 //! Sessions as the hub sees them: frames and ends come in through one bounded channel, whatever
 //! session they are of.
 
+use identity::SpiffeId;
 use observe::{Caller, JoinRequest, TrustRequest};
 use peering::join::Token;
 use quic::{Enrolling, Joining, Refused, Session};
@@ -8,6 +9,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fetched::Brought;
+use crate::keys::MadeRoot;
 
 /// What happened outside.
 #[derive(Debug)]
@@ -27,6 +29,12 @@ pub enum Input {
     Node(Session),
     /// A node asks for an X.509-SVID.
     Enrolling(Enrolling),
+    /// An X.509-SVID was signed for a node, or not.
+    Signed(Box<Signed>),
+    /// The next X.509 root was made, or not.
+    RootMade(anyhow::Result<MadeRoot>),
+    /// The signer retired the key of a root, or not.
+    RootRetired(u32, anyhow::Result<()>),
     /// A frame came on a session.
     Frame(LinkId, Vec<u8>),
     /// A session ended.
@@ -39,6 +47,17 @@ pub enum Input {
     TokenAnswer(Box<TokenAnswer>),
     /// A bundle was fetched.
     Fetched(Box<Brought>),
+}
+
+/// What was signed for a node.
+#[derive(Debug)]
+pub struct Signed {
+    /// Who asked.
+    pub enrolling: Enrolling,
+    /// Who it is.
+    pub id: SpiffeId,
+    /// The chain, DER and leaf first; `None` when who asked has gone.
+    pub chain: Option<anyhow::Result<Vec<Vec<u8>>>>,
 }
 
 /// What the cluster that made a token says to whoever brought it.

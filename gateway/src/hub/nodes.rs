@@ -1,15 +1,15 @@
 //! The hub's nodes: sessions of their agents, and enrolment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use identity::TrustDomain;
+use identity::{SpiffeId, TrustDomain};
 use quic::{Anchor, EnrolGate, Enrolling, Session, Trust, agent_node};
 use serde_json::json;
 use tracing::{info, warn};
 
 use super::{
     Hub,
-    links::{Link, LinkId},
+    links::{Input, Link, LinkId, Signed},
 };
 use crate::state::SVID_VALIDITY;
 
@@ -18,6 +18,8 @@ pub(super) struct Nodes {
     gate: EnrolGate,
     trust: Trust,
     links: BTreeMap<String, Link>,
+    /// For whom an X.509-SVID is being signed: one at a time for each.
+    signing: BTreeSet<SpiffeId>,
 }
 
 impl Nodes {
@@ -26,6 +28,7 @@ impl Nodes {
             gate,
             trust,
             links: BTreeMap::new(),
+            signing: BTreeSet::new(),
         }
     }
 
@@ -99,36 +102,89 @@ impl Hub {
         self.control.handle_node_connected(&node, now);
     }
 
+    /// A node asks for an X.509-SVID. Whoever keeps the root's key may take his time: the answer comes with
+    /// [`Self::signed`].
     pub(super) fn enrol(&mut self, enrolling: Enrolling) {
+        match self.may_enrol(&enrolling) {
+            Ok(id) => self.sign(enrolling, id),
+            Err(why) => self.not_enrolled(enrolling, why),
+        }
+    }
+
+    fn may_enrol(&mut self, enrolling: &Enrolling) -> Result<SpiffeId, String> {
+        self.in_use()?;
         let now = self.now();
-        let judged = self.in_use().and_then(|()| {
-            let judged = self.nodes.gate.judge(&enrolling.asked(), now.mono);
-            judged.map_err(|e| e.to_string())
+        let judged = self.nodes.gate.judge(&enrolling.asked(), now.mono);
+        let id = judged.map_err(|e| e.to_string())?;
+        if self.nodes.signing.contains(&id) {
+            return Err(format!(
+                "the one that {id} asked for before is being signed"
+            ));
+        }
+        // Before it is handed out: a secret must not be good twice after a crash.
+        let stored = self.state.store("enrolled", self.nodes.gate.spent());
+        stored.map_err(|e| format!("state cannot be stored: {e:#}"))?;
+        Ok(id)
+    }
+
+    fn sign(&mut self, enrolling: Enrolling, id: SpiffeId) {
+        self.nodes.signing.insert(id.clone());
+        let (root, clock) = (self.keys.signing_root(), self.clock);
+        let (desk, inputs) = (self.desk.clone(), self.sender.clone());
+        let request = enrolling.request().to_vec();
+        tokio::spawn(async move {
+            let turn = desk.turn().await;
+            let chain = match turn {
+                // Nobody would get what a signer is asked for in vain.
+                _ if enrolling.is_gone() => None,
+                Err(e) => Some(Err(e)),
+                Ok(turn) => {
+                    let id = id.clone();
+                    let sign = move || {
+                        let (root, now) = (root.load_full(), clock.now().unix);
+                        Ok(root.sign_request(&id, &request, now, SVID_VALIDITY)?)
+                    };
+                    Some(turn.run(sign).await)
+                }
+            };
+            let signed = Signed {
+                enrolling,
+                id,
+                chain,
+            };
+            // A hub that is gone does not care.
+            let _ = inputs.send(Input::Signed(Box::new(signed))).await;
         });
-        let signed = judged.and_then(|id| {
-            // Before it is handed out: a secret must not be good twice after a crash.
-            let stored = self.state.store("enrolled", self.nodes.gate.spent());
-            stored.map_err(|e| format!("state cannot be stored: {e:#}"))?;
-            let request = enrolling.request();
-            let root = self.keys.signing_root().load_full();
-            let chain = root.sign_request(&id, request, now.unix, SVID_VALIDITY);
-            self.audited(
-                &json!({"do": "enrol", "id": id, "remote": enrolling.remote().to_string()}),
-            )?;
-            chain.map(|chain| (id, chain)).map_err(|e| e.to_string())
-        });
+    }
+
+    pub(super) fn signed(&mut self, signed: Signed) {
+        let Signed {
+            enrolling,
+            id,
+            chain,
+        } = signed;
+        self.nodes.signing.remove(&id);
+        let Some(chain) = chain else { return };
         let remote = enrolling.remote();
-        match signed {
-            Ok((id, chain)) => {
+        let granted = chain.map_err(|e| format!("{e:#}")).and_then(|chain| {
+            let about = json!({"do": "enrol", "id": id, "remote": remote.to_string()});
+            self.audited(&about)?;
+            Ok(chain)
+        });
+        match granted {
+            Ok(chain) => {
                 info!(%id, %remote, audit = true, "enrolled");
                 tokio::spawn(enrolling.grant(chain));
             }
-            Err(why) => {
-                if self.refusals.note(remote.ip(), now.mono) {
-                    warn!(%remote, audit = true, "not enrolled: {why}");
-                }
-                tokio::spawn(async move { enrolling.refuse(&why).await });
-            }
+            Err(why) => self.not_enrolled(enrolling, why),
         }
+    }
+
+    fn not_enrolled(&mut self, enrolling: Enrolling, why: String) {
+        let (remote, now) = (enrolling.remote(), self.now());
+        if self.refusals.note(remote.ip(), now.mono) {
+            warn!(%remote, audit = true, "not enrolled: {why}");
+        }
+        tokio::spawn(async move { enrolling.refuse(&why).await });
     }
 }

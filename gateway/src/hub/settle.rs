@@ -16,6 +16,7 @@ use serde_json::json;
 use tracing::{debug, error, info, warn};
 
 use super::{Hub, introduced::waiting, view::View};
+use crate::signer::SignerCommand;
 
 /// Where it says that the issuer's state is not stored.
 pub(super) const ISSUER_STATE: &str = "issuer state";
@@ -258,6 +259,7 @@ impl Hub {
 
     pub(super) fn show(&self) {
         let missing = self.hops.borrow().problems(&self.destinations.borrow());
+        let signer = self.keys.signer();
         let said = self.control.problems().map(str::to_owned);
         let peering = self.control.peering().status(self.now().unix);
         let problems: Vec<String> = self
@@ -267,6 +269,12 @@ impl Hub {
             .chain(said)
             .chain(peering.problems.iter().cloned())
             .chain(missing.iter().map(ToString::to_string))
+            .chain(
+                signer
+                    .and_then(|signer| signer.problem())
+                    .as_deref()
+                    .cloned(),
+            )
             .collect();
         let issuer = self.control.issuer();
         let nodes = issuer.registry().map(|entry| {
@@ -286,6 +294,7 @@ impl Hub {
                 .collect(),
             fetched: self.fetched.status(),
             pending: self.members.pending.iter().map(waiting).collect(),
+            signer: signer.map(SignerCommand::counts),
         }));
     }
 }

@@ -42,6 +42,8 @@ pub struct View {
     pub fetched: BTreeMap<TrustDomain, Value>,
     /// Clusters that were introduced and are not accepted, and why not.
     pub pending: Vec<Value>,
+    /// How often the external signer was asked, and how often in vain.
+    pub signer: Option<(u64, u64)>,
 }
 
 impl Default for View {
@@ -56,6 +58,7 @@ impl Default for View {
             clusters: BTreeMap::new(),
             fetched: BTreeMap::new(),
             pending: Vec::new(),
+            signer: None,
         }
     }
 }
@@ -150,6 +153,7 @@ impl Observer {
             "half_open": self.shared.dataplane.flows().half_open(),
             "interfaces": self.interfaces,
             "capture": self.capturer.status(),
+            "signer": view.signer.map(|(asked, failed)| json!({"asked": asked, "failed": failed})),
             "problems": view.problems,
         })
     }
@@ -338,6 +342,10 @@ impl Observer {
             let failures = endpoint["failures"].as_u64().unwrap_or(0) as f64;
             metrics::gauge!("landbridge_bundle_endpoint_failures", "peer" => peer.to_string())
                 .set(failures);
+        }
+        if let Some((asked, failed)) = view.signer {
+            metrics::counter!("landbridge_signer_asked_total").absolute(asked);
+            metrics::counter!("landbridge_signer_failed_total").absolute(failed);
         }
         let problems = view.problems.len() as f64;
         metrics::gauge!("landbridge_problems").set(problems);

@@ -9,10 +9,10 @@ use std::{
 use anyhow::{Context, bail};
 use identity::{TrustDomain, UnixMillis};
 use peering::key_ring::KeyRing;
-use quic::{ClusterRoot, Passphrase, read_secret, read_seed, write_secret, write_seed};
+use quic::{ClusterRoot, read_secret, read_seed, write_secret, write_seed};
 use rand_core::Rng;
 
-use super::{KeyKind, RINGS, Rings, Seed};
+use super::{KeyKind, Protection, RINGS, Rings, Seed};
 use crate::state::State;
 
 /// How long a root is valid.
@@ -20,11 +20,12 @@ const ROOT_VALIDITY: Duration = Duration::from_hours(24 * 3650);
 /// The longest file of an issuer key in bytes.
 const MAX_SEED: u64 = 4096;
 
-/// Where they are, whose, and what protects them.
+/// Where they are, whose, what protects them, and who keeps those of roots that are not there.
+#[derive(Clone)]
 pub(super) struct Files {
     pub(super) state: State,
     pub(super) domain: TrustDomain,
-    pub(super) passphrase: Option<Passphrase>,
+    pub(super) protection: Protection,
 }
 
 impl Files {
@@ -39,7 +40,10 @@ impl Files {
                 );
             }
         }
-        self.make_root(1, now)?;
+        // Peers may believe the one that is there, wherever the next one's key is to be.
+        if self.find_root(1)?.is_none() {
+            self.make_root(1, now)?;
+        }
         self.make_seed(1, rng)?;
         let rings = Rings {
             root: KeyRing::new(now),
@@ -49,22 +53,59 @@ impl Files {
         Ok(rings)
     }
 
+    /// Waits for the signer, if there is one. A root that was made and never announced takes its place,
+    /// unless its key is not where the next one's is to be.
     pub(super) fn make_root(&self, number: u32, now: UnixMillis) -> anyhow::Result<ClusterRoot> {
         let path = self.file(KeyKind::Root, number);
-        let passphrase = self.passphrase.as_ref();
-        Ok(ClusterRoot::load_or_generate(
-            &path,
-            &self.domain,
-            passphrase,
-            now,
-            ROOT_VALIDITY,
-        )?)
+        let Protection {
+            signer, on_disk, ..
+        } = &self.protection;
+        let signer = signer.as_ref().filter(|_| !on_disk);
+        if let Some(root) = self.find_root(number)?
+            && root.is_held() == signer.is_none()
+        {
+            return Ok(root);
+        }
+        let domain = &self.domain;
+        let root = match signer {
+            Some(signer) => {
+                let public = signer.new_key(number)?;
+                ClusterRoot::certify(domain, &public, signer.of(number), now, ROOT_VALIDITY)
+            }
+            None => ClusterRoot::generate(domain, now, ROOT_VALIDITY),
+        }?;
+        root.store(&path, self.protection.passphrase.as_ref())?;
+        Ok(root)
     }
 
     pub(super) fn load_root(&self, number: u32) -> anyhow::Result<ClusterRoot> {
         let path = self.file(KeyKind::Root, number);
-        let root = ClusterRoot::load(&path, &self.domain, self.passphrase.as_ref())?;
-        root.with_context(|| missing(&path))
+        self.find_root(number)?.with_context(|| missing(&path))
+    }
+
+    pub(super) fn find_root(&self, number: u32) -> anyhow::Result<Option<ClusterRoot>> {
+        let Protection {
+            passphrase, signer, ..
+        } = &self.protection;
+        let path = self.file(KeyKind::Root, number);
+        let signer = signer.as_ref().map(|signer| signer.of(number));
+        let passphrase = passphrase.as_ref();
+        Ok(ClusterRoot::load(&path, &self.domain, passphrase, signer)?)
+    }
+
+    /// Removes a root that is believed no more and whose private key is with the signer; waits for it.
+    pub(super) fn retire_root(&self, number: u32) -> anyhow::Result<()> {
+        let path = self.file(KeyKind::Root, number);
+        let alone = || {
+            let path = path.display();
+            format!("no signer is configured that could retire the key of {path}: remove that file")
+        };
+        self.protection
+            .signer
+            .as_ref()
+            .with_context(alone)?
+            .retire(number)?;
+        fs::remove_file(&path).with_context(|| path.display().to_string())
     }
 
     pub(super) fn make_seed(&self, number: u32, rng: &mut impl Rng) -> anyhow::Result<Seed> {
@@ -72,14 +113,17 @@ impl Files {
         if read_secret(&path, MAX_SEED)?.is_none() {
             let mut seed = Seed::default();
             rng.fill_bytes(&mut *seed);
-            write_secret(&path, &write_seed(&seed, self.passphrase.as_ref())?)?;
+            write_secret(
+                &path,
+                &write_seed(&seed, self.protection.passphrase.as_ref())?,
+            )?;
         }
         self.load_seed(number)
     }
 
     pub(super) fn load_seed(&self, number: u32) -> anyhow::Result<Seed> {
         let path = self.file(KeyKind::IssuerKey, number);
-        let passphrase = self.passphrase.as_ref();
+        let passphrase = self.protection.passphrase.as_ref();
         let stored = read_secret(&path, MAX_SEED)?.with_context(|| missing(&path))?;
         let seed = read_seed(&path, &stored, passphrase)?;
         if passphrase.is_some() && stored.as_slice() == seed.as_slice() {
@@ -113,6 +157,13 @@ impl Files {
         });
         Ok(named.collect())
     }
+}
+
+/// Whether a private key is in the file, in PEM or as a seed; else it is with the signer.
+pub(super) fn holds_key(kind: KeyKind, path: &Path) -> anyhow::Result<bool> {
+    let text = fs::read(path).with_context(|| path.display().to_string())?;
+    let label = b"PRIVATE KEY-----";
+    Ok(kind == KeyKind::IssuerKey || text.windows(label.len()).any(|part| part == label))
 }
 
 fn missing(path: &Path) -> String {

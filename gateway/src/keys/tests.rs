@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use quic::write_secret;
+use quic::{Passphrase, write_secret};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 use super::*;
@@ -14,7 +14,7 @@ struct World {
     _directory: tempfile::TempDir,
     state: State,
     rng: ChaCha20Rng,
-    passphrase: Option<Passphrase>,
+    protection: Protection,
 }
 
 impl World {
@@ -25,18 +25,18 @@ impl World {
             _directory: directory,
             state,
             rng: ChaCha20Rng::seed_from_u64(1),
-            passphrase: None,
+            protection: Protection::default(),
         }
     }
 
     fn open(&mut self, domain: &str) -> anyhow::Result<KeyStore> {
         let domain = TrustDomain::new(domain).unwrap();
         let schedules = Schedules::new(Some(HOUR * 24 * 365), None, HOUR);
-        let passphrase = self.passphrase.clone();
+        let protection = self.protection.clone();
         KeyStore::open(
             &self.state,
             &domain,
-            passphrase,
+            protection,
             schedules,
             &mut self.rng,
             NOW,
@@ -57,9 +57,11 @@ impl World {
 }
 
 fn both_kinds(store: &mut KeyStore, rng: &mut ChaCha20Rng) {
+    store.publish_issuer_key((HOUR, HOUR), rng, NOW).unwrap();
+    let made = store.root_maker().make(NOW).unwrap();
+    store.publish_root(made, (HOUR, HOUR), NOW).unwrap();
     for kind in KeyKind::ALL {
-        let number = store.publish(kind, (HOUR, HOUR), rng, NOW).unwrap();
-        assert_eq!(number, 2);
+        assert_eq!(store.next_number(kind), 3);
     }
 }
 
@@ -100,10 +102,7 @@ fn a_key_is_published_used_and_retired_on_disk_too() {
     assert_eq!(again.root_pin(), store.root_pin());
     assert_eq!(again.issuer_key().public(), store.issuer_key().public());
     for kind in KeyKind::ALL {
-        assert_eq!(
-            store.due(NOW.after(HOUR * 2)),
-            Some((kind, Step::Retire(1)))
-        );
+        assert_eq!(store.due(kind, NOW.after(HOUR * 2)), Some(Step::Retire(1)));
         store
             .take(kind, Step::Retire(1), NOW.after(HOUR * 2))
             .unwrap();
@@ -186,13 +185,14 @@ fn a_full_disk_changes_nothing() {
     let rings = world.state.path().join("keys.state");
     fs::remove_file(&rings).unwrap();
     fs::create_dir(&rings).unwrap();
-    for kind in KeyKind::ALL {
-        assert!(
-            store
-                .publish(kind, (HOUR, HOUR), &mut world.rng, NOW)
-                .is_err()
-        );
-    }
+    let times = (HOUR, HOUR);
+    assert!(
+        store
+            .publish_issuer_key(times, &mut world.rng, NOW)
+            .is_err()
+    );
+    let made = store.root_maker().make(NOW).unwrap();
+    assert!(store.publish_root(made, times, NOW).is_err());
     assert_eq!(store.own_keys(), before);
     assert_eq!(store.ring(KeyKind::Root).next(), None);
 }
@@ -202,7 +202,7 @@ fn a_passphrase_protects_every_key_also_those_that_are_there() {
     let mut world = World::new();
     let before = world.open("east").unwrap().own_keys();
     let passphrase = |text: &str| Passphrase::new(text.as_bytes().to_vec().into());
-    world.passphrase = passphrase("one");
+    world.protection.passphrase = passphrase("one");
     let mut store = world.open("east").unwrap();
     assert_eq!(store.own_keys(), before);
     both_kinds(&mut store, &mut world.rng);
@@ -215,13 +215,13 @@ fn a_passphrase_protects_every_key_also_those_that_are_there() {
         assert!(!text.contains("-----BEGIN PRIVATE KEY-----"), "{name}");
     }
     assert_eq!(world.open("east").unwrap().own_keys(), store.own_keys());
-    world.passphrase = passphrase("two");
+    world.protection.passphrase = passphrase("two");
     assert!(
         world.error().contains("the passphrase is another"),
         "{}",
         world.error()
     );
-    world.passphrase = None;
+    world.protection.passphrase = None;
     assert!(
         world.error().contains("no passphrase is configured"),
         "{}",

@@ -28,7 +28,7 @@ fn add(world: &World, cluster: &str, text: &str) {
 /// The bundle of `cluster`, as its operator would hand it over.
 fn first_bundle(world: &World, cluster: &str) -> String {
     let domain = TrustDomain::new(&format!("{cluster}.example")).unwrap();
-    let root = ClusterRoot::load(&world.path(cluster).join("root.pem"), &domain, None);
+    let root = ClusterRoot::load(&world.path(cluster).join("root.pem"), &domain, None, None);
     let root = root.unwrap().unwrap().certificate_der().to_vec();
     let bundle = TrustBundle {
         trust_domain: domain,

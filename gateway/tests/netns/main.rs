@@ -14,4 +14,5 @@ mod peers;
 mod refused;
 mod restored;
 mod rights;
+mod signer;
 mod world;
