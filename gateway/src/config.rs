@@ -18,6 +18,10 @@ use sources::crd::BundleEndpointSpec;
 
 use crate::bundle_source::BundleSource;
 
+mod issuer;
+
+pub use issuer::{Keys, NewRoots, SvidSource};
+
 /// The whole file. See `docs/` for an annotated example.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -44,6 +48,8 @@ pub struct Config {
     /// What protects private keys in `state_dir`.
     #[serde(default)]
     pub keys: Keys,
+    /// Whose X.509-SVIDs are used, in place of those of a root of this gateway's own.
+    pub svid: Option<SvidSource>,
     /// Other clusters.
     #[serde(default)]
     pub peers: Vec<Peer>,
@@ -132,57 +138,6 @@ impl Rotation {
         let life = |days: u32| (days > 0).then(|| Duration::from_hours(u64::from(days) * 24));
         (life(self.root_days), life(self.issuer_key_days))
     }
-}
-
-/// Where private keys are, and what protects those on disk: a passphrase from a file or from a program, not
-/// both.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Keys {
-    /// A file with a passphrase, readable by the owner alone.
-    pub passphrase_file: Option<PathBuf>,
-    /// A program and its arguments: what it prints is the passphrase.
-    pub passphrase_command: Option<Vec<String>>,
-    /// A program and its arguments, which keeps the private keys of X.509 roots and signs by them.
-    pub signer_command: Option<Vec<String>>,
-    /// Where the private key of the next X.509 root is: with the signer, where there is one.
-    pub new_roots: Option<NewRoots>,
-}
-
-impl Keys {
-    /// Whether the private key of the next X.509 root is on disk.
-    #[must_use]
-    pub fn new_roots_on_disk(&self) -> bool {
-        self.signer_command.is_none() || self.new_roots == Some(NewRoots::Disk)
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        if self.passphrase_file.is_some() && self.passphrase_command.is_some() {
-            bail!("keys: passphraseFile or passphraseCommand, not both");
-        }
-        for (field, command) in [
-            ("passphraseCommand", &self.passphrase_command),
-            ("signerCommand", &self.signer_command),
-        ] {
-            if command.as_ref().is_some_and(Vec::is_empty) {
-                bail!("keys.{field}: names no program");
-            }
-        }
-        if self.new_roots == Some(NewRoots::Signer) && self.signer_command.is_none() {
-            bail!("keys.newRoots: signer needs signerCommand");
-        }
-        Ok(())
-    }
-}
-
-/// Where a private key is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum NewRoots {
-    /// With the signer.
-    Signer,
-    /// In the state directory.
-    Disk,
 }
 
 /// A SPIFFE bundle endpoint.
@@ -341,7 +296,7 @@ impl Config {
         if let Some(endpoint) = &self.bundle_endpoint {
             endpoint.files()?;
         }
-        self.keys.check()?;
+        self.keys.check(self.svid.as_ref())?;
         for prefix in &self.federation_prefixes {
             if *prefix != prefix.trunc() {
                 let right = prefix.trunc();
@@ -412,7 +367,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const FULL: &str = r#"
+    pub(super) const FULL: &str = r#"
 cluster: east
 name: gw1
 source: {folder: /etc/landbridge}
@@ -424,7 +379,7 @@ peers: [{cluster: west, endpoint: "192.0.2.2:4433", rootPin: "sha256:00"}]
 nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
 "#;
 
-    fn error(text: &str) -> String {
+    pub(super) fn error(text: &str) -> String {
         format!("{:#}", Config::parse(text).unwrap_err())
     }
 
@@ -468,25 +423,6 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         assert_eq!(short.peers[0].away, Some("90s:closed".parse().unwrap()));
         assert!(error(&away("{limit: never}")).contains("such as 90s"));
         assert!(error(&away("{limit: 1h, then: open}")).contains("`open`"));
-    }
-
-    #[test]
-    fn keys_are_on_disk_or_with_a_signer() {
-        let with = |text: &str| format!("{FULL}keys: {{{text}}}\n");
-        let on_disk = |text: &str| Config::parse(&with(text)).unwrap().keys.new_roots_on_disk();
-        assert!(Config::parse(FULL).unwrap().keys.new_roots_on_disk());
-        assert!(!on_disk("signerCommand: [/s, a], passphraseFile: /p"));
-        assert!(!on_disk("signerCommand: [/s], newRoots: signer"));
-        assert!(on_disk("signerCommand: [/s], newRoots: disk"));
-        for (text, why) in [
-            ("signerCommand: []", "keys.signerCommand: names no program"),
-            ("passphraseCommand: []", "keys.passphraseCommand: names no"),
-            ("newRoots: signer", "needs signerCommand"),
-            ("newRoots: hsm", "unknown variant `hsm`"),
-            ("passphraseCommand: [/a], passphraseFile: /b", "not both"),
-        ] {
-            assert!(error(&with(text)).contains(why), "{}", error(&with(text)));
-        }
     }
 
     #[test]

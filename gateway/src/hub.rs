@@ -19,6 +19,7 @@ mod settle;
 mod sides;
 mod steer;
 pub mod view;
+mod workloads;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,7 +35,7 @@ use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
 use observe::{AuditLine, AuditLog};
 use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
-use quic::{Arrival, Endpoint, EnrolGate, Trust};
+use quic::{Arrival, Endpoint, EnrolGate, Identity, Svid, Trust};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use sources::{Joined, World};
@@ -43,6 +44,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
+use workload_api::Standing;
 
 use crate::{
     clock::Clock, config::Config, keys::KeyStore, nexthops::NextHops, pipeline::Shared,
@@ -87,6 +89,10 @@ pub struct HubParts {
     pub audit: AuditLog,
     /// The gateway's own X.509-SVID is to be renewed now: another root signs.
     pub renew_svid: Arc<Notify>,
+    /// Who this gateway is on both endpoints.
+    pub identity: Identity,
+    /// What the Workload API issues, where one does.
+    pub issued: Option<watch::Receiver<Standing>>,
     /// Peers, sans-IO.
     pub peering: Peering,
     /// Credentials, sans-IO.
@@ -138,6 +144,10 @@ pub struct Hub {
     roots: RootWork,
     desk: Desk,
     renew_svid: Arc<Notify>,
+    identity: Identity,
+    issued: Option<watch::Receiver<Standing>>,
+    /// What was issued last, and peers have heard the roots of: to be used next.
+    next_svid: Option<Svid>,
     world: watch::Receiver<Arc<World>>,
     hops: watch::Receiver<Arc<NextHops>>,
     destinations: watch::Sender<BTreeSet<IpAddr>>,
@@ -201,6 +211,9 @@ impl Hub {
             roots: RootWork::default(),
             desk: parts.desk,
             renew_svid: parts.renew_svid,
+            identity: parts.identity,
+            issued: parts.issued,
+            next_svid: None,
             config: parts.config,
             own: parts.trust_domain,
             state: parts.state,
@@ -266,6 +279,7 @@ impl Hub {
                 Some(arrival) = self.node_arrivals.recv() => self.take_arrival(arrival),
                 Ok(()) = self.world.changed() => self.take_world(),
                 Ok(()) = self.hops.changed() => self.take_hops(),
+                Ok(()) = workloads::changed(&mut self.issued) => self.take_issued(),
                 Some(event) = self.events.recv() => self.take_events(event),
                 () = sleep_until(due) => {}
             }
@@ -276,6 +290,9 @@ impl Hub {
             let now = self.clock.now();
             self.control.handle_timeout(now);
             stored = self.settle();
+            if stored {
+                self.use_issued();
+            }
         }
         self.peers.close("this gateway ends");
         self.nodes.close("this gateway ends");
@@ -404,6 +421,7 @@ impl Hub {
         self.flow_log.say_what_is_missing();
         self.release_held();
         self.advance_keys();
+        self.take_issued();
         self.end_introduced();
         if self.fetched.turned() {
             self.trust_bundles();

@@ -16,6 +16,7 @@
 //! that may wait.
 
 mod files;
+mod roots;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,7 +32,7 @@ use peering::{
     key_ring::{Generation, KeyRing, Schedule, Step},
     peers::OwnKeys,
 };
-use quic::{ClusterRoot, Passphrase, Pin};
+use quic::{ClusterRoot, Pin};
 use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -44,6 +45,7 @@ use crate::{
 use files::{Files, holds_key};
 
 pub use observe::KeyKind;
+pub use roots::{ForeignRoots, MadeRoot, Protection, RootMaker};
 
 /// Where the rings are stored.
 const RINGS: &str = "keys";
@@ -92,50 +94,13 @@ impl Schedules {
     }
 }
 
-/// What protects private keys.
-#[derive(Clone, Debug, Default)]
-pub struct Protection {
-    /// Encrypts those on disk.
-    pub passphrase: Option<Passphrase>,
-    /// Keeps those of roots that are not on disk.
-    pub signer: Option<SignerCommand>,
-    /// The key of the next root is on disk, also where there is a signer.
-    pub on_disk: bool,
-}
-
-/// Makes the root after the last one.
-#[derive(Clone)]
-pub struct RootMaker {
-    files: Files,
-    number: u32,
-}
-
-impl RootMaker {
-    /// Makes it, and stores it; nobody hears of it before [`KeyStore::publish_root`]. Waits for the signer, if
-    /// there is one.
-    ///
-    /// # Errors
-    /// When the disk or the signer does not do it.
-    pub fn make(self, now: UnixMillis) -> anyhow::Result<MadeRoot> {
-        let Self { files, number } = self;
-        let root = Arc::new(files.make_root(number, now)?);
-        Ok(MadeRoot { number, root })
-    }
-}
-
-/// A root that is stored and not announced.
-#[derive(Debug)]
-pub struct MadeRoot {
-    number: u32,
-    root: Arc<ClusterRoot>,
-}
-
 /// Of an Ed25519 key.
 type Seed = Zeroizing<[u8; 32]>;
 
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rings {
+    /// Without any while roots were never made here.
     root: KeyRing,
     issuer_key: KeyRing,
 }
@@ -163,9 +128,13 @@ pub struct KeyStore {
     rings: Rings,
     roots: BTreeMap<u32, Arc<ClusterRoot>>,
     issuer_keys: BTreeMap<u32, Seed>,
-    signing: Arc<ArcSwap<ClusterRoot>>,
+    /// `None` where X.509-SVIDs are somebody else's.
+    signing: Option<Arc<ArcSwap<ClusterRoot>>>,
     signing_seed: Seed,
     retiring: BTreeSet<u32>,
+    foreign: Option<ForeignRoots>,
+    /// In place of the ring of roots that wait.
+    no_ring: KeyRing,
 }
 
 impl fmt::Debug for KeyStore {
@@ -197,16 +166,24 @@ impl KeyStore {
             domain: domain.clone(),
             protection,
         };
-        let rings = match state.load::<Option<Rings>>(RINGS)? {
+        let no_roots = files.protection.no_roots;
+        let mut rings = match state.load::<Option<Rings>>(RINGS)? {
             Some(rings) => {
-                let sound = rings.root.is_sound() && rings.issuer_key.is_sound();
+                let roots = rings.root.is_sound() || rings.root == KeyRing::none();
+                let sound = roots && rings.issuer_key.is_sound();
                 anyhow::ensure!(sound, "keys.state holds what no gateway writes");
                 rings
             }
             None => files.begin(rng, now)?,
         };
+        if !no_roots && rings.root == KeyRing::none() {
+            files.begin_roots(now)?;
+            rings.root = KeyRing::new(now);
+            state.store(RINGS, &Some(&rings))?;
+        }
         let mut roots = BTreeMap::new();
-        for generation in rings.root.generations() {
+        let used = rings.root.generations().iter().filter(|_| !no_roots);
+        for generation in used {
             let root = files.load_root(generation.number)?;
             roots.insert(generation.number, Arc::new(root));
         }
@@ -216,18 +193,24 @@ impl KeyStore {
             issuer_keys.insert(generation.number, seed);
         }
         let signs = "keys.state names no key that signs";
-        let signing = roots.get(&rings.root.current()).context(signs)?;
+        let signing = match no_roots {
+            true => None,
+            false => Some(roots.get(&rings.root.current()).context(signs)?),
+        };
+        let signing = signing.map(|root| Arc::new(ArcSwap::new(Arc::clone(root))));
         let current = rings.issuer_key.current();
         let signing_seed = issuer_keys.get(&current).context(signs)?.clone();
         let mut store = Self {
             files,
             schedules,
-            signing: Arc::new(ArcSwap::new(Arc::clone(signing))),
+            signing,
             signing_seed,
             rings,
             roots,
             issuer_keys,
             retiring: BTreeSet::new(),
+            foreign: None,
+            no_ring: KeyRing::none(),
         };
         for kind in KeyKind::ALL {
             store.remove_retired(kind)?;
@@ -251,23 +234,48 @@ impl KeyStore {
         }
     }
 
+    /// Whether X.509-SVIDs are somebody else's.
+    #[must_use]
+    pub fn no_roots(&self) -> bool {
+        self.files.protection.no_roots
+    }
+
+    /// The roots of whoever issues X.509-SVIDs, as he said last.
+    #[must_use]
+    pub fn foreign(&self) -> Option<&ForeignRoots> {
+        self.foreign.as_ref()
+    }
+
+    /// Takes what he says now. Without effect where roots are made here.
+    pub fn set_foreign(&mut self, roots: ForeignRoots) {
+        if self.no_roots() {
+            self.foreign = Some(roots);
+        }
+    }
+
     /// All roots that are to be believed, in DER.
     #[must_use]
     pub fn x509_roots(&self) -> Vec<Vec<u8>> {
+        if let Some(foreign) = &self.foreign {
+            return foreign.roots.clone();
+        }
         let roots = self.roots.values();
         roots.map(|root| root.certificate_der().to_vec()).collect()
     }
 
-    /// The root that signs, now and whenever it is asked for.
+    /// The root that signs, now and whenever it is asked for; `None` where X.509-SVIDs are somebody else's.
     #[must_use]
-    pub fn signing_root(&self) -> Arc<ArcSwap<ClusterRoot>> {
-        Arc::clone(&self.signing)
+    pub fn signing_root(&self) -> Option<Arc<ArcSwap<ClusterRoot>>> {
+        self.signing.clone()
     }
 
-    /// The pin of the root that signs.
+    /// The pin of the root that signs; `None` while whoever issues X.509-SVIDs has not said it.
     #[must_use]
-    pub fn root_pin(&self) -> Pin {
-        self.signing.load().pin()
+    pub fn root_pin(&self) -> Option<Pin> {
+        match &self.signing {
+            Some(root) => Some(root.load().pin()),
+            None => self.foreign.as_ref().map(|foreign| foreign.shown),
+        }
     }
 
     /// The key that signs credentials.
@@ -285,12 +293,15 @@ impl KeyStore {
     /// The life of the keys of `kind`.
     #[must_use]
     pub fn ring(&self, kind: KeyKind) -> &KeyRing {
-        self.rings.of(kind)
+        match kind {
+            KeyKind::Root if self.no_roots() => &self.no_ring,
+            _ => self.rings.of(kind),
+        }
     }
 
     /// All keys of `kind` with what names each to people: a root's pin, an issuer key's bytes in hex.
     pub fn list(&self, kind: KeyKind) -> impl Iterator<Item = (Generation, String)> + '_ {
-        let all = self.rings.of(kind).generations().iter();
+        let all = self.ring(kind).generations().iter();
         all.map(move |generation| {
             let number = &generation.number;
             let name = match kind {
@@ -307,7 +318,7 @@ impl KeyStore {
     /// What is to be done now with keys of `kind`; to be asked again after each.
     #[must_use]
     pub fn due(&self, kind: KeyKind, now: UnixMillis) -> Option<Step> {
-        self.rings.of(kind).due(self.schedules.of(kind), now)
+        self.ring(kind).due(self.schedules.of(kind), now)
     }
 
     /// The number of the next key.
@@ -320,10 +331,7 @@ impl KeyStore {
     /// What makes the next root.
     #[must_use]
     pub fn root_maker(&self) -> RootMaker {
-        RootMaker {
-            files: self.files.clone(),
-            number: self.next_number(KeyKind::Root),
-        }
+        RootMaker::new(self.files.clone(), self.next_number(KeyKind::Root))
     }
 
     /// Announces a root that is used `publish` from now; the one before it is kept for `keep` after that.
@@ -399,8 +407,9 @@ impl KeyStore {
         match kind {
             KeyKind::Root => {
                 self.roots.retain(|number, _| left.contains(number));
-                if let Some(root) = self.roots.get(&self.rings.root.current()) {
-                    self.signing.store(Arc::clone(root));
+                let current = self.roots.get(&self.rings.root.current());
+                if let (Some(root), Some(signing)) = (current, &self.signing) {
+                    signing.store(Arc::clone(root));
                 }
             }
             KeyKind::IssuerKey => {
@@ -427,6 +436,9 @@ impl KeyStore {
     /// first. One with a number above all is left: it was made and never announced, and the next key takes its
     /// place.
     fn remove_retired(&mut self, kind: KeyKind) -> anyhow::Result<()> {
+        if kind == KeyKind::Root && self.no_roots() {
+            return Ok(());
+        }
         let kept = self.rings.of(kind).generations();
         let highest = kept.last().map_or(0, |last| last.number);
         for (number, path) in self.files.stored(kind)? {

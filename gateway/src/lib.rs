@@ -22,6 +22,7 @@ mod signing;
 mod start;
 pub mod state;
 pub mod unmounter;
+mod workloads;
 
 // A program whose checks can be switched off is none.
 const _: () = assert!(

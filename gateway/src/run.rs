@@ -7,10 +7,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use identity::TrustDomain;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use observe::{AdminSocket, serve_http};
 use privileges::CapabilitySet;
-use quic::renew;
+use quic::{Pin, renew};
 use serde_json::{Value, json};
 use sources::FolderSource;
 use tokio::{
@@ -32,6 +33,7 @@ use crate::{
     signing::Desk,
     start::{self, Network, Queues},
     state::{State, own_svid},
+    workloads,
 };
 
 /// What a running gateway needs: neighbour entries (CAP_NET_ADMIN), and the maps of the steering
@@ -47,8 +49,23 @@ const GOODBYE: Duration = Duration::from_millis(200);
 pub fn init(config: &Config) -> anyhow::Result<Value> {
     let domain = own_world(config)?.cluster.trust_domain;
     let state = State::open(&config.state_dir)?;
-    let keys = start::key_store(&state, config, &domain, Clock::start())?;
-    Ok(json!({"rootPin": keys.root_pin().to_string(), "trustDomain": domain}))
+    let clock = Clock::start();
+    let keys = start::key_store(&state, config, &domain, clock)?;
+    let pin = match keys.root_pin() {
+        Some(pin) => pin,
+        None => runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?
+            .block_on(shown_root(config, &domain, clock))?,
+    };
+    Ok(json!({"rootPin": pin.to_string(), "trustDomain": domain}))
+}
+
+/// The pin of the root that the Workload API's X.509-SVID leads to.
+async fn shown_root(config: &Config, domain: &TrustDomain, clock: Clock) -> anyhow::Result<Pin> {
+    let followed = workloads::follow(config, domain, clock)?;
+    let mut standing = followed.context("there is no X.509 root")?;
+    Ok(workloads::first(&mut standing).await?.root)
 }
 
 /// Runs the gateway until SIGTERM or SIGINT, then takes everything back. A second signal meanwhile ends
@@ -90,7 +107,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         state,
         domain,
         audit,
-        keys,
+        mut keys,
         listeners,
         bundle_endpoint,
         steering,
@@ -99,6 +116,14 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         sets,
         shared,
     } = prepared;
+    let mut issued = workloads::follow(&config, &domain, clock)?;
+    if let Some(standing) = &mut issued {
+        let first = tokio::select! {
+            first = workloads::first(standing) => first?,
+            _ = signals.next() => return take_back(steering, unmounter),
+        };
+        keys.adopt(&first, &audit, clock.now())?;
+    }
     let members = hub::members::clusters(&hub::members::load(&state)?.members);
     let (world, joined) = FolderSource::open_with(&config.source.folder, &config.cluster, members)?;
     let Queues {
@@ -124,6 +149,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let hops = NextHopWatch::start(names, wanted).await?;
     let (own_bundle, published_bundle) = watch::channel(Arc::from(""));
     let (root, renew_svid) = (keys.store.signing_root(), Arc::new(Notify::new()));
+    let id = identity.current().id().clone();
     let desk = Desk::default();
     let hub = Hub::new(HubParts {
         trust_domain: domain,
@@ -131,6 +157,8 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         desk: desk.clone(),
         audit: audit.clone(),
         renew_svid: Arc::clone(&renew_svid),
+        identity: identity.clone(),
+        issued,
         peering: keys.peering,
         issuer: keys.issuer,
         gate: keys.gate,
@@ -182,16 +210,22 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let hub = tokio::spawn(hub.run(stopped));
     info!("running");
 
-    let id = keys.svid.id().clone();
-    let issue = async |_: &quic::Svid| {
-        let (root, id, audit) = (root.load_full(), id.clone(), audit.clone());
-        let sign = move || own_svid(&root, &id, &audit, clock.now().unix);
-        desk.run(sign).await
+    let renewing = async {
+        let Some(root) = root else {
+            // The hub takes what the Workload API issues.
+            return std::future::pending().await;
+        };
+        let issue = async |_: &quic::Svid| {
+            let (root, id, audit) = (root.load_full(), id.clone(), audit.clone());
+            let sign = move || own_svid(&root, &id, &audit, clock.now().unix);
+            desk.run(sign).await
+        };
+        renew(identity, || clock.now().unix, renew_svid, issue).await
     };
     let end = tokio::select! {
         end = until_end(&mut signals, &observer, &hub, &http, bundle_endpoint.as_ref()) => end,
         // The gateway's own certificate, for as long as it runs.
-        () = renew(identity, || clock.now().unix, renew_svid, issue) => Ok(()),
+        () = renewing => Ok(()),
     };
     tokio::spawn(async move {
         let number = signals.next().await;

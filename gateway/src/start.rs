@@ -255,8 +255,8 @@ pub fn kernel_counters(
 pub struct Keys {
     /// The keys by which the cluster is believed.
     pub store: KeyStore,
-    /// The gateway's own certificate.
-    pub svid: Svid,
+    /// The gateway's own certificate, once there is one: [`Keys::adopt`].
+    pub svid: Option<Svid>,
     /// What peers say.
     pub peering: Peering,
     /// What nodes are told.
@@ -280,7 +280,9 @@ impl Keys {
         let store = key_store(state, config, domain, clock)?;
         let now = clock.now();
         let id = gateway_id(domain, &config.name).context("name")?;
-        let svid = own_svid(&store.signing_root().load(), &id, audit, now.unix)?;
+        let root = store.signing_root();
+        let svid = root.map(|root| own_svid(&root.load(), &id, audit, now.unix));
+        let svid = svid.transpose()?;
 
         let mut peering_config = PeeringConfig::new(domain.clone());
         peering_config.tunnel_port = config.wan.psp_port;
@@ -295,13 +297,17 @@ impl Keys {
             now,
         );
         let mut peering = made.map_err(|(file, e)| anyhow::anyhow!("{file}: {e}"))?;
-        peering.set_own_keys(store.own_keys(), now);
+        if svid.is_some() {
+            peering.set_own_keys(store.own_keys(), now);
+        }
 
         let issuer_config = IssuerConfig::new(domain.clone());
         let memory = state.load("issuer")?;
         let key = store.issuer_key();
         let mut issuer = Issuer::new(issuer_config, key, memory, Box::new(rng()?), now);
-        issuer.set_signing_root(store.root_pin().0);
+        if let Some(root) = store.signing_root() {
+            issuer.set_signing_root(root.load().pin().0);
+        }
 
         let mut secrets = BTreeMap::new();
         for node in &config.nodes {
@@ -347,6 +353,7 @@ pub fn key_store(
         passphrase: passphrase::read(keys)?,
         signer: keys.signer_command.clone().map(SignerCommand::new),
         on_disk: keys.new_roots_on_disk(),
+        no_roots: config.svid.is_some(),
     };
     let now = clock.now().unix;
     KeyStore::open(state, domain, protection, schedules, &mut rng()?, now)
@@ -408,7 +415,8 @@ pub struct Network {
 /// When there is no randomness.
 pub fn network(peers: UdpSocket, nodes: UdpSocket, keys: &Keys) -> anyhow::Result<Network> {
     let domain = keys.store.trust_domain();
-    let identity = Identity::new(keys.svid.clone());
+    let svid = keys.svid.clone().context("no X.509-SVID")?;
+    let identity = Identity::new(svid);
     let peer_trust = Trust::new(domain.clone());
     let node_trust = Trust::new(domain.clone());
     node_trust.set(domain.clone(), Anchor::Roots(keys.store.x509_roots()));

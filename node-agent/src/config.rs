@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use quic::Pin;
 use serde::Deserialize;
+use workload_api::Socket;
 
 use crate::rules::{LinkName, RateLimits};
 
@@ -29,6 +30,9 @@ pub struct Config {
     pub uplink: String,
     /// The gateway that is this cluster's issuer.
     pub gateway: Gateway,
+    /// Whose X.509-SVIDs are used, in place of those that the gateway signs.
+    #[serde(default)]
+    pub svid: Option<SvidSource>,
     /// Holds the one-time secret that this node enrols with; needed until it has an X.509-SVID.
     #[serde(default)]
     pub enrol_secret_file: Option<PathBuf>,
@@ -71,8 +75,18 @@ pub struct Source {
 pub struct Gateway {
     /// Where it listens for agents.
     pub endpoint: SocketAddr,
-    /// `sha256:` and 64 hex digits: the cluster's root certificate, believed until its bundle came.
-    pub root_pin: String,
+    /// `sha256:` and 64 hex digits: the cluster's root certificate, believed until its bundle came. Not with
+    /// `svid`, where the roots come from there.
+    #[serde(default)]
+    pub root_pin: Option<String>,
+}
+
+/// An issuer of X.509-SVIDs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SvidSource {
+    /// The socket of a SPIFFE Workload API.
+    pub workload_api: Socket,
 }
 
 /// What may reach the agent at most. Packets are per second.
@@ -151,7 +165,7 @@ impl Config {
             }
         }
         LinkName::new(&config.uplink).context("uplink")?;
-        config.pin().context("gateway.rootPin")?;
+        config.check_svid()?;
         let limits = &config.limits;
         for (field, value) in [
             ("synPerSource", limits.syn_per_source),
@@ -169,12 +183,34 @@ impl Config {
         Ok(config)
     }
 
-    /// The pin of the cluster's root.
+    fn check_svid(&self) -> anyhow::Result<()> {
+        let pin = self.pin()?;
+        if self.svid.is_none() {
+            return pin.map(drop).context(
+                "gateway.rootPin: it is missing, and only with svid.workloadApi it is not needed",
+            );
+        }
+        for (field, is_there) in [
+            ("gateway.rootPin", pin.is_some()),
+            ("enrolSecretFile", self.enrol_secret_file.is_some()),
+        ] {
+            if is_there {
+                bail!(
+                    "{field}: the roots and the X.509-SVID come from svid.workloadApi: leave it out"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The pin of the cluster's root; `None` where roots come from elsewhere.
     ///
     /// # Errors
     /// When it is not `sha256:` and 64 hex digits.
-    pub fn pin(&self) -> anyhow::Result<Pin> {
-        Ok(self.gateway.root_pin.parse()?)
+    pub fn pin(&self) -> anyhow::Result<Option<Pin>> {
+        let pin = self.gateway.root_pin.as_deref();
+        let pin = pin.map(str::parse).transpose();
+        pin.context("gateway.rootPin")
     }
 }
 
@@ -213,6 +249,32 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_of_a_workload_api_needs_neither_pin_nor_secret() {
+        let socket = "svid: {workloadApi: \"unix:///run/spire/sockets/agent.sock\"}\n";
+        let both = format!("{}{socket}", full());
+        assert!(
+            error(&both).contains("gateway.rootPin: the roots"),
+            "{}",
+            error(&both)
+        );
+        let secret = both
+            .replace(", rootPin: \"sha256:", "} #")
+            .replace("rootPin", "");
+        assert!(
+            error(&secret).contains("enrolSecretFile: the roots"),
+            "{}",
+            error(&secret)
+        );
+        let alone = secret.replace("enrolSecretFile: /etc/landbridge/secret\n", "");
+        let config = Config::parse(&alone).unwrap();
+        assert!(config.svid.is_some() && config.pin().unwrap().is_none());
+        let neither = alone.replace(socket, "");
+        assert!(error(&neither).contains("gateway.rootPin: it is missing"));
+        let tcp = alone.replace("unix:///run/spire/sockets/agent.sock", "tcp://127.0.0.1:1");
+        assert!(error(&tcp).contains("is a TCP port"), "{}", error(&tcp));
+    }
+
+    #[test]
     fn name_servers_are_those_listed_or_the_machines() {
         let listed = Config::parse(&format!("{}nameServers: [192.0.2.53]\n", full())).unwrap();
         assert_eq!(listed.name_servers, ["192.0.2.53".parse().unwrap()].into());
@@ -226,7 +288,7 @@ mod tests {
     #[test]
     fn errors_name_the_field() {
         let wrong = |from: &str, to: &str| error(&full().replace(from, to));
-        assert!(wrong("rootPin", "rootpin").contains("rootPin"));
+        assert!(wrong("rootPin", "rootpin").contains("gateway.rootpin"));
         assert!(wrong("rootPin:", "pin: 1, rootPin:").contains("gateway.pin"));
         assert!(wrong("sha256:ab", "sha1:ab").contains("gateway.rootPin"));
         assert!(wrong("uplink: up0", "uplink: \"up 0\"").contains("uplink"));

@@ -68,6 +68,7 @@ pub struct Control {
     /// By which it is believed, in DER; none while it is by the pin.
     roots: Vec<Vec<u8>>,
     signing_root: watch::Sender<Option<[u8; 32]>>,
+    issued: Option<watch::Receiver<workload_api::Standing>>,
     sender: Option<quic::Sender>,
     asks: mpsc::Receiver<Ask>,
     recorder: PrometheusHandle,
@@ -266,18 +267,19 @@ impl Control {
         }
     }
 
-    /// The roots of the own cluster's bundle take the place of the pin.
+    /// The roots of the own cluster's bundle take the place of the pin. Those of a Workload API do not come by
+    /// the gateway that they are to prove.
     fn trust_bundle(&mut self) {
+        let Ok(Some(pin)) = self.config.pin() else {
+            return;
+        };
         let own = &self.snapshot.own;
         if let Some(bundle) = self.member.bundles().bundle(own)
             && !bundle.x509_roots.is_empty()
             && self.roots != bundle.x509_roots
         {
             let roots = bundle.x509_roots.clone();
-            let stored = self
-                .config
-                .pin()
-                .and_then(|pin| roots::store(&self.config.state_dir, pin, &roots));
+            let stored = roots::store(&self.config.state_dir, pin, &roots);
             if let Err(error) = stored {
                 warn!("the roots of this cluster are not stored: {error:#}");
             }

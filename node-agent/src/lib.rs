@@ -31,6 +31,7 @@ pub mod sender;
 pub mod session;
 pub mod snapshot;
 pub mod tally;
+pub mod workloads;
 
 // A program whose checks can be switched off is none.
 const _: () = assert!(

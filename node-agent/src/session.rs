@@ -18,7 +18,12 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{clock::Clock, config::Config, roots};
+use crate::{
+    clock::Clock,
+    config::Config,
+    roots,
+    workloads::{self, Workloads},
+};
 
 /// Messages that wait for the control loop; a slow loop slows the session down.
 const INBOX: usize = 64;
@@ -51,6 +56,8 @@ pub struct Gateway {
     pub trust: Trust,
     /// SHA-256 of the X.509 root that signs SVIDs now, once it is known.
     pub signing_root: watch::Sender<Option<[u8; 32]>>,
+    /// What the Workload API issues, where one does.
+    pub issued: Option<watch::Receiver<workload_api::Standing>>,
 }
 
 /// Keeps a session up until the receiver is gone.
@@ -59,11 +66,19 @@ pub struct Gateway {
 /// When no thread or runtime can be made, or the roots that are stored cannot be read.
 pub fn start(config: &Config, trust_domain: &TrustDomain, clock: Clock) -> anyhow::Result<Gateway> {
     let trust = Trust::new(trust_domain.clone());
-    let anchor = match roots::load(&config.state_dir, config.pin()?)? {
-        Some(roots) => Anchor::Roots(roots),
-        None => Anchor::Pinned(config.pin()?),
+    if let Some(pin) = config.pin()? {
+        let anchor = match roots::load(&config.state_dir, pin)? {
+            Some(roots) => Anchor::Roots(roots),
+            None => Anchor::Pinned(pin),
+        };
+        trust.set(trust_domain.clone(), anchor);
+    }
+    let source = config.svid.as_ref();
+    let workloads = source.map(|source| workloads::Source::new(source, trust_domain, &config.node));
+    let (workloads, issued) = match workloads.transpose()? {
+        Some(source) => (Some(source.workloads), Some(source.standing)),
+        None => (None, None),
     };
-    trust.set(trust_domain.clone(), anchor);
     let (sender, receiver) = mpsc::channel(INBOX);
     let (signing_root, signing) = watch::channel(None);
     let (say, standing) = watch::channel("the gateway was not asked yet".to_owned());
@@ -78,6 +93,7 @@ pub fn start(config: &Config, trust_domain: &TrustDomain, clock: Clock) -> anyho
         svid_file: config.state_dir.join("svid.pem"),
         key_file: config.state_dir.join("svid-request.pem"),
         trust: trust.clone(),
+        workloads,
         sender,
         say,
         signing,
@@ -96,6 +112,7 @@ pub fn start(config: &Config, trust_domain: &TrustDomain, clock: Clock) -> anyho
         standing,
         trust,
         signing_root,
+        issued,
     })
 }
 
@@ -106,6 +123,7 @@ struct Dialler {
     svid_file: PathBuf,
     key_file: PathBuf,
     trust: Trust,
+    workloads: Option<Workloads>,
     sender: mpsc::Sender<FromGateway>,
     say: watch::Sender<String>,
     signing: watch::Receiver<Option<[u8; 32]>>,
@@ -113,7 +131,38 @@ struct Dialler {
 }
 
 impl Dialler {
-    async fn run(self) {
+    async fn run(mut self) {
+        match self.workloads.take() {
+            Some(workloads) => self.with_workload_api(workloads).await,
+            None => self.with_enrolment().await,
+        }
+    }
+
+    /// The X.509-SVID and the roots are those of a Workload API.
+    async fn with_workload_api(&self, mut workloads: Workloads) {
+        let clock = self.clock;
+        let following = workloads.following.run(move || clock.now().unix);
+        let using = async {
+            let Some(identity) = workloads.issued.first(&self.trust).await else {
+                return;
+            };
+            let Some(endpoint) = self.endpoint(&identity) else {
+                return;
+            };
+            tokio::select! {
+                () = workloads.issued.follow(&identity, &self.trust) => {}
+                () = self.sessions(&endpoint) => {}
+            }
+            endpoint.close("the agent ends").await;
+        };
+        tokio::select! {
+            () = following => {}
+            () = using => {}
+            () = self.sender.closed() => {}
+        }
+    }
+
+    async fn with_enrolment(&self) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
         let identity = loop {
             match self.svid().await {
@@ -124,22 +173,8 @@ impl Dialler {
                 return;
             }
         };
-        let any = match self.target.address {
-            std::net::SocketAddr::V4(_) => "0.0.0.0:0",
-            std::net::SocketAddr::V6(_) => "[::]:0",
-        };
-        let bound = any.parse().map_err(anyhow::Error::from).and_then(|any| {
-            Ok(Endpoint::bind(
-                any,
-                identity.clone(),
-                self.trust.clone(),
-                &[],
-                Limits::default(),
-            )?)
-        });
-        let endpoint = match bound {
-            Ok((endpoint, _)) => endpoint,
-            Err(error) => return self.failed("open a socket for", &error),
+        let Some(endpoint) = self.endpoint(&identity) else {
+            return;
         };
         let clock = self.clock;
         let sooner = Arc::new(Notify::new());
@@ -158,6 +193,29 @@ impl Dialler {
             () = self.sessions(&endpoint) => {}
         }
         endpoint.close("the agent ends").await;
+    }
+
+    fn endpoint(&self, identity: &Identity) -> Option<Endpoint> {
+        let any = match self.target.address {
+            std::net::SocketAddr::V4(_) => "0.0.0.0:0",
+            std::net::SocketAddr::V6(_) => "[::]:0",
+        };
+        let bound = any.parse().map_err(anyhow::Error::from).and_then(|any| {
+            Ok(Endpoint::bind(
+                any,
+                identity.clone(),
+                self.trust.clone(),
+                &[],
+                Limits::default(),
+            )?)
+        });
+        match bound {
+            Ok((endpoint, _)) => Some(endpoint),
+            Err(error) => {
+                self.failed("open a socket for", &error);
+                None
+            }
+        }
     }
 
     /// Whoever has an SVID of a root that does not sign any more gets a new one before that root goes: not

@@ -88,6 +88,13 @@ fn list(all: &Value) {
 
 fn words(key: &Value) -> String {
     let text = |field: &str| key[field].as_str().unwrap_or_default();
+    if text("phase") == "workload-api" {
+        let shown = match key["shown"].as_bool() {
+            Some(true) => ", this gateway is met by it",
+            _ => "",
+        };
+        return format!("root {}: of the Workload API{shown}", text("name"));
+    }
     let phase = match text("phase") {
         "next" => "published, will be used at",
         "old" => "believed until",
@@ -122,6 +129,12 @@ mod tests {
         assert_eq!(
             words(&key),
             "root 2 sha256:00: in use since T, the next one is published at U"
+        );
+        let foreign =
+            json!({"key": "root", "name": "sha256:00", "phase": "workload-api", "shown": true});
+        assert_eq!(
+            words(&foreign),
+            "root sha256:00: of the Workload API, this gateway is met by it"
         );
         key["phase"] = "old".into();
         key["next"] = Value::Null;

@@ -99,6 +99,12 @@ impl KeyRing {
         }])
     }
 
+    /// No key at all: those of this kind are somebody else's. Nothing is ever due.
+    #[must_use]
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Whether it is one that this code makes: numbers rise, one key is in use, at most one waits.
     #[must_use]
     pub fn is_sound(&self) -> bool {

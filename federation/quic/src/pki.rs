@@ -171,6 +171,16 @@ impl Svid {
         })
     }
 
+    /// One that somebody else issued: its chain in DER, leaf first, and its private key in PKCS#8.
+    ///
+    /// # Errors
+    /// [`PkiError`] when the leaf is no X.509-SVID or of another key.
+    pub fn received(chain: &[Vec<u8>], key: &[u8]) -> Result<Self, PkiError> {
+        let chain = chain.iter().cloned().map(CertificateDer::from).collect();
+        let key = KeyPair::try_from(&PrivatePkcs8KeyDer::from(key))?;
+        Self::new(chain, &key)
+    }
+
     /// The SVID in the file `path`. `None` when there is no such file.
     ///
     /// # Errors

@@ -198,6 +198,7 @@ impl Hub {
     fn own_offer(&self) -> Result<Offer, String> {
         self.in_use()?;
         let (name, pin) = (&self.config.cluster, self.keys.root_pin());
+        let pin = pin.ok_or("this gateway has no X.509-SVID yet")?;
         let endpoints = self.config.advertised();
         let now = self.now().unix;
         let offer = (self.control.peering()).join_offer(name, pin.0, endpoints, now);

@@ -6,7 +6,7 @@ use std::{fmt::Write, time::Duration};
 use identity::{Mono, Now, UnixMillis};
 use observe::{RotateRequest, TrustRequest};
 use peering::key_ring::{Phase, Step};
-use quic::Backoff;
+use quic::{Backoff, Pin};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
@@ -118,6 +118,13 @@ impl Hub {
         let publish = wanted.use_after.map_or(schedule.publish, seconds);
         let keep = wanted.retire_after.map_or(schedule.keep, seconds);
         let now = self.now();
+        if wanted.key == KeyKind::Root && self.keys.no_roots() {
+            return Err(
+                "the X.509 roots of this cluster are those of the Workload API: exchange them there, and \
+                 the gateway follows"
+                    .into(),
+            );
+        }
         if publish.is_zero() {
             return Err(
                 "nobody would have heard of a key that is used at once: wait a second at \
@@ -329,7 +336,9 @@ impl Hub {
         self.take(kind, Step::Use(number), now)?;
         match kind {
             KeyKind::Root => {
-                self.control.set_signing_root(self.keys.root_pin().0);
+                if let Some(pin) = self.keys.root_pin() {
+                    self.control.set_signing_root(pin.0);
+                }
                 self.renew_svid.notify_one();
             }
             KeyKind::IssuerKey => {
@@ -354,7 +363,7 @@ impl Hub {
         self.audited(&json!({"do": "key", "key": kind, "number": number, "step": step}))
     }
 
-    fn announce_keys(&mut self, now: Now) {
+    pub(super) fn announce_keys(&mut self, now: Now) {
         self.control.set_own_keys(self.keys.own_keys(), now);
         self.nodes.believe(self.own.clone(), self.keys.x509_roots());
     }
@@ -378,7 +387,23 @@ impl Hub {
                 })
             })
         });
-        all.collect()
+        all.chain(self.list_foreign()).collect()
+    }
+
+    fn list_foreign(&self) -> impl Iterator<Item = Value> + '_ {
+        let foreign = self.keys.foreign().into_iter();
+        foreign.flat_map(|foreign| {
+            foreign.roots.iter().zip(1..).map(|(root, number)| {
+                let pin = Pin::of(root);
+                json!({
+                    "key": KeyKind::Root,
+                    "number": number,
+                    "name": pin.to_string(),
+                    "phase": "workload-api",
+                    "shown": pin == foreign.shown,
+                })
+            })
+        })
     }
 
     /// When the one after a key that signs is published by itself.
@@ -401,7 +426,11 @@ impl Hub {
                 "the X.509 root is exchanged at {use_at}, and the token would name the one before: \
                  make one that ends sooner (--ttl), or make it after that"
             )),
-            _ => Ok(self.keys.root_pin().0),
+            _ => {
+                let pin = self.keys.root_pin();
+                let pin = pin.ok_or("this gateway has no X.509-SVID yet")?;
+                Ok(pin.0)
+            }
         }
     }
 }

@@ -113,6 +113,13 @@ impl Hub {
 
     fn may_enrol(&mut self, enrolling: &Enrolling) -> Result<SpiffeId, String> {
         self.in_use()?;
+        if self.keys.no_roots() {
+            return Err(
+                "the X.509-SVIDs of this cluster are those of a Workload API: give the agent \
+                 svid.workloadApi (docs/spire.md)"
+                    .into(),
+            );
+        }
         let now = self.now();
         let judged = self.nodes.gate.judge(&enrolling.asked(), now.mono);
         let id = judged.map_err(|e| e.to_string())?;
@@ -128,8 +135,11 @@ impl Hub {
     }
 
     fn sign(&mut self, enrolling: Enrolling, id: SpiffeId) {
+        let Some(root) = self.keys.signing_root() else {
+            return self.not_enrolled(enrolling, "this gateway signs nothing".into());
+        };
         self.nodes.signing.insert(id.clone());
-        let (root, clock) = (self.keys.signing_root(), self.clock);
+        let clock = self.clock;
         let (desk, inputs) = (self.desk.clone(), self.sender.clone());
         let request = enrolling.request().to_vec();
         tokio::spawn(async move {

@@ -40,17 +40,28 @@ impl Files {
                 );
             }
         }
-        // Peers may believe the one that is there, wherever the next one's key is to be.
-        if self.find_root(1)?.is_none() {
-            self.make_root(1, now)?;
-        }
+        let root = match self.protection.no_roots {
+            true => KeyRing::none(),
+            false => {
+                self.begin_roots(now)?;
+                KeyRing::new(now)
+            }
+        };
         self.make_seed(1, rng)?;
         let rings = Rings {
-            root: KeyRing::new(now),
+            root,
             issuer_key: KeyRing::new(now),
         };
         self.state.store(RINGS, &Some(&rings))?;
         Ok(rings)
+    }
+
+    /// The first root. Peers may believe one that is there, wherever the next one's key is to be.
+    pub(super) fn begin_roots(&self, now: UnixMillis) -> anyhow::Result<()> {
+        if self.find_root(1)?.is_none() {
+            self.make_root(1, now)?;
+        }
+        Ok(())
     }
 
     /// Waits for the signer, if there is one. A root that was made and never announced takes its place,

@@ -54,6 +54,7 @@ impl World {
             passphrase: None,
             signer,
             on_disk,
+            no_roots: false,
         };
         let mut rng = ChaCha20Rng::seed_from_u64(1);
         let schedules = Schedules::new(None, None, HOUR);
@@ -64,10 +65,15 @@ impl World {
     fn issue(&self, store: &KeyStore) -> anyhow::Result<()> {
         let id = gateway_id(store.trust_domain(), "gw1").unwrap();
         let audit = AuditLog::new(self.state.path());
-        let svid = own_svid(&store.signing_root().load(), &id, &audit, now())?;
+        let svid = own_svid(&store.signing_root().unwrap().load(), &id, &audit, now())?;
         svid.store(&self.path("svid.pem")).unwrap();
         let root = self.path("current.pem");
-        store.signing_root().load().store(&root, None).unwrap();
+        store
+            .signing_root()
+            .unwrap()
+            .load()
+            .store(&root, None)
+            .unwrap();
         let verified = Command::new("openssl")
             .args(["verify", "-purpose", "sslserver", "-CAfile"])
             .args([&root, &self.path("svid.pem")])

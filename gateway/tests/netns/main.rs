@@ -15,4 +15,5 @@ mod refused;
 mod restored;
 mod rights;
 mod signer;
+mod workloads;
 mod world;

@@ -139,6 +139,11 @@ impl Control {
         if !standing.is_empty() && !problems.contains(&standing) {
             problems.push(standing);
         }
+        let issued = self
+            .issued
+            .as_ref()
+            .map(|issued| issued.borrow().problem.clone());
+        problems.extend(issued.filter(|problem| !problem.is_empty()));
         problems
     }
 

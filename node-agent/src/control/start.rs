@@ -225,6 +225,7 @@ pub async fn start(
         trust: gateway.trust,
         roots: Vec::new(),
         signing_root: gateway.signing_root,
+        issued: gateway.issued,
         sender: None,
         asks,
         recorder,

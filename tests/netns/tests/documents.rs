@@ -9,9 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 /// Where the tests of a crate are, by what the document calls it.
-const CRATES: [(&str, &str); 12] = [
+const CRATES: [(&str, &str); 14] = [
     ("identity", "federation/identity"),
     ("wire", "federation/wire"),
+    ("policy", "federation/policy"),
     ("handshake", "federation/handshake"),
     ("peering", "federation/peering"),
     ("quic", "federation/quic"),
@@ -19,6 +20,7 @@ const CRATES: [(&str, &str); 12] = [
     ("gateway", "gateway"),
     ("agent", "node-agent"),
     ("bundle-endpoint", "federation/bundle-endpoint"),
+    ("workload-api", "federation/workload-api"),
     ("cli", "cli/src"),
     ("observe", "observe"),
     ("netns", "tests/netns"),

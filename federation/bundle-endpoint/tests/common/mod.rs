@@ -1,6 +1,7 @@
 //! A trust domain of ours with a bundle endpoint, as the tests need it.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+#[path = "../../../../tests/peers/peer.rs"]
 pub mod peer;
 
 use std::{

@@ -43,10 +43,7 @@ fn build() -> Option<PathBuf> {
         target.join("go-spiffe"),
     );
     let output = Command::new("go")
-        .current_dir(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../../tests/peers/go-spiffe"
-        ))
+        .current_dir(module())
         // The one that is installed: none is downloaded.
         .env("GOTOOLCHAIN", "local")
         .args(["build", "-trimpath", "-o"])
@@ -58,6 +55,13 @@ fn build() -> Option<PathBuf> {
     assert!(output.status.success(), "go build: {said}");
     fs::rename(&built, &program).unwrap();
     Some(program)
+}
+
+/// The module's folder, from whichever crate.
+fn module() -> PathBuf {
+    let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
+    let mut above = above.map(|folder| folder.join("tests/peers/go-spiffe"));
+    above.find(|folder| folder.is_dir()).unwrap()
 }
 
 fn go_is_there() -> bool {
