@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context, bail};
 use bundle_endpoint::EndpointPath;
 use gateway_xdp::AttachMode;
+use handshake::budget::CoreShare;
 use identity::{AwayRule, ClaimLimits};
 use ipnet::IpNet;
 use peering::introductions::{Accepting, Rules};
@@ -68,6 +69,9 @@ pub struct Config {
     /// The nodes of this cluster.
     #[serde(default)]
     pub nodes: Vec<Node>,
+    /// What others may cost it at most.
+    #[serde(default)]
+    pub limits: Limits,
     /// Where the steering program runs: `driver`, or `skb` for NICs without XDP.
     #[serde(default, deserialize_with = "xdp_mode")]
     pub xdp_mode: AttachMode,
@@ -138,6 +142,14 @@ impl Rotation {
         let life = |days: u32| (days > 0).then(|| Duration::from_hours(u64::from(days) * 24));
         (life(self.root_days), life(self.issuer_key_days))
     }
+}
+
+/// What others may cost a gateway at most.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// Of a core, for checking signatures: for the own cluster, and for each peer.
+    pub signature_budget: CoreShare,
 }
 
 /// A SPIFFE bundle endpoint.
@@ -394,6 +406,9 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         let skb = Config::parse(&format!("{FULL}\nxdpMode: skb")).unwrap();
         assert_eq!(skb.xdp_mode, AttachMode::Skb);
         assert!(!config.one_interface());
+        assert_eq!(config.limits.signature_budget.to_string(), "25%");
+        let more = Config::parse(&format!("{FULL}limits: {{signatureBudget: 40%}}")).unwrap();
+        assert_eq!(more.limits.signature_budget.to_string(), "40%");
         let day = Duration::from_hours(24);
         let lives = config.rotation.lives();
         assert_eq!(lives, (Some(day * 365), Some(day * 30)));
@@ -416,6 +431,8 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         let missing = FULL.replace("name: gw1\n", "");
         assert!(error(&missing).contains("`name`"), "{}", error(&missing));
         assert!(error(&format!("{FULL}xdpMode: fast")).contains("fast"));
+        let share = error(&format!("{FULL}limits: {{signatureBudget: 0%}}"));
+        assert!(share.contains("limits: \"0%\" is no share"), "{share}");
         let away = |rule: &str| FULL.replace("rootPin:", &format!("away: {rule}, rootPin:"));
         let read = Config::parse(&away("{limit: 1h, then: keep}")).unwrap();
         assert_eq!(read.peers[0].away, Some("1h:keep".parse().unwrap()));

@@ -72,7 +72,7 @@ pub fn prepare(config: Config) -> anyhow::Result<Prepared> {
     let members = members::load(&state)?;
     let audit = AuditLog::new(&config.state_dir);
     let keys = Keys::load(&state, &config, &domain, &audit, clock)?;
-    let shared = start::data_plane(&domain)?;
+    let shared = start::data_plane(&domain, config.limits.signature_budget)?;
 
     signals::hold()?;
     let unused = steering.is_unused();

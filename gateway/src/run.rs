@@ -208,7 +208,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         .transpose()?;
     let (stop, stopped) = watch::channel(false);
     let hub = tokio::spawn(hub.run(stopped));
-    info!("running");
+    info!(signature_budget = %config.limits.signature_budget, "running");
 
     let renewing = async {
         let Some(root) = root else {

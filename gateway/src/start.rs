@@ -11,6 +11,10 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use gateway_core::{Dataplane, Limits, SharedCache, Snapshot, context::Event};
 use gateway_xdp::{Attachment, Nic, QueueSet, RingSizes, StatisticsHandle, Steering};
+use handshake::{
+    budget::{CoreShare, Cost, SignatureLimits},
+    credentials::CredentialCache,
+};
 use identity::TrustDomain;
 use observe::AuditLog;
 use peering::{
@@ -28,7 +32,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     capture::Tap,
-    clock::Clock,
+    clock::{Clock, thread_time},
     config::Config,
     hub::{members, steering},
     keys::{KeyStore, Protection, Schedules},
@@ -42,7 +46,7 @@ use crate::{
 /// Resets and ICMP errors that one queue may send per second.
 const ANSWERS_PER_SECOND: u32 = 200;
 /// Verified credentials that are remembered, about 1.5 KiB each.
-const CREDENTIALS: usize = 1 << 16;
+const CREDENTIALS: usize = 1 << 17;
 /// Flow events between the queue threads and the log.
 const EVENTS: usize = 4096;
 
@@ -117,21 +121,29 @@ pub fn attach(
     Ok(attachments)
 }
 
-/// The data plane with a snapshot that lets nothing through.
+/// The data plane with a snapshot that lets nothing through; `share` of a core is for the signatures of each
+/// upstream.
 ///
 /// # Errors
 /// When the kernel gives no randomness.
-pub fn data_plane(domain: &TrustDomain) -> anyhow::Result<Arc<Shared>> {
+pub fn data_plane(domain: &TrustDomain, share: CoreShare) -> anyhow::Result<Arc<Shared>> {
     let mut rng = rng()?;
     let mut key = || {
         let mut key = [0; 16];
         rng.fill_bytes(&mut key);
         key
     };
-    let cache: Arc<dyn handshake::credentials::CredentialCache> =
-        Arc::new(SharedCache::new(CREDENTIALS, &key()));
+    let cache: Arc<dyn CredentialCache> = Arc::new(SharedCache::new(CREDENTIALS, &key()));
+    let signatures = SignatureLimits {
+        share,
+        cost: Cost::Measured(thread_time),
+    };
+    let limits = Limits {
+        signatures,
+        ..Limits::default()
+    };
     Ok(Arc::new(Shared {
-        dataplane: Dataplane::new(&Limits::default(), &key(), &cache),
+        dataplane: Dataplane::new(&limits, &key(), &cache),
         snapshot: ArcSwap::from_pointee(Snapshot::closed(domain.clone())),
         tap: Tap::default(),
     }))

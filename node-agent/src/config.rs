@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use handshake::budget::CoreShare;
 use quic::Pin;
 use serde::Deserialize;
 use workload_api::Socket;
@@ -107,6 +108,8 @@ pub struct Limits {
     pub queue_length: u32,
     /// Established flows.
     pub flows: u32,
+    /// Of a core, for checking signatures: for each cluster that credentials come from.
+    pub signature_budget: CoreShare,
 }
 
 impl Default for Limits {
@@ -120,6 +123,7 @@ impl Default for Limits {
             per_pod: rates.per_pod,
             queue_length: 4096,
             flows: 262_144,
+            signature_budget: CoreShare::default(),
         }
     }
 }
@@ -238,11 +242,13 @@ mod tests {
     fn the_whole_file_is_read_and_defaults_are_filled_in() {
         let config = Config::parse(&full()).unwrap();
         assert_eq!(config.limits, Limits::default());
-        let some = Config::parse(&format!("{}limits: {{perPod: 9}}\n", full())).unwrap();
+        let some = format!("{}limits: {{perPod: 9, signatureBudget: 40%}}\n", full());
+        let some = Config::parse(&some).unwrap();
         assert_eq!(
             some.limits,
             Limits {
                 per_pod: 9,
+                signature_budget: "40%".parse().unwrap(),
                 ..Limits::default()
             }
         );
@@ -293,6 +299,9 @@ mod tests {
         assert!(wrong("sha256:ab", "sha1:ab").contains("gateway.rootPin"));
         assert!(wrong("uplink: up0", "uplink: \"up 0\"").contains("uplink"));
         assert!(wrong("node: node1\n", "").contains("node"));
-        assert!(error(&format!("{}limits: {{perPod: 0}}\n", full())).contains("limits.perPod"));
+        let limits = |text: &str| error(&format!("{}limits: {{{text}}}\n", full()));
+        assert!(limits("perPod: 0").contains("limits.perPod"));
+        let share = limits("signatureBudget: 0%");
+        assert!(share.contains("limits: \"0%\" is no share"), "{share}");
     }
 }

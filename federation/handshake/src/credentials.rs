@@ -4,21 +4,17 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use identity::{
-    BundleStore, Claims, CredentialHash, Mono, Now, TrustDomain, VerifyError, claimed_issuer,
+    BundleStore, Claims, CredentialHash, Now, TrustDomain, VerifyError, claimed_issuer,
     fault::{self, Fault},
     verify_credential,
 };
 use policy::DropReason;
 
-use crate::bucket::Bucket;
-
-/// Signature checks a second for one upstream: a quarter of a core at 50 us each.
-const VERIFY_RATE: u32 = 5_000;
-/// How many of them may come at once.
-const VERIFY_BURST: u32 = 500;
+use crate::budget::SignatureBudget;
 
 /// A credential whose signature held.
 #[derive(Clone, Debug)]
@@ -157,29 +153,20 @@ impl PodStates {
 #[derive(Debug)]
 pub struct Verifier {
     cache: Arc<dyn CredentialCache>,
-    /// One per upstream: the own cluster, and each peer's gateway.
-    budgets: BTreeMap<TrustDomain, Bucket>,
+    /// What each upstream has left: the own cluster, and each peer's gateway.
+    budget: Arc<SignatureBudget>,
     /// Signature checks made so far.
     checks: u64,
-    /// Among how many verifiers a budget is divided.
-    shares: u32,
 }
 
 impl Verifier {
-    /// With `cache`, which may be shared.
+    /// With `cache` and `budget`, which may be shared.
     #[must_use]
-    pub fn new(cache: Arc<dyn CredentialCache>) -> Self {
-        Self::one_of(1, cache)
-    }
-
-    /// One of `shares` verifiers that have a budget together.
-    #[must_use]
-    pub fn one_of(shares: u32, cache: Arc<dyn CredentialCache>) -> Self {
+    pub fn new(cache: Arc<dyn CredentialCache>, budget: Arc<SignatureBudget>) -> Self {
         Self {
             cache,
-            budgets: BTreeMap::new(),
+            budget,
             checks: 0,
-            shares: shares.max(1),
         }
     }
 
@@ -187,6 +174,12 @@ impl Verifier {
     #[must_use]
     pub fn signature_checks(&self) -> u64 {
         self.checks
+    }
+
+    /// Processor time that they took, also those of who shares the budget.
+    #[must_use]
+    pub fn signature_time(&self) -> Duration {
+        self.budget.spent()
     }
 
     /// What the credential of that hash says, if it was believed once: it may have expired since.
@@ -223,19 +216,20 @@ impl Verifier {
                 (true, true) => Ok(known),
             };
         }
-        if !self.budget(upstream, now.mono) {
-            return Err(DropReason::VerifyBudget);
-        }
-        if CredentialHash::of(bytes) != *hash {
-            return Err(DropReason::TranscriptMismatch);
-        }
-        self.checks += 1;
-        let claims = verify_credential(bytes, bundle, now.unix).map_err(|error| {
-            match claimed_issuer(bytes) {
-                Ok(claimed) if claimed != *issuer => DropReason::WrongTrustDomain,
-                _ => reason(&error),
+        let check = || {
+            if CredentialHash::of(bytes) != *hash {
+                return Err(DropReason::TranscriptMismatch);
             }
-        })?;
+            self.checks += 1;
+            verify_credential(bytes, bundle, now.unix).map_err(|error| {
+                match claimed_issuer(bytes) {
+                    Ok(claimed) if claimed != *issuer => DropReason::WrongTrustDomain,
+                    _ => reason(&error),
+                }
+            })
+        };
+        let checked = self.budget.pay(upstream, now.mono, check);
+        let claims = checked.ok_or(DropReason::VerifyBudget)??;
         let verified = Verified {
             bytes: bytes.into(),
             claims: Arc::new(claims),
@@ -243,17 +237,6 @@ impl Verifier {
         };
         self.cache.remember(*hash, verified.clone());
         Ok(verified)
-    }
-
-    fn budget(&mut self, upstream: &TrustDomain, now: Mono) -> bool {
-        // Bounded: an upstream is the own cluster or a configured peer.
-        self.budgets
-            .entry(upstream.clone())
-            .or_insert_with(|| {
-                let share = |whole: u32| (whole / self.shares).max(1);
-                Bucket::new(share(VERIFY_RATE), share(VERIFY_BURST))
-            })
-            .take(now)
     }
 }
 

@@ -12,6 +12,7 @@
 
 pub mod admission;
 pub mod bucket;
+pub mod budget;
 pub mod credentials;
 mod freshness;
 pub mod half_open;

@@ -11,7 +11,7 @@ use policy::DropReason;
 use support::*;
 
 fn verifier() -> Verifier {
-    Verifier::new(Arc::new(SmallCache::new(64)))
+    Verifier::new(Arc::new(SmallCache::new(64)), Arc::default())
 }
 
 fn credential() -> SignedCredential {

@@ -4,9 +4,13 @@
 //! flow's shard; there are many shards and a packet holds the lock for a lookup only. Handshakes
 //! have locks of their own, because checking a signature takes a thousand times longer.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use handshake::{
+    budget::{SignatureBudget, SignatureLimits},
     credentials::{CredentialCache, Verifier},
     half_open::HalfOpen,
     hash::Seed,
@@ -31,7 +35,7 @@ use crate::{
 const SWEEP: usize = 4096;
 
 /// Bounds of memory and work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Established flows, 144 bytes each.
     pub established: u32,
@@ -41,6 +45,8 @@ pub struct Limits {
     pub nonces: usize,
     /// HELLOs a second without a segment proof that are looked at.
     pub unproven_per_second: u32,
+    /// Processor time for signature checks.
+    pub signatures: SignatureLimits,
     /// Shards of established flows, rounded up to a power of two.
     pub flow_shards: usize,
     /// Shards of handshakes.
@@ -54,6 +60,7 @@ impl Default for Limits {
             half_open: 1 << 16,
             nonces: 1 << 19,
             unproven_per_second: 100,
+            signatures: SignatureLimits::default(),
             flow_shards: 64,
             handshake_shards: 4,
         }
@@ -66,6 +73,7 @@ pub struct Flows {
     hasher: FlowHasher,
     established: Vec<Mutex<FlowTable>>,
     handshakes: Vec<Mutex<Handshakes>>,
+    signatures: Arc<SignatureBudget>,
 }
 
 /// A shard of flows that are being opened.
@@ -164,10 +172,11 @@ impl Flows {
         let per = |total: u32, shards: usize| total.div_ceil(shards as u32).max(1);
         let seed = Seed::new(key);
         let nonces = Arc::new(Mutex::new(ReplayCache::new(limits.nonces, &seed)));
+        let signatures = Arc::new(SignatureBudget::new(limits.signatures));
         let half_open = per(limits.half_open, handshake_shards) as usize;
         let unproven = per(limits.unproven_per_second, handshake_shards);
         let handshakes = || {
-            let verifier = Verifier::one_of(handshake_shards as u32, cache.clone());
+            let verifier = Verifier::new(cache.clone(), signatures.clone());
             Mutex::new(Handshakes {
                 transit: Transit::new(verifier, nonces.clone(), half_open, unproven, &seed),
                 tracks: HalfOpen::new(half_open, &seed),
@@ -178,6 +187,7 @@ impl Flows {
             hasher: FlowHasher::new(key),
             established: (0..flow_shards).map(|_| table()).collect(),
             handshakes: (0..handshake_shards).map(|_| handshakes()).collect(),
+            signatures,
         }
     }
 
@@ -377,6 +387,12 @@ impl Flows {
             .iter()
             .map(|shard| lock(shard).transit.signature_checks())
             .sum()
+    }
+
+    /// Processor time that they took.
+    #[must_use]
+    pub fn signature_time(&self) -> Duration {
+        self.signatures.spent()
     }
 
     /// At most `limit` established flows, for people.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Nodes, Pair, support};
+use common::{Nodes, Pair, made_up, support};
 use landbridge_gateway_core::{Disposition, Limits, context::Event};
 use policy::DropReason;
 use support::{API, Conn, FRONTEND, at};
@@ -100,6 +100,45 @@ fn at_the_limit_new_flows_are_refused_and_old_ones_go_on() {
                 .is_ok()
         );
     }
+}
+
+/// Threat row 12: who may make segment proofs makes up credentials. They take a quarter of a core, whichever
+/// shard they come to, and whoever was seen before does not notice.
+#[test]
+fn made_up_credentials_take_their_budget_and_no_connection() {
+    const A_SECOND: u64 = 10_000;
+    let (mut pair, mut nodes) = (Pair::new(&Limits::default()), Nodes::new());
+    pair.establish(&mut nodes, &conn(0), at(0));
+    let mut refused = std::collections::BTreeMap::<_, u64>::new();
+    for number in 0..2 * A_SECOND {
+        let now = at(number * 1_000 / A_SECOND);
+        let conn = conn(50_000 + (number % 1_000) as u32);
+        let genuine = support::out(&mut nodes.east, &conn.syn(), now);
+        let outcome = pair.east.node_sends(&made_up(&genuine, number), now);
+        let Disposition::Drop(reason) = outcome.disposition else {
+            panic!("{outcome:?}");
+        };
+        *refused.entry(reason).or_insert(0) += 1;
+        if number % 100 == 0 {
+            let number = 1 + (number / 100) as u32;
+            pair.establish(&mut nodes, &self::conn(number), now);
+        }
+    }
+    // What was saved before, and a quarter of the time, at 50 us each.
+    let allowed = 500 + 1_999 * 5;
+    let checked = refused[&DropReason::BadCredential];
+    assert!(
+        (allowed - 3..=allowed + 1).contains(&checked),
+        "{refused:?}"
+    );
+    assert_eq!(checked + refused[&DropReason::VerifyBudget], 2 * A_SECOND);
+    // The rest are of the two that connect.
+    let flows = pair.east.dataplane.flows();
+    assert_eq!(
+        flows.signature_checks() - refused[&DropReason::BadCredential],
+        2
+    );
+    assert_eq!(pair.west.dataplane.flows().signature_checks(), 2);
 }
 
 #[test]

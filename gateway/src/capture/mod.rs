@@ -152,6 +152,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use std::path::Path;
 
+    use handshake::budget::CoreShare;
+
     use super::*;
     use crate::start;
 
@@ -162,7 +164,7 @@ mod tests {
 
     fn capturer(state: &Path) -> Capturer {
         Capturer {
-            shared: start::data_plane(&domain("east")).unwrap(),
+            shared: start::data_plane(&domain("east"), CoreShare::default()).unwrap(),
             gateway: "east/gw1".into(),
             interfaces: ["lan0".into(), "wan0".into()],
             audit: AuditLog::new(state),

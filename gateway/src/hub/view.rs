@@ -332,6 +332,8 @@ impl Observer {
         metrics::gauge!("landbridge_flows").set(flows.established() as f64);
         metrics::gauge!("landbridge_flows_half_open").set(flows.half_open() as f64);
         metrics::counter!("landbridge_signature_checks_total").absolute(flows.signature_checks());
+        let microseconds = u64::try_from(flows.signature_time().as_micros()).unwrap_or(u64::MAX);
+        metrics::counter!("landbridge_signature_check_microseconds_total").absolute(microseconds);
         let view = self.view.load();
         for peer in view.peering.iter().flat_map(|status| &status.peers) {
             let name = peer.trust_domain.to_string();

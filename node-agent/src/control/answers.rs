@@ -1,5 +1,7 @@
 //! What the control loop answers: status, counters, flows, explanations, metrics, health.
 
+use std::time::Duration;
+
 use handshake::node::{Ends, FlowRecord, RemoteEnd};
 use metrics::{counter, gauge};
 use observe::Request;
@@ -27,6 +29,7 @@ struct Seen {
     recorded: usize,
     unknown: (usize, usize),
     signature_checks: u64,
+    signature_time: Duration,
 }
 
 impl Control {
@@ -272,6 +275,7 @@ impl Control {
                 recorded: judge.recorded(),
                 unknown: judge.unknown_to_enforcer(),
                 signature_checks: node.signature_checks(),
+                signature_time: node.signature_time(),
             };
             (seen, capture.losses())
         })?;
@@ -299,6 +303,8 @@ impl Control {
         }
         counter!("landbridge_agent_judged_total").absolute(seen.judged.received);
         counter!("landbridge_agent_signature_checks_total").absolute(seen.signature_checks);
+        let microseconds = u64::try_from(seen.signature_time.as_micros()).unwrap_or(u64::MAX);
+        counter!("landbridge_agent_signature_check_microseconds_total").absolute(microseconds);
         for (what, count) in [
             ("unrecorded", seen.trouble.unrecorded),
             ("uncleared", seen.trouble.uncleared),

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use handshake::node::{Node, NodeLimits};
+use handshake::{
+    budget::{Cost, SignatureLimits},
+    node::{Node, NodeLimits},
+};
 use identity::{BundleMark, TrustDomain};
 use metrics_exporter_prometheus::PrometheusHandle;
 use nix::fcntl::{Flock, FlockArg};
@@ -24,7 +27,7 @@ use super::Control;
 use crate::{
     ask::Ask,
     capture::nfqueue::NfQueue,
-    clock::Clock,
+    clock::{Clock, thread_time},
     config::Config,
     conntrack::Conntrack,
     handled::HandledCount,
@@ -181,6 +184,10 @@ pub async fn start(
     let first = Arc::new(snapshot::build(epoch, &now_world, &table, &member, &local));
     let limits = NodeLimits {
         flows: config.limits.flows as usize,
+        signatures: SignatureLimits {
+            share: config.limits.signature_budget,
+            cost: Cost::Measured(thread_time),
+        },
         ..NodeLimits::default()
     };
     let mut node = Node::new(first.clone(), limits, Box::new(random()?));

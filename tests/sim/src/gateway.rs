@@ -74,6 +74,7 @@ impl Gateway {
             unproven_per_second: 100,
             flow_shards: 4,
             handshake_shards: 2,
+            ..Limits::default()
         };
         let [cache_key, flow_key] = [(); 2].map(|()| {
             let bytes = self.dice.bytes();

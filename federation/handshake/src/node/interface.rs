@@ -6,6 +6,7 @@ use policy::DropReason;
 use wire::flow::FlowKey;
 
 use super::FlowRecord;
+use crate::budget::SignatureLimits;
 
 /// Where a packet was taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +95,7 @@ pub enum Event {
 }
 
 /// What a node may hold at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct NodeLimits {
     /// Half-open connections in each direction, and connections whose server was not heard since it
     /// proved itself.
@@ -109,6 +110,8 @@ pub struct NodeLimits {
     pub pairs: usize,
     /// HELLOs a second without a segment proof.
     pub unproven_per_second: u32,
+    /// Processor time for signature checks.
+    pub signatures: SignatureLimits,
     /// RSTs a second in answer to segments that fit no flow.
     pub resets_per_second: u32,
 }
@@ -122,6 +125,7 @@ impl Default for NodeLimits {
             credentials: 16_384,
             pairs: 4_096,
             unproven_per_second: 100,
+            signatures: SignatureLimits::default(),
             resets_per_second: 100,
         }
     }

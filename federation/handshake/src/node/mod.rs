@@ -41,6 +41,7 @@ pub use touched::Touched;
 
 use crate::{
     bucket::Bucket,
+    budget::SignatureBudget,
     credentials::{SmallCache, Verifier},
     half_open::HalfOpen,
     hash::Seed,
@@ -114,7 +115,10 @@ impl Node {
             snapshot,
             snapshots: 0,
             rng,
-            verifier: Verifier::new(Arc::new(SmallCache::new(limits.credentials))),
+            verifier: Verifier::new(
+                Arc::new(SmallCache::new(limits.credentials)),
+                Arc::new(SignatureBudget::new(limits.signatures)),
+            ),
             replay: ReplayCache::new(limits.nonces, &seed),
             pairs: PairCache::new(limits.pairs),
             unproven: Bucket::new(limits.unproven_per_second, limits.unproven_per_second),
@@ -255,6 +259,12 @@ impl Node {
     #[must_use]
     pub fn signature_checks(&self) -> u64 {
         self.verifier.signature_checks()
+    }
+
+    /// Processor time that they took.
+    #[must_use]
+    pub fn signature_time(&self) -> Duration {
+        self.verifier.signature_time()
     }
 
     /// Half-open connections: ours and theirs.

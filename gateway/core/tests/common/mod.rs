@@ -11,7 +11,7 @@ use handshake::{
     node::Node,
     transit::TransitSnapshot,
 };
-use identity::Now;
+use identity::{CredentialHash, Now};
 use landbridge_gateway_core::{
     Context, Dataplane, Disposition, Frame, Limits, Side, Snapshot,
     control::{
@@ -243,6 +243,27 @@ fn secret(spi: u32) -> [u8; 16] {
 pub fn association(spi: u32) -> SendAssociation {
     let key = AssociationKey::from_bytes(&secret(spi)).unwrap();
     SendAssociation::new(spi, &key)
+}
+
+/// The SYN `genuine` as a member of east would make it up who knows the segment key: everything holds but the
+/// signature of its credential, which nobody has seen before. Another one for each `number`.
+pub fn made_up(genuine: &[u8], number: u64) -> Vec<u8> {
+    const HEADER: usize = wire::hello::HEADER_LEN;
+    const SEEN: usize = wire::hello::HEAD_LEN;
+    let mut hello = support::tcp_payload(genuine).to_vec();
+    // In the scalar of the signature, far from its end: it stays below the order of the group, so that all of the
+    // check is made.
+    let scalar = hello.len() - 32;
+    hello[scalar..scalar + 8].copy_from_slice(&number.to_be_bytes());
+    let hash = CredentialHash::of(&hello[SEEN..]);
+    hello[8..16].copy_from_slice(&number.to_be_bytes());
+    hello[72..HEADER].copy_from_slice(&hash.0);
+    let (id, mac) = support::segment_keys("east").prove(&hello[..HEADER]);
+    hello[HEADER..HEADER + 8].copy_from_slice(&id);
+    hello[HEADER + 8..SEEN].copy_from_slice(&mac);
+    let packet = wire::ip::Packet::parse(genuine).unwrap();
+    let edit = wire::edit::TcpEdit::new(&packet).unwrap();
+    edit.payload(&hello).finish().unwrap()
 }
 
 /// East and west with their tunnel up.
