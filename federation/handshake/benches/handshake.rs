@@ -1,17 +1,26 @@
 //! What a new connection costs the two agents, beside the cryptography that it cannot do without.
 //! docs/benchmarks.md says what each figure means.
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    // One end of two is timed.
+    clippy::disallowed_methods
+)]
 
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{cell::RefCell, hint::black_box, sync::Arc};
+use std::{
+    hint::black_box,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group, criterion_main};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use handshake::{
-    keys::Role,
-    node::{Handled, Node, NodeLimits, NodeSnapshot, Path},
+    keys::{AgentSecret, Role},
+    node::{Handled, LocalIdentity, Node, NodeLimits, NodeSnapshot, Path},
 };
 use hmac::{Hmac, KeyInit, Mac};
 use identity::{UnixMillis, verify_credential};
@@ -21,70 +30,131 @@ use support::*;
 use wire::flow::FlowKey;
 use x25519_dalek::{PublicKey, StaticSecret};
 
-/// MACs that the two ends compute for one connection: segment proof made and checked, REPLY and
-/// CONFIRM at each end.
-const MACS: usize = 6;
+/// By their place in [`Ends`].
+const ENDS: [&str; 2] = ["initiator", "responder"];
+/// MACs that an end computes for one connection: segment proof, REPLY and CONFIRM.
+const MACS: usize = 3;
 /// HELLO's fixed header, which the segment proof covers.
 const HEADER: [u8; 104] = [7; 104];
 /// How many connections stay open while new ones are made.
 const OPEN: u64 = 10_000;
 /// A credential lives ten minutes, and a connection is made every millisecond of virtual time.
 const BEFORE_EXPIRY: u64 = 500_000;
-/// Small, so that what is prepared is still in the cache when it is measured.
-const FEW: BatchSize = BatchSize::NumIterations(64);
 
-fn warm(c: &mut Criterion) {
-    let (east, west) = clusters();
-    let nodes = RefCell::new([fresh(&east, 1), fresh(&west, 2)]);
-    let (mut prepared, mut made) = (0, 0);
-    c.benchmark_group("handshake")
-        .bench_function("warm handshake", |bencher| {
-            bencher.iter_batched_ref(
-                || {
-                    prepared += 1;
-                    let mut nodes = nodes.borrow_mut();
-                    if prepared % BEFORE_EXPIRY == 0 {
-                        *nodes = [fresh(&east, 1), fresh(&west, 2)];
-                    }
-                    // The end of an old connection is not part of opening a new one.
-                    if let Some(old) = prepared.checked_sub(OPEN) {
-                        let old = key(&connection(old));
-                        nodes
-                            .iter_mut()
-                            .for_each(|node| node.handle_flow_gone(&old));
-                    }
-                    Packets::new(&connection(prepared))
-                },
-                |packets| {
-                    made += 1;
-                    let ms = made % BEFORE_EXPIRY;
-                    let [a, b] = &mut *nodes.borrow_mut();
-                    packets.open(a, b, ms);
-                    for node in [a, b] {
-                        node.handle_timeout(at(ms));
-                        while node.poll_event().is_some() {}
-                    }
-                },
-                FEW,
-            );
-        });
-    let warm = |node: &Node| node.signature_checks() <= 1;
-    assert!(nodes.borrow().iter().all(warm), "not warm");
+/// Both ends, and which of them is measured.
+struct Ends {
+    snapshots: [Arc<NodeSnapshot>; 2],
+    nodes: [Node; 2],
+    /// 0: the initiator's, 1: the responder's.
+    measured: usize,
+    /// Connections made, by these nodes and before.
+    made: u64,
+    credentials: u64,
 }
 
+impl Ends {
+    fn new(measured: usize) -> Self {
+        let (east, west) = clusters();
+        Self {
+            nodes: [fresh(&east, 1), fresh(&west, 2)],
+            snapshots: [east, west],
+            measured,
+            made: 0,
+            credentials: 0,
+        }
+    }
+
+    /// The next connection; how long the measured end took for its three packets.
+    fn open(&mut self) -> Duration {
+        self.made += 1;
+        if self.made.is_multiple_of(BEFORE_EXPIRY) {
+            let [east, west] = &self.snapshots;
+            self.nodes = [fresh(east, 1), fresh(west, 2)];
+        }
+        // The end of an old connection is not part of opening a new one.
+        if let Some(old) = self.made.checked_sub(OPEN) {
+            let old = key(&connection(old));
+            for node in &mut self.nodes {
+                node.handle_flow_gone(&old);
+            }
+        }
+        let (conn, ms) = (connection(self.made), self.made % BEFORE_EXPIRY);
+        let mut took = [Duration::ZERO; 2];
+        let mut step = |end: usize, path, packet: &[u8]| {
+            let began = Instant::now();
+            let handled = send(&mut self.nodes[end], path, black_box(packet), ms);
+            took[end] += began.elapsed();
+            handled
+        };
+        let syn = step(0, Path::FromPod, &conn.syn());
+        step(1, Path::ToPod, &syn);
+        let syn_ack = step(1, Path::FromPod, &conn.syn_ack());
+        step(0, Path::ToPod, &syn_ack);
+        let ack = step(0, Path::FromPod, &conn.ack());
+        step(1, Path::ToPod, &ack);
+        for node in &mut self.nodes {
+            node.handle_timeout(at(ms));
+            while node.poll_event().is_some() {}
+        }
+        took[self.measured]
+    }
+
+    /// In place of the end that is not measured comes one whose credential and key nobody has seen.
+    fn stranger(&mut self) {
+        self.credentials += 1;
+        let other = 1 - self.measured;
+        let (cluster, pod, address) = [("east", "frontend", FRONTEND), ("west", "api", API)][other];
+        let mut seed = [5; 32];
+        seed[..8].copy_from_slice(&self.credentials.to_be_bytes());
+        let secret = AgentSecret::from_bytes(seed);
+        let claims = claims(cluster, pod, &secret);
+        let credential = issuer(cluster).issue(&claims).unwrap();
+        let (east, west) = snapshots();
+        let mut snapshot = [east, west].into_iter().nth(other).unwrap();
+        let identity = LocalIdentity {
+            credential,
+            claims: Arc::new(claims),
+            secret,
+        };
+        snapshot.pods.get_mut(&address).unwrap().identity = Some(identity);
+        self.nodes[other] = fresh(&Arc::new(snapshot), 3 + self.credentials);
+    }
+}
+
+/// What each end computes for a connection of two that have met.
+fn warm(c: &mut Criterion) {
+    for (measured, end) in ENDS.iter().enumerate() {
+        let mut ends = Ends::new(measured);
+        c.benchmark_group("handshake").bench_function(
+            format!("warm handshake, {end}"),
+            |bencher| {
+                bencher.iter_custom(|count| (0..count).map(|_| ends.open()).sum());
+            },
+        );
+        let warm = |node: &Node| node.signature_checks() <= 1;
+        assert!(ends.nodes.iter().all(warm), "not warm");
+    }
+}
+
+/// What it computes when it has never seen the other's credential.
 fn cold(c: &mut Criterion) {
-    let (east, west) = clusters();
-    c.benchmark_group("handshake")
-        .bench_function("cold handshake", |bencher| {
-            bencher.iter_batched_ref(
-                || {
-                    let packets = Packets::new(&connection(1));
-                    (packets, fresh(&east, 1), fresh(&west, 2))
-                },
-                |(packets, a, b)| packets.open(a, b, 1),
-                FEW,
-            );
-        });
+    for (measured, end) in ENDS.iter().enumerate() {
+        let mut ends = Ends::new(measured);
+        c.benchmark_group("handshake").bench_function(
+            format!("cold handshake, {end}"),
+            |bencher| {
+                bencher.iter_custom(|count| {
+                    let next = |_| {
+                        ends.stranger();
+                        ends.open()
+                    };
+                    (0..count).map(next).sum()
+                });
+            },
+        );
+        let checks = ends.nodes[measured].signature_checks();
+        assert_eq!(checks, ends.credentials, "not cold");
+    }
 }
 
 fn forged(c: &mut Criterion) {
@@ -131,14 +201,18 @@ fn raw(c: &mut Criterion) {
     group.bench_function("raw HMAC-SHA256 of 104 B", |b| b.iter(|| bare.mac()));
     group.bench_function("raw X25519", |b| b.iter(|| bare.agree()));
     group.bench_function("raw Ed25519 verify", |b| b.iter(|| bare.verify()));
-    group.bench_function("raw warm", |b| b.iter(|| bare.warm()));
+    group.bench_function("raw warm, initiator", |b| {
+        b.iter(|| {
+            bare.warm();
+            // By it the initiator knows the credential in REPLY.
+            black_box(Sha256::digest(black_box(&bare.credential)));
+        });
+    });
+    group.bench_function("raw warm, responder", |b| b.iter(|| bare.warm()));
     group.bench_function("raw cold", |b| {
         b.iter(|| {
-            for _ in 0..2 {
-                black_box(bare.agree());
-                bare.verify();
-            }
-            bare.warm();
+            black_box(bare.agree());
+            bare.verify();
         });
     });
 }
@@ -181,39 +255,11 @@ impl Bare {
             .unwrap();
     }
 
-    /// The MACs of both ends, and the hash by which the initiator knows the credential in REPLY.
+    /// The MACs of one end.
     fn warm(&self) {
         for _ in 0..MACS {
             black_box(self.mac());
         }
-        black_box(Sha256::digest(black_box(&self.credential)));
-    }
-}
-
-/// What the sockets of one connection send.
-struct Packets {
-    syn: Vec<u8>,
-    syn_ack: Vec<u8>,
-    ack: Vec<u8>,
-}
-
-impl Packets {
-    fn new(conn: &Conn) -> Self {
-        Self {
-            syn: conn.syn(),
-            syn_ack: conn.syn_ack(),
-            ack: conn.ack(),
-        }
-    }
-
-    /// SYN, SYN-ACK and ACK through the agents of both ends.
-    fn open(&self, a: &mut Node, b: &mut Node, ms: u64) {
-        let syn = send(a, Path::FromPod, &self.syn, ms);
-        send(b, Path::ToPod, &syn, ms);
-        let syn_ack = send(b, Path::FromPod, &self.syn_ack, ms);
-        send(a, Path::ToPod, &syn_ack, ms);
-        let ack = send(a, Path::FromPod, &self.ack, ms);
-        send(b, Path::ToPod, &ack, ms);
     }
 }
 
@@ -226,9 +272,14 @@ fn send(node: &mut Node, path: Path, packet: &[u8], ms: u64) -> Vec<u8> {
 
 /// Both nodes hold one segment key: no gateway stands between them that would write the proof of
 /// the other cluster.
-fn clusters() -> (Arc<NodeSnapshot>, Arc<NodeSnapshot>) {
+fn snapshots() -> (NodeSnapshot, NodeSnapshot) {
     let (east, mut west) = (east(false), west(false));
     west.segment_keys = east.segment_keys.clone();
+    (east, west)
+}
+
+fn clusters() -> (Arc<NodeSnapshot>, Arc<NodeSnapshot>) {
+    let (east, west) = snapshots();
     (Arc::new(east), Arc::new(west))
 }
 
