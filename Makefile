@@ -11,7 +11,7 @@ LANDBRIDGE := $(TARGET)/debug/landbridge
 PURE := landbridge-identity landbridge-svid landbridge-policy landbridge-wire landbridge-handshake \
         landbridge-peering landbridge-gateway-core
 
-.PHONY: help setup build release fuzz fuzz-smoke demo test bench beside floods mutated fmt lint doc deny fences unit sim-long
+.PHONY: help setup build release fuzz fuzz-smoke demo test bench beside floods joined mutated fmt lint doc deny fences unit sim-long
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,9 +29,9 @@ demo: setup build ## two clusters on this machine: up, check every fact twice, d
 
 test: fmt fences lint doc deny unit ## everything that CI runs (the demo's part needs root)
 
-bench: ## all figures: the parts beside bare cryptography, then `make beside` and `make floods` (root): docs/benchmarks.md
+bench: ## all figures: the parts beside bare cryptography, then `make beside`, `make floods` and `make joined` (root): docs/benchmarks.md
 	scripts/bench
-	@$(MAKE) beside floods
+	@$(MAKE) beside floods joined
 
 release:
 	$(CARGO) build --locked --release -p landbridge-gateway -p landbridge-agent -p landbridge-cli -p landbridge-loadtest
@@ -47,6 +47,9 @@ fuzz: ## every fuzz target for an hour (nightly compiler)
 
 floods: release ## forged handshakes at a gateway and an agent, while others connect (root): docs/benchmarks.md
 	scripts/floods
+
+joined: release ## from `landbridge join` to the first allowed packet (root): docs/benchmarks.md
+	scripts/joined
 
 mutated: ## ten million mutated handshakes, none of which may open anything (minutes)
 	$(CARGO) test --locked --release -p landbridge-handshake --test attacks ten_million -- --ignored
