@@ -15,6 +15,7 @@ pub mod conntrack;
 pub mod control;
 pub mod enforcer;
 pub mod explain;
+pub mod fullness;
 pub mod handled;
 pub mod joined;
 pub mod judge;

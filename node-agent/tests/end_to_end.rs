@@ -60,6 +60,11 @@ fn labels_decide_and_a_change_of_policy_reaches_live_connections() {
         metrics.contains("landbridge_agent_packets_total{fate=\"forwarded\"}"),
         "{metrics}"
     );
+    let tracked = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("landbridge_agent_tracked_connections "));
+    let tracked: u64 = tracked.unwrap().parse().unwrap();
+    assert!(tracked > 0, "{metrics}");
 
     // A client that writes at once, a server that speaks first, an address outside that is
     // reached through a masquerade, and a table that somebody flushes.

@@ -12,6 +12,7 @@ use crate::{
     ask::Ask,
     capture::Losses,
     explain::explain,
+    fullness::Fullness,
     judge::Trouble,
     tally::{Judged, Tally},
 };
@@ -147,6 +148,8 @@ impl Control {
             .as_ref()
             .map(|issued| issued.borrow().problem.clone());
         problems.extend(issued.filter(|problem| !problem.is_empty()));
+        // That it cannot be read is told by the metrics.
+        problems.extend(Fullness::now().ok().and_then(Fullness::problem));
         problems
     }
 
@@ -325,6 +328,9 @@ impl Control {
             0.0
         });
         gauge!("landbridge_agent_epoch").set(self.snapshot.epoch as f64);
+        let table = Fullness::now()?;
+        gauge!("landbridge_agent_tracked_connections").set(table.tracked as f64);
+        gauge!("landbridge_agent_tracked_connections_limit").set(table.limit as f64);
         Ok(())
     }
 }
