@@ -83,12 +83,17 @@ pub fn run(args: &CheckArgs) -> Result<()> {
     let seconds = report.begin.elapsed().as_secs_f32();
     say!(
         "# {} of {} facts hold, {} skipped, {seconds:.1} s",
-        report.number - report.failed,
+        report.number - report.failed.len(),
         report.number,
         report.skipped
     );
-    if report.failed > 0 {
-        bail!("{} of {} facts do not hold", report.failed, report.number);
+    if !report.failed.is_empty() {
+        bail!(
+            "{} of {} facts do not hold: {}",
+            report.failed.len(),
+            report.number,
+            report.failed.join("; ")
+        );
     }
     Ok(())
 }
@@ -105,7 +110,8 @@ pub struct Wanted {
 pub struct Report {
     begin: Instant,
     number: usize,
-    failed: usize,
+    /// Their titles, and why.
+    failed: Vec<String>,
     skipped: usize,
 }
 
@@ -114,7 +120,7 @@ impl Default for Report {
         Self {
             begin: Instant::now(),
             number: 0,
-            failed: 0,
+            failed: Vec::new(),
             skipped: 0,
         }
     }
@@ -126,10 +132,10 @@ impl Report {
         let begin = Instant::now();
         let verdict = look().unwrap_or_else(|e| Verdict::Fails(format!("{e:#}")));
         self.number += 1;
-        match verdict {
+        match &verdict {
             Verdict::Holds(_) => {}
             Verdict::Skipped(_) => self.skipped += 1,
-            Verdict::Fails(_) => self.failed += 1,
+            Verdict::Fails(why) => self.failed.push(format!("{title} ({why})")),
         }
         say!(
             "{}",
