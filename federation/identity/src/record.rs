@@ -2,8 +2,9 @@
 //! docs/spec/credential.md, section 6.
 
 use crate::{
-    Claims, IssuerKey, SignedCredential, TrustBundle, TrustDomain, UnixMillis, VerifyError,
+    Claims, IssuerKey, KeyId, SignedCredential, TrustBundle, TrustDomain, UnixMillis, VerifyError,
     cbor::{Bad, Key, Reader, Writer},
+    cose::Sign1,
     credential,
 };
 
@@ -104,6 +105,12 @@ impl SignedRecord {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Whose signature it says that it has; `None` when it cannot be read. Proves nothing.
+    #[must_use]
+    pub fn key_id(&self) -> Option<KeyId> {
+        Sign1::parse(&self.bytes).map(|object| object.key_id)
     }
 
     /// Checks the record, and the credential in it, against `bundle`.

@@ -6,10 +6,10 @@ use handshake::{
     admission::{Admission, Restricted},
     credentials::PodStates,
 };
-use identity::{BundleStore, IdentityRange, TrustDomain};
+use identity::{BundleStore, IdentityRange, TrustBundle, TrustDomain};
 use policy::KnownKeys;
 
-use super::{Issuer, MAX_RANGES, Node};
+use super::{Issuer, MAX_RANGES, Node, Retained};
 use crate::node_messages::JoinedCluster;
 
 impl Issuer {
@@ -30,12 +30,35 @@ impl Issuer {
             }
         }
         for bundle in bundles.iter() {
-            changed |= self
-                .bundles
-                .set(bundle.trust_domain.clone(), bundle.to_jwks().into());
+            let domain = &bundle.trust_domain;
+            if self.bundles.set(domain.clone(), bundle.to_jwks().into()) {
+                changed = true;
+                self.drop_unbelievable(bundle);
+            }
         }
         if changed {
             self.all_dirty = true;
+        }
+    }
+
+    /// Drops a peer's records of keys that are retired: an agent could not check them, and what they make void was
+    /// signed by such keys too. What is still offered here the peer signs anew.
+    fn drop_unbelievable(&mut self, bundle: &TrustBundle) {
+        if bundle.trust_domain == self.press.trust_domain {
+            return;
+        }
+        let is_known = |record: &Retained| {
+            let id = record.signed().and_then(|signed| signed.key_id());
+            bundle.issuer_keys.iter().any(|key| Some(key.id()) == id)
+        };
+        let records = self.records.iter();
+        let of_it = records.filter(|((domain, _), _)| *domain == bundle.trust_domain);
+        let gone: Vec<_> = of_it
+            .filter(|(_, record)| !is_known(record))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in gone {
+            self.records.remove(key);
         }
     }
 

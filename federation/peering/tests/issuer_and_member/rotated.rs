@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use identity::{IssuerKey, TrustBundle};
+use identity::{IssuerKey, PodChange, PodRecord, TrustBundle};
 use peering::member::MemberEvent;
 
 use crate::{
     own_records, problems,
-    world::{World, bundle, labels, pod},
+    world::{World, bundle, domain, labels, pod},
 };
 
 fn key(seed: u8) -> IssuerKey {
@@ -122,4 +122,40 @@ fn agents_hear_which_root_signs_and_again_in_each_session() {
     world.connect("node1");
     world.settle();
     assert_eq!(heard(&world), 2);
+}
+
+/// The simulator found this: a peer that offers less signs anew what it offers, and we kept the rest.
+#[test]
+fn what_a_peers_retired_key_signed_is_handed_to_no_agent() {
+    let mut world = World::new(&["node1", "node2"]);
+    let west = domain("west");
+    let believed = |sequence, seeds: &[u8]| TrustBundle {
+        issuer_keys: seeds.iter().map(|seed| key(*seed).public()).collect(),
+        ..bundle("west", sequence, 3)
+    };
+    let hear = |world: &mut World, bundle: TrustBundle| {
+        world.bundles.insert(bundle).unwrap();
+        world.issuer.set_bundles(&world.bundles);
+    };
+    hear(&mut world, believed(1, &[3, 4]));
+    world.settle();
+    world.disconnect("node2");
+    for (uid, seed) in [("old", 3), ("new", 4)] {
+        let gone = PodRecord {
+            pod_uid: uid.into(),
+            generation: 4,
+            change: PodChange::Gone,
+        };
+        let record = key(seed).sign_record(&west, u64::from(seed), &gone);
+        let now = world.now().unix;
+        let verified = record.verify(&believed(1, &[3, 4]), now).unwrap();
+        world.issuer.handle_peer_record(&record, &verified);
+    }
+    hear(&mut world, believed(2, &[4]));
+    world.connect("node2");
+    world.settle();
+    let heard = world.agents["node2"].member.records();
+    assert!(heard.newest(&west, "new").is_some());
+    assert!(heard.newest(&west, "old").is_none());
+    assert!(problems(&world, "node2").is_empty());
 }
