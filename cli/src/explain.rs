@@ -83,21 +83,31 @@ pub fn run(args: &ExplainArgs) -> Result<()> {
     if let Some(announced) = &both.announced {
         let source = args.from.split('/').next().unwrap_or_default();
         say!("\nas announced to {source}: {}", announced.because);
-        // What is not offered there is not announced there.
         if let Half::Decided(enforced) = &both.ingress
             && enforced.verdict.decision != announced.verdict.decision
-            && !matches!(
-                enforced.verdict.decision,
-                Decision::Drop {
-                    reason: DropReason::NotOffered,
-                    ..
-                }
-            )
+            && [enforced, announced]
+                .iter()
+                .all(|said| is_of_policy(said.verdict.decision))
         {
             say!("which is not what is enforced: `landbridge status` shows who is behind");
         }
     }
     Ok(())
+}
+
+/// Whether policies were asked: what a cluster revoked, or does not offer or accept, is its own and is
+/// announced to nobody, so that the two ends say different things of it and nobody is behind.
+fn is_of_policy(decision: Decision) -> bool {
+    let Decision::Drop { reason, .. } = decision else {
+        return true;
+    };
+    !matches!(
+        reason,
+        DropReason::NotOffered
+            | DropReason::Revoked
+            | DropReason::ClaimNotAccepted
+            | DropReason::PeerAway
+    )
 }
 
 fn from_files(args: &ExplainArgs, oracle: &Oracle, asked: String) -> Result<Both> {
