@@ -5,7 +5,7 @@ use peering::{
     peer_messages::PeerMessage,
 };
 
-use crate::signed;
+use crate::{membership, signed};
 
 /// What is read is written so that it is read the same.
 pub fn peer(input: &[u8]) {
@@ -26,6 +26,9 @@ pub fn peer_seeds() -> Vec<Vec<u8>> {
         PeerMessage::Bundle(String::from_utf8(bundle).unwrap()).encode(),
         PeerMessage::Digest(digest).encode(),
         PeerMessage::Ping(7).encode(),
+        PeerMessage::Introductions(membership::introduction_seeds().remove(0)).encode(),
+        PeerMessage::RevocationsWanted(1 << 40).encode(),
+        PeerMessage::RevocationsReturned(membership::returned_seeds().remove(0)).encode(),
         (1..=12).collect(),
     ]
 }

@@ -8,6 +8,7 @@
 mod codecs;
 mod handshakes;
 mod manifests;
+mod membership;
 mod packets;
 mod pipeline;
 mod selectors;
@@ -65,6 +66,16 @@ pub const TARGETS: &[Target] = &[
         name: "peer-message",
         run: codecs::peer,
         seeds: codecs::peer_seeds,
+    },
+    Target {
+        name: "introductions",
+        run: membership::introductions,
+        seeds: membership::introduction_seeds,
+    },
+    Target {
+        name: "returned",
+        run: membership::returned,
+        seeds: membership::returned_seeds,
     },
     Target {
         name: "node-message",
