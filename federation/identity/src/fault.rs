@@ -49,6 +49,14 @@ pub enum Fault {
     RevocationIgnored,
     /// A peer may claim anything.
     LimitsIgnored,
+    /// A peer meets what is not offered to it.
+    OfferIgnored,
+    /// A peer is told of all policies.
+    WholeDigestTold,
+    /// A peer is told of all pods.
+    AllRecordsTold,
+    /// A change of an offer does not reach what a peer is told.
+    OfferToldOnce,
 }
 
 /// Whether a fault can be switched on at all: a program asserts that it cannot.

@@ -172,21 +172,9 @@ impl Hub {
 
         let mut control = Control::new(domain, tunnel_port, peering, issuer, now);
         control.set_own_ranges(vec![announced(self.number)], now);
-        let others = (0..objects.clusters.len()).filter(|other| *other != self.number);
-        let members = others.map(|other| Member {
-            config: PeerConfig {
-                trust_domain: objects.clusters[other].domain.clone(),
-                pin: Some(Sha256::digest(root(other)).into()),
-                mapped: BTreeMap::new(),
-                limits: objects.clusters[self.number].limits(other),
-                or_roots: Vec::new(),
-                offer: identity::ClaimLimits::default(),
-                away: None,
-                ranges: Some(vec![announced(other)]),
-            },
-            address: SocketAddr::new(wires::wan_address(other), QUIC_PORT),
-        });
-        control.set_peers(members.collect(), now).expect("peers");
+        control
+            .set_peers(self.members(objects), now)
+            .expect("peers");
         let count = objects.clusters.len();
         control.set_link(Side::Lan, lan(self.number));
         control.set_link(Side::Wan, wan(self.number, count));
@@ -197,9 +185,30 @@ impl Hub {
         self.hear(objects, policies, now);
     }
 
+    fn members(&self, objects: &Objects) -> Vec<Member> {
+        let own = &objects.clusters[self.number];
+        let others = (0..objects.clusters.len()).filter(|other| *other != self.number);
+        let members = others.map(|other| Member {
+            config: PeerConfig {
+                trust_domain: objects.clusters[other].domain.clone(),
+                pin: Some(Sha256::digest(root(other)).into()),
+                or_roots: Vec::new(),
+                mapped: BTreeMap::new(),
+                limits: own.limits(other),
+                offer: own.offer(other),
+                away: None,
+                ranges: Some(vec![announced(other)]),
+            },
+            address: SocketAddr::new(wires::wan_address(other), QUIC_PORT),
+        });
+        members.collect()
+    }
+
     /// Its source says what `objects` say, and these policies.
     pub fn hear(&mut self, objects: &Objects, policies: &PolicySet, now: Now) {
+        let members = self.members(objects);
         let Some(life) = &mut self.life else { return };
+        life.control.set_peers(members, now).expect("peers");
         let cluster = &objects.clusters[self.number];
         life.control.set_policies(policies, now);
         life.control.set_workloads(cluster.workloads(), now);

@@ -8,8 +8,8 @@ use std::{
 
 use handshake::admission::Target;
 use identity::{
-    Assurance, ClaimLimits, Claims, IdentityNetworks, IdentityRange, Labels, NamePattern, SpiffeId,
-    TrustDomain, UnixMillis, Workload,
+    Assurance, ClaimLimits, Claims, IdentityNetworks, IdentityRange, LabelLimit, Labels,
+    NamePattern, SpiffeId, TrustDomain, UnixMillis, Workload,
 };
 use policy::model::{
     Action, ClusterMatch, Direction, LabelSelector, NamespaceMatch, Operator, PeerMatch, Policy,
@@ -49,6 +49,26 @@ pub struct Cluster {
     pub revoked: BTreeSet<Revoked>,
     /// The clusters that may not claim the second namespace here, by number: for the whole run.
     pub limited: BTreeSet<usize>,
+    /// The clusters that may not meet all of its pods, by number.
+    pub offers: BTreeMap<usize, Offer>,
+}
+
+/// Pods that are offered to a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Those of a namespace.
+    Namespace(&'static str),
+    /// Those with this label `app`.
+    App(&'static str),
+}
+
+impl Offer {
+    fn holds(self, pod: &Pod) -> bool {
+        match self {
+            Self::Namespace(namespace) => pod.namespace == namespace,
+            Self::App(app) => pod.app == app,
+        }
+    }
 }
 
 /// Pods that are revoked.
@@ -175,6 +195,7 @@ impl Cluster {
             pods,
             revoked: BTreeSet::new(),
             limited: BTreeSet::new(),
+            offers: BTreeMap::new(),
         };
         cluster.rewrite_policies(dice);
         cluster
@@ -216,6 +237,46 @@ impl Cluster {
     #[must_use]
     pub fn accepts(&self, other: usize, namespace: &str) -> bool {
         !self.limited.contains(&other) || namespace == NAMESPACES[0]
+    }
+
+    /// Offers other pods to the cluster of number `other`.
+    pub fn offer_otherwise(&mut self, other: usize, dice: &mut Dice) {
+        // Half of the time all are offered: traffic should flow.
+        let offer = match dice.below(4) {
+            0 => Offer::Namespace(dice.pick::<&str>(&NAMESPACES)),
+            1 => Offer::App(dice.pick::<&str>(&APPS)),
+            _ => {
+                self.offers.remove(&other);
+                return;
+            }
+        };
+        self.offers.insert(other, offer);
+    }
+
+    /// Which pods the cluster of number `other` may meet.
+    #[must_use]
+    pub fn offer(&self, other: usize) -> ClaimLimits {
+        let pattern = |text| vec![NamePattern::new(text).expect("a name")];
+        match self.offers.get(&other) {
+            None => ClaimLimits::default(),
+            Some(Offer::Namespace(namespace)) => ClaimLimits {
+                namespaces: pattern(namespace),
+                ..ClaimLimits::default()
+            },
+            Some(Offer::App(app)) => ClaimLimits {
+                labels: vec![LabelLimit {
+                    key: NamePattern::new("app").expect("a name"),
+                    values: pattern(app),
+                }],
+                ..ClaimLimits::default()
+            },
+        }
+    }
+
+    /// Whether `pod` of its own is offered to the cluster of number `other`.
+    #[must_use]
+    pub fn offers(&self, other: usize, pod: &Pod) -> bool {
+        self.offers.get(&other).is_none_or(|offer| offer.holds(pod))
     }
 
     /// Its pods, as a source describes them.

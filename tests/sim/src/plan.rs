@@ -66,6 +66,8 @@ pub enum Transition {
     Replace,
     /// A cluster revokes pods of its own, or takes that back.
     Revoke,
+    /// A cluster offers other pods of its own to another one.
+    Offer,
     /// A cluster exchanges its issuer key.
     Rotate,
     /// An agent dies, and comes back.
@@ -93,8 +95,9 @@ pub enum Transition {
 }
 
 /// Of 100 transitions, how many are at most these.
-const SHARES: [(usize, Transition); 17] = [
-    (46, Transition::Connect),
+const SHARES: [(usize, Transition); 18] = [
+    (44, Transition::Connect),
+    (46, Transition::Offer),
     (49, Transition::Revoke),
     (50, Transition::Rotate),
     (55, Transition::Relabel),

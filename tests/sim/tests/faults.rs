@@ -85,4 +85,8 @@ faults! {
     old_revocations_taken: OldRevocationsTaken,
     revocation_ignored: RevocationIgnored,
     limits_ignored: LimitsIgnored,
+    offer_ignored: OfferIgnored,
+    whole_digest_told: WholeDigestTold,
+    all_records_told: AllRecordsTold,
+    offer_told_once: OfferToldOnce,
 }

@@ -21,6 +21,7 @@ impl World {
             Transition::Rewrite => self.rewrite_policies(),
             Transition::Replace => self.replace_pod(),
             Transition::Revoke => self.revoke(),
+            Transition::Offer => self.offer(),
             Transition::Rotate => self.rotate(),
             Transition::CrashAgent => self.crash_agent(),
             Transition::KillGateway => self.kill_gateway(),
@@ -57,6 +58,16 @@ impl World {
         self.change(number, |cluster| cluster.revoke(&mut dice));
         let revoked = &self.objects.clusters[number].revoked;
         self.did = format!("cluster {number} has revoked {revoked:?}");
+    }
+
+    fn offer(&mut self) {
+        let number = self.dice.below(self.objects.clusters.len());
+        let others = (0..self.objects.clusters.len()).filter(|other| *other != number);
+        let other = *self.dice.pick(&others.collect::<Vec<_>>());
+        let mut dice = self.dice.split();
+        self.change(number, |cluster| cluster.offer_otherwise(other, &mut dice));
+        let offers = &self.objects.clusters[number].offers;
+        self.did = format!("cluster {number} offers {offers:?}, and all to others");
     }
 
     fn rotate(&mut self) {

@@ -121,14 +121,17 @@ impl World {
     /// everywhere.
     fn should_flow(&mut self, key: &FlowKey) -> bool {
         let (from, to) = (self.cluster_of(key.src), self.cluster_of(key.dst));
-        let clients = self.history.looks_at(key.src, |_| true);
-        let servers = self.history.looks_at(key.dst, |_| true);
+        let clients = self.history.looks_at(key.src, from, |_| true);
+        let servers = self.history.looks_at(key.dst, to, |_| true);
         let halves = [
             (Direction::Egress, from, &clients, &servers),
             (Direction::Ingress, to, &servers, &clients),
         ];
         halves.into_iter().all(|(direction, at, subjects, others)| {
-            if !self.history.admits(at, subjects) || !self.history.admits(at, others) {
+            if !self.history.admits(at, subjects)
+                || !self.history.admits(at, others)
+                || !self.history.offers(at, (subjects, others))
+            {
                 return false;
             }
             let gateway = from != to && !self.lax.gateways[at];
@@ -238,12 +241,12 @@ impl World {
         let (to_client, to_server) = (way_to(key.src), way_to(key.dst));
         let clients = self
             .history
-            .looks_of(client, |at| to_client.is_over(lines, at, now));
+            .looks_of(client, place.0, |at| to_client.is_over(lines, at, now));
         // Who serves the address may have changed while the connection was opening: it proved
         // itself.
         let servers = self
             .history
-            .looks_at(key.dst, |at| to_server.is_over(lines, at, now));
+            .looks_at(key.dst, place.0, |at| to_server.is_over(lines, at, now));
         let (subjects, others) = match direction {
             Direction::Egress => (&clients, &servers),
             Direction::Ingress => (&servers, &clients),
@@ -251,9 +254,10 @@ impl World {
         if self.lax.agents[place.0] {
             // By their policies, and by nothing else.
             let looks = [subjects, others];
-            return looks
-                .iter()
-                .all(|looks| self.history.admits(place.0, looks));
+            return self.history.offers(place.0, (subjects, others))
+                && looks
+                    .iter()
+                    .all(|looks| self.history.admits(place.0, looks));
         }
         let policy = self.told[&Place::Host(place.0, place.1)];
         self.history

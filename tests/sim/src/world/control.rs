@@ -2,11 +2,14 @@
 
 use gateway_core::Side;
 use identity::Mono;
+use peering::peers::Digest;
+use policy::model::{NamespaceMatch, Operator, Requirement, Term};
 
 use super::{Event, Place, World};
 use crate::{
     hub::To,
     lines::{End, Line},
+    objects::Offer,
 };
 
 impl World {
@@ -271,6 +274,9 @@ impl World {
                 To::Peer(other) => (Line::Gateways(other, number), End::First),
                 To::Node(node) => (Line::Agent(number, node), End::First),
             };
+            if let To::Peer(other) = to {
+                self.check_named(number, other, &bytes);
+            }
             self.note_said(line, end, &bytes);
             self.send(line, end, bytes);
         }
@@ -331,6 +337,65 @@ impl World {
         }
     }
 
+    /// Of what was recorded of the pods of `number`, what `other` hears: of those that are offered to it.
+    fn told<'r>(
+        &self,
+        recorded: &'r [(String, u64)],
+        number: usize,
+        other: usize,
+    ) -> impl Iterator<Item = &'r (String, u64)> {
+        let cluster = &self.objects.clusters[number];
+        recorded.iter().filter(move |(uid, _)| {
+            let pod = cluster.pods.values().find(|pod| pod.name == *uid);
+            match pod {
+                Some(pod) => cluster.offers(other, pod),
+                // What it was last nobody here remembers.
+                None => !cluster.offers.contains_key(&other),
+            }
+        })
+    }
+
+    /// A digest names no namespace, and no value of a label, that is not offered to `other`.
+    fn check_told(&self, digest: &Digest, number: usize, other: usize) {
+        let offer = self.objects.clusters[number].offers.get(&other);
+        let part = digest.part.as_ref().expect("a small one");
+        for policy in &part.policies {
+            let subject = &policy.subject;
+            let named: Vec<&String> = match (offer, &subject.namespaces) {
+                (Some(Offer::Namespace(_)), NamespaceMatch::Names(names)) => names.iter().collect(),
+                (Some(Offer::App(_)), _) => {
+                    let terms = subject.pods.0.iter();
+                    terms
+                        .flat_map(|term| match term {
+                            Term::Label(Requirement { operator, .. }) => match operator {
+                                Operator::In(values) | Operator::NotIn(values) => values.iter(),
+                                _ => [].iter(),
+                            },
+                            Term::AnyOf(_) => [].iter(),
+                        })
+                        .collect()
+                }
+                _ => Vec::new(),
+            };
+            let offered = |name: &&String| match offer {
+                Some(Offer::Namespace(offered) | Offer::App(offered)) => name == offered,
+                None => true,
+            };
+            let all = named.iter().all(offered);
+            assert!(all, "{number} tells {other} of {}: {named:?}", policy.name);
+        }
+    }
+
+    /// Nothing that a gateway says to another names a pod that was never offered to that.
+    fn check_named(&self, from: usize, to: usize, bytes: &[u8]) {
+        for name in self.history.never_offered(from, to) {
+            let named = bytes
+                .windows(name.len())
+                .any(|part| part == name.as_bytes());
+            assert!(!named, "gateway {from} names {name} to {to}");
+        }
+    }
+
     fn send(&mut self, line: Line, end: End, bytes: Vec<u8>) {
         // Without a session an end speaks into a dead one.
         if let Some((session, at)) = self.lines.send(line, end, self.now, &mut self.dice) {
@@ -360,14 +425,16 @@ impl World {
                 let hearer = hearer.control().expect("all live at the end");
                 let heard = hearer.peering();
                 assert_eq!(heard.bundles().bundle(domain), own, "{other} of {number}");
-                for (uid, generation) in &recorded {
+                for (uid, generation) in self.told(&recorded, number, other) {
                     let held = hearer.records().newest(domain, uid);
                     let held = held.map(|(generation, _)| generation);
                     assert_eq!(held, Some(*generation), "{other} of {uid}");
                 }
                 if other != number {
                     let digest = heard.digest(domain).map(|digest| &**digest);
-                    assert_eq!(digest, said.own_digest(), "{other} of {number}");
+                    let its = said.digest_for(&self.objects.clusters[other].domain);
+                    assert_eq!(digest, its, "{other} of {number}");
+                    self.check_told(digest.expect("it was told one"), number, other);
                     let revoked = said.revoked_here().get(domain);
                     let revoked = revoked.map_or(&[][..], Vec::as_slice);
                     assert_eq!(heard.revoked_by(domain), revoked, "{other} of {number}");
@@ -390,7 +457,7 @@ impl World {
                     own,
                     "{place:?} of {number}"
                 );
-                for (uid, generation) in &recorded {
+                for (uid, generation) in self.told(&recorded, number, place.0) {
                     let held = member.records().newest(domain, uid);
                     let held = held.map(|(generation, _)| generation);
                     assert_eq!(held, Some(*generation), "{place:?} of {uid}");

@@ -152,8 +152,11 @@ impl World {
                 self.gateway_allows(number, Direction::Ingress, &key, &claimed)
                     || self.passing_is_allowed(number, &key)
             }
-            // Egress waits for the answer.
-            false => self.is_pod_of(number, &hello.pod),
+            // Egress waits for the answer; that there is such a pod, only those hear to whom it is offered.
+            false => {
+                self.is_pod_of(number, &hello.pod)
+                    && self.is_offered(number, &hello.pod, self.cluster_of(key.dst))
+            }
         };
         assert!(
             is_allowed,
@@ -245,10 +248,10 @@ impl World {
         let looks = |name: Option<&String>, way: &Way| match name {
             Some(name) => self
                 .history
-                .looks_of(name, |at| way.is_over(lines, at, now)),
+                .looks_of(name, number, |at| way.is_over(lines, at, now)),
             None => self
                 .history
-                .looks_at(key.dst, |at| way.is_over(lines, at, now)),
+                .looks_at(key.dst, number, |at| way.is_over(lines, at, now)),
         };
         let (of_initiator, of_responder) = match direction {
             Direction::Egress => (&own, &far),
@@ -258,7 +261,7 @@ impl World {
         let responders = looks(claimed.responder, of_responder);
         if self.lax.gateways[number] {
             // It knows who they are, and lets everybody pass.
-            return !initiators.is_empty() && !responders.is_empty();
+            return self.history.offers(number, (&initiators, &responders));
         }
         let (subjects, others) = match direction {
             Direction::Egress => (initiators, responders),
@@ -273,10 +276,18 @@ impl World {
         let way = Way::gateway_own();
         let looks = self
             .history
-            .looks_of(name, |at| way.is_over(&self.lines, at, self.now));
+            .looks_of(name, number, |at| way.is_over(&self.lines, at, self.now));
         looks
             .iter()
             .any(|look| self.objects.cluster_of(self.history.address(*look)) == Some(number))
+    }
+
+    /// Whether a pod of the gateway's own cluster is offered to another, or it cannot know better.
+    fn is_offered(&self, number: usize, name: &str, to: usize) -> bool {
+        let (way, history) = (Way::gateway_own(), &self.history);
+        let over = |at| way.is_over(&self.lines, at, self.now);
+        let looks = history.looks_of(name, number, over);
+        history.offered_to(to, &looks)
     }
 
     fn way_to_gateway(&self, number: usize, key: &FlowKey) -> Way {
