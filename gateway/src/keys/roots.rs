@@ -42,7 +42,7 @@ impl RootMaker {
         Self { files, number }
     }
 
-    /// Makes it, and stores it; nobody hears of it before [`KeyStore::publish_root`]. Waits for the signer, if
+    /// Makes it, and stores it; nobody hears of it before [`super::KeyStore::publish_root`]. Waits for the signer, if
     /// there is one.
     ///
     /// # Errors
