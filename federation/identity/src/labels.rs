@@ -1,6 +1,6 @@
 //! Labels as Kubernetes writes them.
 
-use std::collections::{BTreeMap, btree_map};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,46 +18,120 @@ pub enum LabelError {
         /// What stood there.
         value: String,
     },
+    /// More than 4 GiB.
+    #[error("labels of more than 4 GiB")]
+    TooLong,
 }
 
-/// A checked, sorted set of labels.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A checked, sorted set of labels, in two pieces of memory however many there are: a gateway remembers a
+/// hundred thousand pods. Clones are cheap.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(
     try_from = "BTreeMap<String, String>",
     into = "BTreeMap<String, String>"
 )]
-pub struct Labels(BTreeMap<String, String>);
+pub struct Labels {
+    /// Keys and values, one behind the other: `app` `web` `tier` `front`.
+    text: Arc<str>,
+    /// Where the key of each label ends in it, and where its value.
+    ends: Arc<[(u32, u32)]>,
+}
 
 impl Labels {
     /// The value of `key`.
     #[must_use]
     pub fn value(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        let (mut low, mut high) = (0, self.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let (found, value) = self.at(middle)?;
+            match found.cmp(key) {
+                Ordering::Less => low = middle + 1,
+                Ordering::Greater => high = middle,
+                Ordering::Equal => return Some(value),
+            }
+        }
+        None
     }
 
     /// All labels, sorted by key.
-    pub fn iter(&self) -> btree_map::Iter<'_, String, String> {
-        self.0.iter()
+    #[must_use]
+    pub fn iter(&self) -> LabelsIter<'_> {
+        LabelsIter {
+            labels: self,
+            next: 0,
+        }
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.ends.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.ends.is_empty()
+    }
+
+    fn at(&self, number: usize) -> Option<(&str, &str)> {
+        let before = number.checked_sub(1);
+        let begin = before.map_or(Some(0), |before| Some(self.ends.get(before)?.1))?;
+        let (key, value) = *self.ends.get(number)?;
+        let (begin, key, value) = (begin as usize, key as usize, value as usize);
+        Some((self.text.get(begin..key)?, self.text.get(key..value)?))
     }
 }
 
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self).finish()
+    }
+}
+
+/// Label by label, each as key and value.
+#[derive(Clone, Debug)]
+pub struct LabelsIter<'a> {
+    labels: &'a Labels,
+    next: usize,
+}
+
+impl<'a> Iterator for LabelsIter<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = self.labels.at(self.next)?;
+        self.next += 1;
+        Some(found)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.labels.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for LabelsIter<'_> {}
+
 impl<'a> IntoIterator for &'a Labels {
-    type Item = (&'a String, &'a String);
-    type IntoIter = btree_map::Iter<'a, String, String>;
+    type Item = (&'a str, &'a str);
+    type IntoIter = LabelsIter<'a>;
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Label by label, as maps are compared.
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
     }
 }
 
@@ -65,6 +139,9 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
     type Error = LabelError;
 
     fn try_from(map: BTreeMap<String, String>) -> Result<Self, LabelError> {
+        let mut text = String::new();
+        let mut ends = Vec::with_capacity(map.len());
+        let end = |text: &String| u32::try_from(text.len()).map_err(|_| LabelError::TooLong);
         for (key, value) in &map {
             check_key(key)?;
             if !(value.is_empty() || is_name(value)) {
@@ -73,14 +150,22 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
                     value: value.clone(),
                 });
             }
+            text.push_str(key);
+            let key = end(&text)?;
+            text.push_str(value);
+            ends.push((key, end(&text)?));
         }
-        Ok(Self(map))
+        Ok(Self {
+            text: text.into(),
+            ends: ends.into(),
+        })
     }
 }
 
 impl From<Labels> for BTreeMap<String, String> {
     fn from(labels: Labels) -> Self {
-        labels.0
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        labels.iter().map(owned).collect()
     }
 }
 
@@ -224,7 +309,25 @@ mod tests {
         assert!(serde_json::from_str::<Labels>(r#"{"-": "2"}"#).is_err());
     }
 
+    fn some() -> impl Strategy<Value = BTreeMap<String, String>> {
+        prop::collection::btree_map("[ab]{1,3}(/[ab]{1,2})?", "[ab]{0,3}", 0..8)
+    }
+
     proptest! {
+        #[test]
+        fn it_is_a_map(one in some(), other in some()) {
+            let (these, those) = [&one, &other].map(|map| Labels::try_from(map.clone()).unwrap()).into();
+            for key in one.keys().chain(other.keys()).map(String::as_str).chain(["", "b"]) {
+                prop_assert_eq!(these.value(key), one.get(key).map(String::as_str));
+            }
+            let all: Vec<_> = one.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+            prop_assert_eq!(these.iter().collect::<Vec<_>>(), all);
+            prop_assert_eq!(these.iter().len(), one.len());
+            prop_assert_eq!(these == those, one == other);
+            prop_assert_eq!(these.cmp(&those), one.cmp(&other));
+            prop_assert_eq!(BTreeMap::from(these), one);
+        }
+
         #[test]
         fn any_text_never_panics(key: String, value: String) {
             let _ = take(&key, &value);

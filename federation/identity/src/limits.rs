@@ -175,8 +175,8 @@ impl ClaimLimits {
             let accepted = |limit: &LabelLimit| limit.values.iter().any(|v| v.fits(value));
             if limit.is_some_and(|limit| !accepted(limit)) {
                 return Err(ClaimViolation::Label {
-                    key: key.clone(),
-                    value: value.clone(),
+                    key: key.to_owned(),
+                    value: value.to_owned(),
                 });
             }
         }

@@ -290,9 +290,9 @@ fn issued(claims: &Claims, carried: Option<&[String]>) -> Claims {
     let only = |labels: &Labels| {
         let kept = labels
             .into_iter()
-            .filter(|(key, _)| carried.is_none_or(|c| c.contains(key)));
+            .filter(|(key, _)| carried.is_none_or(|c| c.iter().any(|kept| kept == key)));
         let kept: std::collections::BTreeMap<_, _> = kept
-            .map(|(key, value)| (key.clone(), value.clone()))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
         Labels::try_from(kept).unwrap()
     };

@@ -120,7 +120,7 @@ fn label_that_matters(demo: &Demo) -> Result<Option<(Pair, String)>> {
         }
         for (key, _) in &pair.from.claims.labels {
             let mut labels: BTreeMap<_, _> = pair.from.claims.labels.clone().into();
-            labels.insert(key.clone(), CHANGED.into());
+            labels.insert(key.to_owned(), CHANGED.into());
             let mut changed = pair.from.clone();
             changed.claims.labels = Labels::try_from(labels)?;
             if !demo
@@ -128,7 +128,7 @@ fn label_that_matters(demo: &Demo) -> Result<Option<(Pair, String)>> {
                 .ask(&changed, &pair.to, TCP, pair.port)
                 .is_allowed()
             {
-                return Ok(Some((pair.clone(), key.clone())));
+                return Ok(Some((pair.clone(), key.to_owned())));
             }
         }
     }

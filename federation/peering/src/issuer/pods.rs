@@ -179,8 +179,8 @@ impl Press {
         };
         let kept: BTreeMap<_, _> = labels
             .iter()
-            .filter(|(key, _)| keys.contains(key))
-            .map(|(key, value)| (key.clone(), value.clone()))
+            .filter(|(key, _)| keys.iter().any(|kept| kept == key))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .collect();
         // A part of checked labels is checked.
         Labels::try_from(kept).unwrap_or_default()

@@ -114,7 +114,7 @@ fn label(whose: Whose, term: &Term, pods: &[&Claims]) -> (String, String) {
     match operator {
         Operator::In(_) | Operator::Exists | Operator::Like(_) if found.is_empty() => {
             let keys = || pods.iter().flat_map(|pod| of(pod).iter());
-            let keys = || keys().map(|(key, _)| key.as_str());
+            let keys = || keys().map(|(key, _)| key);
             let message = format!("none of them has {word} {key:?}{}", hint(key, keys()));
             (message, some_of(keys()))
         }
