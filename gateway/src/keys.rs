@@ -49,6 +49,8 @@ pub use roots::{ForeignRoots, MadeRoot, Protection, RootMaker};
 
 /// Where the rings are stored.
 const RINGS: &str = "keys";
+/// Where X.509-SVIDs are somebody else's.
+static NO_RING: KeyRing = KeyRing::none();
 /// What clocks and half-done requests may add to the life of what a key signed.
 const MARGIN: Duration = Duration::from_mins(2);
 /// From when a root is published to its first use: a peer that was away for longer, and heard nothing of
@@ -133,8 +135,6 @@ pub struct KeyStore {
     signing_seed: Seed,
     retiring: BTreeSet<u32>,
     foreign: Option<ForeignRoots>,
-    /// In place of the ring of roots that wait.
-    no_ring: KeyRing,
 }
 
 impl fmt::Debug for KeyStore {
@@ -210,7 +210,6 @@ impl KeyStore {
             issuer_keys,
             retiring: BTreeSet::new(),
             foreign: None,
-            no_ring: KeyRing::none(),
         };
         for kind in KeyKind::ALL {
             store.remove_retired(kind)?;
@@ -294,7 +293,8 @@ impl KeyStore {
     #[must_use]
     pub fn ring(&self, kind: KeyKind) -> &KeyRing {
         match kind {
-            KeyKind::Root if self.no_roots() => &self.no_ring,
+            // Those that are here wait.
+            KeyKind::Root if self.no_roots() => &NO_RING,
             _ => self.rings.of(kind),
         }
     }

@@ -76,8 +76,10 @@ impl Labels {
     }
 
     fn at(&self, number: usize) -> Option<(&str, &str)> {
-        let before = number.checked_sub(1);
-        let begin = before.map_or(Some(0), |before| Some(self.ends.get(before)?.1))?;
+        let begin = match number.checked_sub(1) {
+            Some(before) => self.ends.get(before)?.1,
+            None => 0,
+        };
         let (key, value) = *self.ends.get(number)?;
         let (begin, key, value) = (begin as usize, key as usize, value as usize);
         Some((self.text.get(begin..key)?, self.text.get(key..value)?))

@@ -101,7 +101,7 @@ impl KeyRing {
 
     /// No key at all: those of this kind are somebody else's. Nothing is ever due.
     #[must_use]
-    pub fn none() -> Self {
+    pub const fn none() -> Self {
         Self(Vec::new())
     }
 

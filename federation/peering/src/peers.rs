@@ -407,11 +407,8 @@ impl Peering {
         let bundle = self.bundles.bundle(peer);
         let roots = bundle.into_iter().flat_map(|bundle| &bundle.x509_roots);
         let roots = roots.map(|root| Self::pin_of(root));
-        let config = self.peers.get(peer).map(|peer| &peer.config);
-        let or_roots = config
-            .into_iter()
-            .flat_map(|config| config.or_roots.iter().copied());
-        let configured = self.pin(peer).into_iter().chain(or_roots);
+        let peer = self.peers.get(peer).into_iter();
+        let configured = peer.flat_map(|peer| peer.config.pins());
         configured.chain(roots).collect()
     }
 

@@ -237,9 +237,8 @@ struct Wanted {
 
 impl Wanted {
     fn root(&self) -> Root {
-        let or_roots = self.config.or_roots.iter().copied();
         match self.config.pin {
-            Some(pin) => Root::OneOf(std::iter::once(pin).chain(or_roots).map(Pin).collect()),
+            Some(_) => Root::OneOf(self.config.pins().map(Pin).collect()),
             None => Root::Fetched,
         }
     }

@@ -279,8 +279,8 @@ fn still(
         // Until it was met: its root may be exchanged before that.
         let mut list = said.list.into_iter().flatten();
         if let Some(one) = list.find(|one| is_it(one)) {
-            let others = one.roots.iter().map(|root| **root);
-            member.roots = others.filter(|root| *root != member.pin).collect();
+            let pin = member.pin;
+            member.roots = one.pins().filter(|root| *root != pin).collect();
         }
     }
     member.away = rules.away;

@@ -52,11 +52,11 @@ impl Introduction {
     /// Whether it says that `root` is its own.
     #[must_use]
     pub fn has_root(&self, root: &[u8; 32]) -> bool {
-        self.roots.iter().any(|own| **own == *root)
+        self.pins().any(|own| own == *root)
     }
 
     /// Those of its roots.
-    fn pins(&self) -> impl Iterator<Item = [u8; 32]> {
+    pub(super) fn pins(&self) -> impl Iterator<Item = [u8; 32]> {
         self.roots.iter().map(|root| **root)
     }
 

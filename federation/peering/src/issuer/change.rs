@@ -70,8 +70,7 @@ impl Issuer {
         };
         pod.relabelled = true;
         let signatures = &mut self.signatures;
-        let about = self.press.claims(&pod.workload, generation);
-        let about = about.ok().map(Arc::new);
+        let about = self.press.about(&pod.workload, generation);
         match self
             .press
             .issue(pod, key, self.now, &mut *self.rng, signatures)
@@ -104,8 +103,8 @@ impl Issuer {
         if let Some(pod) = self.pods.remove(uid)
             && pod.last_key.is_some()
         {
-            let about = self.press.claims(&pod.workload, pod.generation);
-            self.delete(uid.to_owned(), about.ok().map(Arc::new));
+            let about = self.press.about(&pod.workload, pod.generation);
+            self.delete(uid.to_owned(), about);
         }
     }
 

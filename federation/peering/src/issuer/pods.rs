@@ -1,6 +1,6 @@
 //! The pods of the cluster as the source describes them, and what a credential says of each.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use handshake::admission::Admission;
 use identity::{
@@ -148,6 +148,11 @@ impl Press {
             generation,
             ..claims
         })
+    }
+
+    /// The claims that a record of the pod concerns; `None` when it can have none.
+    pub(super) fn about(&self, workload: &Workload, generation: u64) -> Option<Arc<Claims>> {
+        self.claims(workload, generation).ok().map(Arc::new)
     }
 
     /// What policy can see of `workload`, hashed. It changes with the list of carried labels too.

@@ -1,6 +1,6 @@
 //! Answers to agents.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use identity::{PodChange, UnixMillis};
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -132,8 +132,10 @@ impl Issuer {
                 let back = std::mem::take(&mut pod.withdrawn).then(|| credential.clone());
                 pod.relabelled |= back.is_some();
                 let generation = pod.generation;
-                let about = self.press.claims(&pod.workload, generation);
-                let about = about.ok().map(Arc::new);
+                let back = back.map(|credential| {
+                    let about = self.press.about(&pod.workload, generation);
+                    (credential, about)
+                });
                 let expires = self.now.mono.after(self.press.valid_for());
                 let ready = Ready {
                     credential,
@@ -147,7 +149,7 @@ impl Issuer {
                 if !named || back.is_some() {
                     self.emit(IssuerEvent::StateChanged);
                 }
-                if let Some(credential) = back {
+                if let Some((credential, about)) = back {
                     self.gone.remove(uid);
                     self.record(
                         uid.to_owned(),

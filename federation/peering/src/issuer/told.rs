@@ -24,10 +24,7 @@ impl Issuer {
         let mut changed = !gone.is_empty();
         for domain in gone {
             self.bundles.remove(domain.clone());
-            let records: Vec<_> = self.records.iter().map(|(key, _)| key.clone()).collect();
-            for key in records.into_iter().filter(|(of, _)| *of == domain) {
-                self.records.remove(key);
-            }
+            self.keep_records(&domain, |_| false);
         }
         for bundle in bundles.iter() {
             let domain = &bundle.trust_domain;
@@ -47,16 +44,17 @@ impl Issuer {
         if bundle.trust_domain == self.press.trust_domain {
             return;
         }
-        let is_known = |record: &Retained| {
+        self.keep_records(&bundle.trust_domain, |record| {
             let id = record.signed().and_then(|signed| signed.key_id());
             bundle.issuer_keys.iter().any(|key| Some(key.id()) == id)
-        };
+        });
+    }
+
+    /// Removes all other records of `domain`.
+    fn keep_records(&mut self, domain: &TrustDomain, keep: impl Fn(&Retained) -> bool) {
         let records = self.records.iter();
-        let of_it = records.filter(|((domain, _), _)| *domain == bundle.trust_domain);
-        let gone: Vec<_> = of_it
-            .filter(|(_, record)| !is_known(record))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let gone = records.filter(|((of, _), record)| of == domain && !keep(record));
+        let gone: Vec<_> = gone.map(|(key, _)| key.clone()).collect();
         for key in gone {
             self.records.remove(key);
         }

@@ -58,6 +58,13 @@ pub enum MembershipError {
     TooMany(usize),
 }
 
+impl PeerConfig {
+    /// The roots that its first bundle may hold, that of its pin first.
+    pub fn pins(&self) -> impl Iterator<Item = [u8; 32]> {
+        self.pin.into_iter().chain(self.or_roots.iter().copied())
+    }
+}
+
 impl Peering {
     /// Takes the peers, all of them: one that is not named any more loses everything at once, but
     /// for the memory of its sequences.
@@ -252,11 +259,8 @@ impl Peering {
 
     /// Whether `bundle` may be the first of a peer.
     pub(super) fn is_first(bundle: &TrustBundle, config: &PeerConfig) -> bool {
-        let Some(pin) = config.pin else {
-            return true; // Its roots are known from elsewhere.
-        };
-        let mut pins = std::iter::once(pin).chain(config.or_roots.iter().copied());
-        pins.any(|pin| Self::holds_pin(bundle, pin))
+        // Without a pin its roots are known from elsewhere.
+        config.pin.is_none() || config.pins().any(|pin| Self::holds_pin(bundle, pin))
     }
 
     /// The pin that stands for a root certificate in DER.
