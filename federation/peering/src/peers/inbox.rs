@@ -81,7 +81,12 @@ impl Peering {
             PeerMessage::Revocations(signed) => self.take_revocations(domain, &signed),
             PeerMessage::Introductions(signed) => self.take_introductions(domain, &signed),
             PeerMessage::RevocationsWanted(above) => peer.want_revocations(above),
-            PeerMessage::RevocationsReturned(signed) => self.take_returned(domain, &signed),
+            PeerMessage::RevocationsReturned(signed) => {
+                if !std::mem::take(&mut session.asked_back) {
+                    return Err("it gives back a list that it was not asked for".into());
+                }
+                self.take_returned(domain, &signed);
+            }
             PeerMessage::Leave(why) => {
                 let why = super::shorten(&why);
                 let what = format!("it left: {why}");
@@ -168,6 +173,8 @@ impl Peering {
         }
         peer.problems.remove(&Problem::Protocol);
         peer.problems.remove(&Problem::Left);
+        // What it holds is asked for anew, if it says that it holds it.
+        peer.problems.remove(&Problem::Returned);
         self.has_seen(domain, seen);
         self.settle_away();
         self.watch_clock(domain);

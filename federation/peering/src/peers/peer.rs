@@ -94,6 +94,8 @@ pub(crate) struct Session {
     pub gathering: Gathering,
     /// It was given its own list back.
     pub returned: bool,
+    /// It was asked for ours, and has not answered.
+    pub asked_back: bool,
     budget: Budget,
 }
 
@@ -179,6 +181,7 @@ impl Peer {
             sending: None,
             gathering: Gathering::default(),
             returned: false,
+            asked_back: false,
             budget: Budget {
                 left: BURST,
                 at: now.mono,

@@ -127,6 +127,7 @@ impl Peering {
         if session.hello.is_some()
             && let Some(above) = outbox.revocations_wanted.take()
         {
+            session.asked_back = true;
             return Some(PeerMessage::RevocationsWanted(above));
         }
         if take(&mut outbox.revocations_returned) {

@@ -22,6 +22,7 @@ enum Do {
     Offer(usize, usize, bool),
     /// A message that was sent before, on a session of today: another's if it is signed.
     Replay(usize, usize, prop::sample::Index),
+    /// A kind of a message, mostly one that there is, with a body that is none.
     Garbage(usize, usize, Vec<u8>),
     /// A message that was sent before, with one byte changed.
     Altered(usize, usize, prop::sample::Index, prop::sample::Index, u8),
@@ -40,7 +41,10 @@ fn action() -> impl Strategy<Value = Do> {
         2 => (pair(), any::<bool>()).prop_map(|((a, b), narrow)| Do::Offer(a, b, narrow)),
         4 => prop_oneof![0..50u32, 50..20_000_000u32].prop_map(Do::Wait),
         2 => (pair(), index()).prop_map(|((a, b), i)| Do::Replay(a, b, i)),
-        2 => (pair(), any::<Vec<u8>>()).prop_map(|((a, b), bytes)| Do::Garbage(a, b, bytes)),
+        2 => (pair(), 0..24u8, any::<Vec<u8>>()).prop_map(|((a, b), kind, mut bytes)| {
+            bytes.insert(0, kind);
+            Do::Garbage(a, b, bytes)
+        }),
         2 => (pair(), index(), index(), any::<u8>())
             .prop_map(|((a, b), i, at, byte)| Do::Altered(a, b, i, at, byte)),
     ]

@@ -3,7 +3,7 @@
 
 use handshake::admission::Target;
 use peering::{
-    peer_messages::PeerMessage,
+    peer_messages::{Hello, PeerMessage},
     peers::{RestoreError, Restored, Sequences, mark_restored},
 };
 use policy::DropReason;
@@ -300,11 +300,13 @@ fn a_peer_cannot_make_up_what_was_revoked_nor_bring_back_what_was_taken_back() {
     });
     world.run(secs(1));
     let returned = |world: &mut World, list: &[u8]| {
-        world.say(
-            "east",
-            "west",
-            &PeerMessage::RevocationsReturned(list.to_vec()),
-        );
+        let mut hello = greeting(world);
+        hello.seen_revocations = 1_000;
+        world.connect("east", "west");
+        world.say("east", "west", &PeerMessage::Hello(hello));
+        let list = PeerMessage::RevocationsReturned(list.to_vec());
+        world.say("east", "west", &list);
+        assert!(world.is_connected("east", "west"), "it was asked");
         believed(world, "west", "west", "api")
     };
     assert_eq!(returned(&mut world, &list), Ok(()), "of this process");
@@ -315,8 +317,27 @@ fn a_peer_cannot_make_up_what_was_revoked_nor_bring_back_what_was_taken_back() {
     let mut forged = list.clone();
     *forged.last_mut().unwrap() ^= 1;
     assert_eq!(returned(&mut world, &forged), Ok(()));
-    assert_eq!(returned(&mut world, &[]), Ok(()));
-    assert!(world.is_connected("east", "west"));
+    let it_holds = |world: &mut World| {
+        let problems = world.status("west", "east").problems.join("\n");
+        problems.contains("it holds a list of our revocations")
+    };
+    assert!(it_holds(&mut world));
+    world.connect_all();
+    world.run(secs(1));
+    assert!(!it_holds(&mut world), "it says so no longer");
+    world.say("east", "west", &PeerMessage::RevocationsReturned(forged));
+    assert!(!world.is_connected("east", "west"), "nobody asked");
+}
+
+/// The last that east said to west.
+fn greeting(world: &World) -> Hello {
+    let hello = world.sent.iter().rfind(|(from, to, bytes)| {
+        from.as_str() == "east" && to.as_str() == "west" && bytes[0] == 1
+    });
+    match PeerMessage::decode(&hello.unwrap().2).unwrap() {
+        Some(PeerMessage::Hello(hello)) => hello,
+        other => panic!("no greeting: {other:?}"),
+    }
 }
 
 /// One that lies about what it has seen is told nothing, and stops nobody else.
@@ -327,13 +348,7 @@ fn a_peer_that_claims_too_much_hurts_itself_alone() {
     world.restart("west");
     world.connect("north", "west");
     world.connect("east", "west");
-    let hello = world.sent.iter().rfind(|(from, to, bytes)| {
-        from.as_str() == "east" && to.as_str() == "west" && bytes[0] == 1
-    });
-    let decoded = PeerMessage::decode(&hello.unwrap().2).unwrap();
-    let Some(PeerMessage::Hello(mut hello)) = decoded else {
-        panic!("a greeting");
-    };
+    let mut hello = greeting(&world);
     for (claimed, words) in [
         (9, "it has seen bundle 1, digest 9"),
         (u64::MAX, "nobody ever said"),
