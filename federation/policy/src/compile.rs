@@ -10,7 +10,7 @@ use identity::TrustDomain;
 use crate::{
     CompileError,
     canonical::{canonical_policy, check, check_size},
-    held::{Hanger, Held, Lane, canonical_order, hangers, rules_in},
+    held::{Hanger, Held, Lane, canonical_order, hangers, rules_in, shared},
     index::Index,
     model::{Policy, PolicySet, Tier},
     order::{Id, Standing, Turn},
@@ -130,7 +130,7 @@ impl Table {
                     .binary_search_by(|held| canonical_order(&held.policy, &canonical));
                 match equal {
                     Ok(found) => slot = Some(old.held[found].slot),
-                    Err(_) => fresh.push((canonical, place)),
+                    Err(_) => fresh.push((shared(canonical, policy), place)),
                 }
             }
             if let Some(slot) = slot {
@@ -197,7 +197,7 @@ impl Table {
 
     /// The policies in canonical order: by tier, order, kind, namespace and name.
     pub fn policies(&self) -> impl ExactSizeIterator<Item = &Policy> {
-        self.held.iter().map(|held| &held.policy)
+        self.held.iter().map(|held| &*held.policy)
     }
 
     /// Whether both hold the same policies.

@@ -18,18 +18,18 @@ use crate::{
 pub(crate) struct Held {
     /// By which the table knows it.
     pub slot: u32,
-    /// In canonical form.
-    pub policy: Policy,
+    /// In canonical form: the same in memory as what was given, if that was in it.
+    pub policy: Arc<Policy>,
     /// Of its rules, in their order.
     pub names: Vec<RuleRef>,
     /// Of the policy alone.
     pub hash: [u8; 32],
-    /// What peers may know of it, if anything.
+    /// What peers may know of it, if anything: the same in memory, if it is all.
     pub announced: Option<Arc<Policy>>,
 }
 
 impl Held {
-    pub(crate) fn new(own: &TrustDomain, slot: u32, policy: Policy) -> Self {
+    pub(crate) fn new(own: &TrustDomain, slot: u32, policy: Arc<Policy>) -> Self {
         let name = |rule: &Rule| {
             RuleRef::from(RuleName {
                 cluster: own.clone(),
@@ -44,9 +44,17 @@ impl Held {
             slot,
             names: policy.rules.iter().map(name).collect(),
             hash: digest::policy_hash(&policy),
-            announced: digest::announced(&policy, own).map(Arc::new),
+            announced: digest::announced(&policy, own).map(|told| shared(told, &policy)),
             policy,
         }
+    }
+}
+
+/// `policy`, by what is in memory already if that is equal: a gateway holds the policies of each peer.
+pub(crate) fn shared(policy: Policy, held: &Arc<Policy>) -> Arc<Policy> {
+    match policy == **held {
+        true => Arc::clone(held),
+        false => Arc::new(policy),
     }
 }
 

@@ -115,7 +115,11 @@ impl Index {
     }
 
     fn hang_on(&mut self, shelf: Shelf, mark: Mark, rule: Hung) {
-        self.hooks.at(shelf.hash(mark)).hung.push(rule);
+        let hung = &mut self.hooks.at(shelf.hash(mark)).hung;
+        if hung.is_empty() {
+            hung.reserve_exact(1); // Mostly it stays alone.
+        }
+        hung.push(rule);
     }
 
     /// Takes `id` from wherever it hangs for `wanted`, which was counted before.

@@ -2,49 +2,79 @@
 //! costs the few parts in which what that policy hangs on stands.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     hash::{BuildHasherDefault, Hasher},
     sync::Arc,
 };
 
-/// How many parts there are. A change copies a part; whoever looks something up finds the part
-/// without a search.
+/// How many parts there are at most, a power of two. A change copies a part; whoever looks something up finds
+/// the part without a search.
 const PARTS: usize = 256;
+/// How full parts are before there are more of them: a gateway holds a table of few policies for each peer.
+const PER_PART: usize = 64;
 
 #[derive(Clone, Debug)]
-pub(crate) struct SharedMap<V>(Vec<Arc<Part<V>>>);
+pub(crate) struct SharedMap<V> {
+    /// As many as a power of two.
+    parts: Vec<Arc<Part<V>>>,
+    count: usize,
+}
 
 type Part<V> = HashMap<u64, V, BuildHasherDefault<Given>>;
 
 impl<V> Default for SharedMap<V> {
     fn default() -> Self {
-        let none = Arc::new(Part::default());
-        Self(vec![none; PARTS])
+        Self {
+            parts: vec![Arc::default()],
+            count: 0,
+        }
     }
 }
 
 impl<V> SharedMap<V> {
     pub(crate) fn get(&self, hash: u64) -> Option<&V> {
-        self.0.get(part(hash))?.get(&hash)
+        self.parts.get(self.part(hash))?.get(&hash)
+    }
+
+    /// From bits that the part itself does not look at first.
+    fn part(&self, hash: u64) -> usize {
+        (hash >> 40) as usize % self.parts.len()
     }
 }
 
 impl<V: Clone + Default> SharedMap<V> {
     /// What stands at `hash`, made when nothing does.
     pub(crate) fn at(&mut self, hash: u64) -> &mut V {
-        Arc::make_mut(&mut self.0[part(hash)])
-            .entry(hash)
-            .or_default()
+        if self.count >= PER_PART * self.parts.len() && self.parts.len() < PARTS {
+            self.split();
+        }
+        let part = self.part(hash);
+        match Arc::make_mut(&mut self.parts[part]).entry(hash) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(place) => {
+                self.count += 1;
+                place.insert(V::default())
+            }
+        }
     }
 
     pub(crate) fn remove(&mut self, hash: u64) {
-        Arc::make_mut(&mut self.0[part(hash)]).remove(&hash);
+        let part = self.part(hash);
+        let removed = Arc::make_mut(&mut self.parts[part]).remove(&hash);
+        self.count -= usize::from(removed.is_some());
     }
-}
 
-/// From bits that the part itself does not look at first.
-fn part(hash: u64) -> usize {
-    (hash >> 40) as usize % PARTS
+    /// Twice as many parts.
+    fn split(&mut self) {
+        let old = std::mem::take(&mut self.parts);
+        self.parts.resize_with(2 * old.len(), Arc::default);
+        for held in old {
+            for (hash, value) in Arc::unwrap_or_clone(held) {
+                let part = self.part(hash);
+                Arc::make_mut(&mut self.parts[part]).insert(hash, value);
+            }
+        }
+    }
 }
 
 /// The key is the hash.
