@@ -36,7 +36,7 @@ use gateway_core::{
 };
 use gateway_xdp::{QueueSet, RingSizes};
 use handshake::credentials::{CredentialCache, Verified};
-use identity::{CredentialHash, verify_credential};
+use identity::{CredentialHash, claimed_key, verify_credential};
 use memory::{
     members,
     world::{self, PEERS, clock, domain, name},
@@ -318,12 +318,15 @@ impl<'a> Gateway<'a> {
             let bundle = bundles.bundle(&of).unwrap();
             let credential = world::credential(&of, number / PEERS, now);
             let bytes = credential.bytes();
-            let claims = verify_credential(bytes, bundle, now).unwrap();
+            let mut claims = verify_credential(bytes, bundle, now).unwrap();
             total += bytes.len();
+            // As `handshake::credentials::Verifier` does.
+            claims.labels = cache.shared(claims.labels);
+            claims.namespace_labels = cache.shared(claims.namespace_labels);
             let verified = Verified {
-                bytes: bytes.into(),
+                bytes: None,
                 claims: Arc::new(claims),
-                bundle: bundle.sequence,
+                key: claimed_key(bytes).unwrap(),
             };
             cache.remember(CredentialHash::of(bytes), verified);
         }

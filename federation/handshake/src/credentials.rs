@@ -8,7 +8,8 @@ use std::{
 };
 
 use identity::{
-    BundleStore, Claims, CredentialHash, Now, TrustDomain, VerifyError, claimed_issuer,
+    BundleStore, Claims, CredentialHash, KeyId, Labels, Now, TrustDomain, VerifyError,
+    claimed_issuer, claimed_key,
     fault::{self, Fault},
     verify_credential,
 };
@@ -19,12 +20,12 @@ use crate::budget::SignatureBudget;
 /// A credential whose signature held.
 #[derive(Clone, Debug)]
 pub struct Verified {
-    /// The credential as it came.
-    pub bytes: Arc<[u8]>,
+    /// The credential as it came, where the cache keeps it.
+    pub bytes: Option<Arc<[u8]>>,
     /// What it says.
     pub claims: Arc<Claims>,
-    /// The sequence of the bundle it was checked against: under another it is checked again.
-    pub bundle: u64,
+    /// The key that signed it: it is believed for as long as its domain's bundle has that key.
+    pub key: KeyId,
 }
 
 /// Credentials by hash. The gateway shares one between its threads.
@@ -33,6 +34,10 @@ pub trait CredentialCache: fmt::Debug + Send + Sync {
     fn lookup(&self, hash: &CredentialHash) -> Option<Verified>;
     /// Remembers a verified credential; may forget another.
     fn remember(&self, hash: CredentialHash, verified: Verified);
+    /// The same `labels`, in memory that those of other credentials may share.
+    fn shared(&self, labels: Labels) -> Labels {
+        labels
+    }
 }
 
 /// A bounded [`CredentialCache`] for one thread: at the limit the oldest goes.
@@ -61,12 +66,8 @@ impl SmallCache {
 
 impl CredentialCache for SmallCache {
     fn lookup(&self, hash: &CredentialHash) -> Option<Verified> {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entries
-            .get(hash)
-            .cloned()
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.entries.get(hash).cloned()
     }
 
     fn remember(&self, hash: CredentialHash, verified: Verified) {
@@ -201,23 +202,54 @@ impl Verifier {
         bundles: &BundleStore,
         now: Now,
     ) -> Result<Verified, DropReason> {
+        let is_its_hash = || CredentialHash::of(bytes) == *hash;
+        self.check(bytes, (hash, is_its_hash), (issuer, upstream), bundles, now)
+    }
+
+    /// The same for a credential whose `hash` was computed here.
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub(crate) fn verify_hashed(
+        &mut self,
+        bytes: &[u8],
+        hash: &CredentialHash,
+        (issuer, upstream): (&TrustDomain, &TrustDomain),
+        bundles: &BundleStore,
+        now: Now,
+    ) -> Result<Verified, DropReason> {
+        self.check(bytes, (hash, || true), (issuer, upstream), bundles, now)
+    }
+
+    fn check(
+        &mut self,
+        bytes: &[u8],
+        (hash, is_its_hash): (&CredentialHash, impl Fn() -> bool),
+        (issuer, upstream): (&TrustDomain, &TrustDomain),
+        bundles: &BundleStore,
+        now: Now,
+    ) -> Result<Verified, DropReason> {
         let bundle = bundles.bundle(issuer).ok_or(DropReason::UnknownIssuer)?;
         if bundle.expires_at <= now.unix {
             return Err(DropReason::BundleExpired);
         }
         if let Some(known) = self.cache.lookup(hash)
-            && known.bundle == bundle.sequence
+            && bundle.issuer_key(known.key).is_some()
             && known.claims.trust_domain() == issuer
         {
-            // The hash was computed over the remembered bytes, so equal bytes have that hash.
-            return match (*known.bytes == *bytes, known.claims.expires_at > now.unix) {
+            let is_it = match &known.bytes {
+                // The hash was computed over the remembered bytes, so equal bytes have that hash.
+                Some(known) => **known == *bytes,
+                None => is_its_hash(),
+            };
+            return match (is_it, known.claims.expires_at > now.unix) {
                 (false, _) => Err(DropReason::TranscriptMismatch),
                 (true, false) => Err(DropReason::CredentialExpired),
                 (true, true) => Ok(known),
             };
         }
         let check = || {
-            if CredentialHash::of(bytes) != *hash {
+            if !is_its_hash() {
                 return Err(DropReason::TranscriptMismatch);
             }
             self.checks += 1;
@@ -229,11 +261,13 @@ impl Verifier {
             })
         };
         let checked = self.budget.pay(upstream, now.mono, check);
-        let claims = checked.ok_or(DropReason::VerifyBudget)??;
+        let mut claims = checked.ok_or(DropReason::VerifyBudget)??;
+        claims.labels = self.cache.shared(claims.labels);
+        claims.namespace_labels = self.cache.shared(claims.namespace_labels);
         let verified = Verified {
-            bytes: bytes.into(),
+            bytes: Some(bytes.into()),
             claims: Arc::new(claims),
-            bundle: bundle.sequence,
+            key: claimed_key(bytes).ok_or(DropReason::BadCredential)?,
         };
         self.cache.remember(*hash, verified.clone());
         Ok(verified)

@@ -122,7 +122,17 @@ impl Judge<'_> {
                 false => Err(DropReason::TranscriptMismatch),
             };
         }
-        let credential = self.credential(hello.credential, &hash, now)?;
+        // A credential comes from its own cluster or from that cluster's gateway: the issuer is
+        // the upstream whose budget a signature check takes from.
+        let upstream = self.issuer;
+        let credential = self.verifier.verify(
+            hello.credential,
+            &hash,
+            self.issuer,
+            upstream,
+            self.bundles,
+            now,
+        )?;
         let newest = self.newest(&credential.claims)?;
         Ok(Judged::Believed(Believed {
             hello,
@@ -140,7 +150,10 @@ impl Judge<'_> {
         }
         let reply = Reply::parse(tcp.payload()).map_err(|_| DropReason::NoIdentity)?;
         let hash = CredentialHash::of(reply.credential);
-        let credential = self.credential(reply.credential, &hash, now)?;
+        let of = (self.issuer, self.issuer);
+        let credential =
+            self.verifier
+                .verify_hashed(reply.credential, &hash, of, self.bundles, now)?;
         Ok(Answer {
             reply,
             hash,
@@ -151,19 +164,6 @@ impl Judge<'_> {
     /// What the pod of `claims` is by now.
     pub fn newest(&self, claims: &Arc<Claims>) -> Result<Arc<Claims>, DropReason> {
         self.admission.newest(claims)
-    }
-
-    fn credential(
-        &mut self,
-        bytes: &[u8],
-        hash: &CredentialHash,
-        now: Now,
-    ) -> Result<Verified, DropReason> {
-        // A credential comes from its own cluster or from that cluster's gateway: the issuer is
-        // the upstream whose budget a signature check takes from.
-        let upstream = self.issuer;
-        self.verifier
-            .verify(bytes, hash, self.issuer, upstream, self.bundles, now)
     }
 }
 

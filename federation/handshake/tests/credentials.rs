@@ -6,7 +6,10 @@ mod support;
 use std::sync::Arc;
 
 use handshake::credentials::{SmallCache, Verifier};
-use identity::{BundleStore, CredentialHash, SignedCredential, TrustBundle, UnixMillis};
+use identity::{
+    BundleStore, CredentialHash, IssuerKey, IssuerPublicKey, SignedCredential, TrustBundle,
+    UnixMillis,
+};
 use policy::DropReason;
 use support::*;
 
@@ -65,6 +68,34 @@ fn an_expired_bundle_vouches_for_nothing_that_it_vouched_for() {
     assert_eq!(judge(&mut verifier, bytes, "east", &bundles, 0), Ok(()));
     let late = judge(&mut verifier, bytes, "east", &bundles, 60_000);
     assert_eq!(late, Err(DropReason::BundleExpired));
+}
+
+/// A bundle is refreshed every few minutes: that costs no signature check, and a key that it lacks
+/// vouches for nothing any more.
+#[test]
+fn a_credential_is_believed_for_as_long_as_its_key_is() {
+    let mut verifier = verifier();
+    let mut bundles = support::bundles();
+    let first = (**bundles.bundle(&domain("east")).unwrap()).clone();
+    let credential = credential();
+    let bytes = credential.bytes();
+    let other = IssuerKey::from_seed(&[99; 32]).public();
+    let both = [first.issuer_keys[0], other];
+    let mut after = |keys: &[IssuerPublicKey], sequence| {
+        let bundle = TrustBundle {
+            sequence,
+            issuer_keys: keys.to_vec(),
+            ..first.clone()
+        };
+        bundles.insert(bundle).unwrap();
+        let judged = judge(&mut verifier, bytes, "east", &bundles, 0);
+        (judged, verifier.signature_checks())
+    };
+    assert_eq!(after(&both[..1], 2), (Ok(()), 1));
+    assert_eq!(after(&both, 3), (Ok(()), 1), "the key is there");
+    let without = (Err(DropReason::UnknownIssuer), 2);
+    assert_eq!(after(&[other], 4), without, "and now it is not");
+    assert_eq!(after(&both, 5), (Ok(()), 2), "it is the same key as before");
 }
 
 /// A quarter of a core for each upstream: a flood of new credentials ends there, and what is

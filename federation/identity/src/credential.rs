@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     Claims, IssuerKey, TrustBundle, TrustDomain, UnixMillis, VerifyError, claims_cbor,
     cose::{self, Sign1},
+    issuer_key::KeyId,
 };
 
 /// Longest credential in bytes, so that HELLO fits into 1,100.
@@ -220,6 +221,12 @@ pub(crate) fn verify_ignoring_expiry(
 pub fn claimed_issuer(bytes: &[u8]) -> Result<TrustDomain, VerifyError> {
     let decoded = claims_cbor::decode(parse(bytes)?.payload).map_err(VerifyError::Malformed)?;
     TrustDomain::new(&decoded.issuer).map_err(|_| VerifyError::Malformed("iss is no trust domain"))
+}
+
+/// The key that `bytes` says signed it; of a credential that was verified, the one that did.
+#[must_use]
+pub fn claimed_key(bytes: &[u8]) -> Option<KeyId> {
+    Some(parse(bytes).ok()?.key_id)
 }
 
 fn parse(bytes: &[u8]) -> Result<Sign1<'_>, VerifyError> {

@@ -69,6 +69,12 @@ impl Labels {
         self.ends.len()
     }
 
+    /// Whether clones of it are in use too.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.text) > 1
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

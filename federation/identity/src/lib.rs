@@ -37,7 +37,7 @@ pub use bundle_store::{BundleChange, BundleError, BundleMark, BundleStore, MAX_D
 pub use claims::{Assurance, Claims, NamedPort};
 pub use credential::{
     CredentialHash, IAT_CUSHION, IssueError, MAX_CREDENTIAL, MAX_LIFETIME, SignedCredential,
-    claimed_issuer, verify_credential,
+    claimed_issuer, claimed_key, verify_credential,
 };
 pub use fetched::{AcceptError, Accepted, FetchedBundle, FetchedMark};
 pub use guesses::Guesses;

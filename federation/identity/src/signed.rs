@@ -66,7 +66,9 @@ impl TrustBundle {
         }
     }
 
-    fn issuer_key(&self, id: KeyId) -> Option<&crate::IssuerPublicKey> {
+    /// The key of that name, if it is one of the bundle's.
+    #[must_use]
+    pub fn issuer_key(&self, id: KeyId) -> Option<&crate::IssuerPublicKey> {
         self.issuer_keys.iter().find(|key| key.id() == id)
     }
 }

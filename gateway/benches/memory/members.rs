@@ -99,7 +99,8 @@ fn machine(number: usize, own: &Cluster, pin: [u8; 32], begun: Instant) -> Peeri
     peering.set_peers(vec![east], now).unwrap();
     peering.set_own_ranges(vec![world::range(number)], now);
     let hash = [number as u8; 32];
-    peering.set_policy(hash, &world::policies(&name(number)), now);
+    let policies = policy::compile(&world::policies(&name(number))).unwrap();
+    peering.set_policy(hash, &policies.digest_part(), now);
     peering.set_enforcing(hash, now);
     for number in 0..REVOKED {
         let target = Target::Credential(CredentialId([number; 16]));

@@ -187,11 +187,12 @@ impl Node {
             .flow(&key)
             .is_some_and(|live| live.confirm == Some(confirm));
         if !known {
+            let bytes = credential.bytes.unwrap_or_else(|| reply.credential.into());
             let record = FlowRecord {
                 key,
                 ends: Ends::Initiator {
                     pod_uid: pod.uid.clone(),
-                    remote: RemoteEnd::Proven(credential.bytes.clone()),
+                    remote: RemoteEnd::Proven(bytes),
                 },
                 rule: rule.map(|rule| rule.words()).unwrap_or_default(),
                 epoch: snapshot.epoch,

@@ -16,7 +16,6 @@ use super::{
     live::Live,
 };
 use crate::{
-    credentials::Verified,
     judge::{self, Judge, Judged, Standing, Vouched},
     keys::{Role, Tag, tags_equal},
     packet::{Parsed, Tcp},
@@ -29,7 +28,9 @@ pub(super) struct Responding {
     header: HelloHeader,
     proven: bool,
     /// What the initiator proves, once CONFIRM holds: its key makes the MAC.
-    credential: Verified,
+    claims: Arc<Claims>,
+    /// Its credential as it came.
+    credential: Arc<[u8]>,
     allowed: Allowed,
     /// One for each HELLO.
     nonce: [u8; 16],
@@ -129,7 +130,9 @@ impl Node {
         let half = Responding {
             header,
             proven: believed.proven,
-            credential: believed.credential,
+            credential: (believed.credential.bytes)
+                .unwrap_or_else(|| believed.hello.credential.into()),
+            claims: believed.credential.claims,
             allowed: Allowed {
                 snapshot: self.snapshots,
                 remote,
@@ -166,11 +169,9 @@ impl Node {
         let mac = match reuse {
             Some(sent) => sent.mac,
             None => {
-                let keys = self.pairs.keys(
-                    &identity.secret,
-                    Role::Responder,
-                    &half.credential.claims.agent_key,
-                );
+                let keys =
+                    self.pairs
+                        .keys(&identity.secret, Role::Responder, &half.claims.agent_key);
                 let keys = keys.ok_or(DropReason::BadCredential)?;
                 let transcript = Transcript {
                     protocol: key.protocol,
@@ -290,13 +291,14 @@ impl Node {
             .entry(&p.key)
             .ok_or(DropReason::UnknownFlow)?;
         let confirm = half.sent.as_ref().map(|sent| sent.confirm);
-        let (isn, credential) = (half.header.isn, half.credential.clone());
+        let isn = half.header.isn;
+        let (claims, credential) = (half.claims.clone(), half.credential.clone());
         let is_newest = half.allowed.snapshot == self.snapshots;
         let (remote, rule) = if is_newest || fault::is(Fault::AgentIgnoresEpoch) {
             (half.allowed.remote.clone(), half.allowed.rule.clone())
         } else {
             // Policy or labels may have changed since the SYN: the newest decide.
-            let remote = snapshot.admission.newest(&credential.claims)?;
+            let remote = snapshot.admission.newest(&claims)?;
             let (own, peer) = (&identity.claims, Other::Proven(&remote));
             // Its Log rules spoke on the SYN.
             match decide(&snapshot, Direction::Ingress, own, peer, &p.key).outcome {
@@ -311,7 +313,7 @@ impl Node {
             key: p.key,
             ends: Ends::Responder {
                 pod_uid: pod.uid.clone(),
-                remote: RemoteEnd::Proven(credential.bytes),
+                remote: RemoteEnd::Proven(credential),
             },
             rule: rule.map(|rule| rule.words()).unwrap_or_default(),
             epoch: snapshot.epoch,
