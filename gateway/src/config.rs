@@ -21,7 +21,7 @@ use crate::bundle_source::BundleSource;
 
 mod issuer;
 
-pub use issuer::{Keys, NewRoots, SvidSource};
+pub use issuer::{KeptIn, Keys, NewRoots, SvidSource};
 
 /// The whole file. See `docs/` for an annotated example.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

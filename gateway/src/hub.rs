@@ -15,6 +15,7 @@ pub mod links;
 pub mod members;
 mod nodes;
 mod peers;
+mod problems;
 mod settle;
 mod sides;
 mod steer;
@@ -29,7 +30,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use gateway_core::{Control, Side, context::Event};
+use gateway_core::{Control, context::Event};
 use gateway_xdp::Attachment;
 use identity::{Mono, Now, TrustDomain};
 use ipnet::IpNet;
@@ -47,8 +48,15 @@ use tracing::{debug, info, warn};
 use workload_api::Standing;
 
 use crate::{
-    clock::Clock, config::Config, keys::KeyStore, nexthops::NextHops, pipeline::Shared,
-    refusals::Refusals, signing::Desk, state::State,
+    clock::Clock,
+    config::Config,
+    keys::KeyStore,
+    nexthops::NextHops,
+    pipeline::Shared,
+    refusals::Refusals,
+    secret::{Keeper, Kept},
+    signing::Desk,
+    state::State,
 };
 use commands::Waiting;
 use fetched::FetchedBundles;
@@ -93,6 +101,8 @@ pub struct HubParts {
     pub identity: Identity,
     /// What the Workload API issues, where one does.
     pub issued: Option<watch::Receiver<Standing>>,
+    /// Keeps the keys in a Secret too, if they are to be there.
+    pub keeper: Option<Keeper>,
     /// Peers, sans-IO.
     pub peering: Peering,
     /// Credentials, sans-IO.
@@ -146,6 +156,8 @@ pub struct Hub {
     renew_svid: Arc<Notify>,
     identity: Identity,
     issued: Option<watch::Receiver<Standing>>,
+    /// The Secret that has the keys too, if there is to be one.
+    kept: Option<Kept>,
     /// What was issued last, and peers have heard the roots of: to be used next.
     next_svid: Option<Svid>,
     world: watch::Receiver<Arc<World>>,
@@ -213,6 +225,9 @@ impl Hub {
             renew_svid: parts.renew_svid,
             identity: parts.identity,
             issued: parts.issued,
+            kept: parts
+                .keeper
+                .map(|keeper| Kept::start(keeper, sender.clone())),
             next_svid: None,
             config: parts.config,
             own: parts.trust_domain,
@@ -332,6 +347,7 @@ impl Hub {
             Input::Signed(signed) => self.signed(*signed),
             Input::RootMade(made) => self.root_made(made),
             Input::RootRetired(number, retired) => self.root_retired(number, retired),
+            Input::Kept(kept) => self.keys_kept(kept),
             Input::Command(command) => self.command(command),
             Input::Joining(joining) => self.joining(joining),
             Input::TokenAnswer(said) => self.token_answered(*said),
@@ -400,16 +416,6 @@ impl Hub {
         self.want_neighbours();
     }
 
-    /// Takes what the kernel's tables say now.
-    fn take_hops(&mut self) {
-        let hops = Arc::clone(&self.hops.borrow_and_update());
-        let (lan, wan) = (&self.config.lan, &self.config.wan);
-        let lan = sides::link(&lan.interface, lan.address, &hops);
-        let wan = sides::link(&wan.interface, wan.address, &hops);
-        self.control.set_link(Side::Lan, lan);
-        self.control.set_link(Side::Wan, wan);
-    }
-
     fn tick(&mut self) {
         let now = self.now();
         for (source, more) in self.refusals.over(now.mono) {
@@ -435,10 +441,6 @@ impl Hub {
             self.want_neighbours();
         }
         self.show();
-    }
-
-    fn problem(&mut self, origin: &str, words: impl Into<String>) {
-        self.problems.insert(origin.into(), words.into());
     }
 
     fn take_events(&mut self, first: Event) {

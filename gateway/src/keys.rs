@@ -15,6 +15,7 @@
 //! his time: what waits for him is done by a [`RootMaker`] and by what [`KeyStore::retiring`] gives, on a thread
 //! that may wait.
 
+mod copies;
 mod files;
 mod roots;
 
@@ -44,6 +45,7 @@ use crate::{
 };
 use files::{Files, holds_key};
 
+pub use copies::{Copies, Copy, Standing};
 pub use observe::KeyKind;
 pub use roots::{ForeignRoots, MadeRoot, Protection, RootMaker};
 
@@ -215,6 +217,18 @@ impl KeyStore {
             store.remove_retired(kind)?;
         }
         Ok(store)
+    }
+
+    /// What copies them, to where they are kept too.
+    #[must_use]
+    pub fn copies(&self) -> Copies {
+        Copies::of(self.files.clone())
+    }
+
+    /// How many steps the keys went. What is kept elsewhere with as many has all of them.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.rings.steps()
     }
 
     /// The trust domain that the keys speak for.

@@ -16,6 +16,7 @@ mod program;
 pub mod queue;
 pub mod refusals;
 pub mod run;
+pub mod secret;
 pub mod signals;
 mod signer;
 mod signing;

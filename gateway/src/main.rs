@@ -39,7 +39,8 @@ struct File {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    observe::init_log("info");
+    // Whoever asks an API server says himself what did not work.
+    observe::init_log("info,kube_client=off");
     // Keys are in memory: no core dump, and no other process of this user may look.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("the process can be dumped: {e}");

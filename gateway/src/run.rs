@@ -29,6 +29,7 @@ use crate::{
     hub::{self, Hub, HubParts, view::Observer},
     nexthops::NextHopWatch,
     prepare::{Prepared, own_world, prepare, take_back},
+    secret::Keeper,
     signals::Signals,
     signing::Desk,
     start::{self, Network, Queues},
@@ -151,6 +152,10 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let (root, renew_svid) = (keys.store.signing_root(), Arc::new(Notify::new()));
     let id = identity.current().id().clone();
     let desk = Desk::default();
+    let keeper = match &config.keys.secret {
+        Some(kept) => Some(Keeper::new(kept, &domain, keys.store.copies(), clock).await?),
+        None => None,
+    };
     let hub = Hub::new(HubParts {
         trust_domain: domain,
         keys: keys.store,
@@ -159,6 +164,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         renew_svid: Arc::clone(&renew_svid),
         identity: identity.clone(),
         issued,
+        keeper,
         peering: keys.peering,
         issuer: keys.issuer,
         gate: keys.gate,

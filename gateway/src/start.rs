@@ -28,24 +28,25 @@ use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use serde_json::{Map, Value, json};
 use sources::World;
-use tokio::sync::mpsc;
+use tokio::{runtime, sync::mpsc};
 
 use crate::{
     capture::Tap,
     clock::{Clock, thread_time},
     config::Config,
     hub::{members, steering},
-    keys::{KeyStore, Protection, Schedules},
+    keys::{Copies, KeyStore, Protection, Schedules},
     passphrase,
     pipeline::{Ports, Published, Shared, Worker},
     queue::QueueThread,
+    secret::Keeper,
     signer::SignerCommand,
     state::{State, own_svid},
 };
 
 /// Resets and ICMP errors that one queue may send per second.
 const ANSWERS_PER_SECOND: u32 = 200;
-/// Verified credentials that are remembered, about 1.5 KiB each.
+/// Verified credentials that are remembered, about 1 KiB each.
 const CREDENTIALS: usize = 1 << 17;
 /// Flow events between the queue threads and the log.
 const EVENTS: usize = 4096;
@@ -347,10 +348,11 @@ impl Keys {
     }
 }
 
-/// The keys of this gateway's cluster.
+/// The keys of this gateway's cluster, which are in their Secret too when this returns, if there is to be one.
+/// Not to be called within a runtime.
 ///
 /// # Errors
-/// As [`KeyStore::open`].
+/// As [`KeyStore::open`], [`Keeper::before`] and [`Keeper::after`].
 pub fn key_store(
     state: &State,
     config: &Config,
@@ -368,7 +370,23 @@ pub fn key_store(
         no_roots: config.svid.is_some(),
     };
     let now = clock.now().unix;
-    KeyStore::open(state, domain, protection, schedules, &mut rng()?, now)
+    let mut rng = rng()?;
+    let mut open = |protection| KeyStore::open(state, domain, protection, schedules, &mut rng, now);
+    let Some(kept) = &keys.secret else {
+        return open(protection);
+    };
+    // Neither the gateway's own runtime nor any right that it gives up is there yet.
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let copies = Copies::new(state, domain, protection.clone());
+        let keeper = Keeper::new(kept, domain, copies, clock).await?;
+        keeper.before(state).await?;
+        let store = open(protection)?;
+        keeper.after(state).await?;
+        Ok(store)
+    })
 }
 
 /// The addresses that the gateway listens on, taken before anything else is: some ports need rights

@@ -84,7 +84,7 @@ pub enum TrustRequest {
 }
 
 /// What keys a cluster is believed by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyKind {
     /// The X.509 root, which signs the SVIDs of gateways and agents.

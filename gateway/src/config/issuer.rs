@@ -19,6 +19,20 @@ pub struct Keys {
     pub signer_command: Option<Vec<String>>,
     /// Where the private key of the next X.509 root is: with the signer, where there is one.
     pub new_roots: Option<NewRoots>,
+    /// The Secret in which they are kept too.
+    pub secret: Option<KeptIn>,
+}
+
+/// A Secret of a Kubernetes API server.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptIn {
+    /// Its name.
+    pub name: String,
+    /// Its namespace: that of the gateway's own service account, or of the kubeconfig.
+    pub namespace: Option<String>,
+    /// How the API server is reached from outside of its cluster.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 impl Keys {

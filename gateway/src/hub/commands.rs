@@ -38,9 +38,7 @@ impl Hub {
         let answer = match &carried_out {
             Ok(_) => self.answer_root_later(&request, answer, about),
             Err(why) => {
-                about["refused"] = why.as_str().into();
-                // What did not happen is only worth a try.
-                let _ = self.audited(&about);
+                self.audit_refused(about, why);
                 Some(answer)
             }
         };
@@ -127,6 +125,12 @@ impl Hub {
     pub(super) fn audited(&self, about: &Value) -> Result<(), String> {
         let written = self.audit.write("trust", about);
         written.map_err(|e| format!("nothing changes without an audit log: {e}"))
+    }
+
+    /// That it did not happen after all, which is worth a try.
+    pub(super) fn audit_refused(&self, mut about: Value, why: &str) {
+        about["refused"] = why.into();
+        let _ = self.audited(&about);
     }
 
     fn revocations(&self) -> Value {

@@ -8,7 +8,7 @@ use observe::{RotateRequest, TrustRequest};
 use peering::key_ring::{Phase, Step};
 use quic::{Backoff, Pin};
 use serde_json::{Value, json};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
     Hub,
@@ -18,6 +18,8 @@ use crate::keys::{KeyKind, MadeRoot};
 
 /// Where it says that a step could not be done.
 const KEYS: &str = "keys";
+/// Where it says that a Secret does not have the keys.
+const KEPT: &str = "keys kept";
 /// Where it says that a signer does not retire a key.
 const RETIRING: &str = "keys retiring";
 
@@ -95,9 +97,10 @@ impl Hub {
             }
         }
         self.retire_with_signer(now);
+        self.have_kept();
     }
 
-    /// Says why a key is not exchanged; once, while it is the same.
+    /// Says why a key is not exchanged.
     fn key_problem(&mut self, kind: KeyKind, why: Option<String>) {
         let origin = format!("{KEYS} {}", kind.as_str());
         let Some(why) = why else {
@@ -105,10 +108,7 @@ impl Hub {
             return;
         };
         let words = format!("the {} is not exchanged: {why}", kind.as_str());
-        if self.problems.get(&origin) != Some(&words) {
-            warn!("{words}");
-            self.problem(&origin, words);
-        }
+        self.say_once(&origin, words);
     }
 
     /// Begins to exchange a key. A root may have to be made first: then it is not answered here.
@@ -188,7 +188,10 @@ impl Hub {
                     KeyKind::Root => Ok(false),
                 }
             }
-            Step::Use(number) => self.use_key(kind, number, now).map(|()| true),
+            Step::Use(number) => {
+                self.all_are_kept()?;
+                self.use_key(kind, number, now).map(|()| true)
+            }
             Step::Retire(number) => {
                 self.audit_key(kind, number, "retire")?;
                 self.take(kind, step, now)?;
@@ -196,6 +199,47 @@ impl Hub {
                 info!(key = kind.as_str(), number, "is believed no more");
                 Ok(true)
             }
+        }
+    }
+
+    /// Whether the Secret, if there is to be one, has every key that is announced: one that is used and lost with
+    /// the state directory would take the cluster's name with it.
+    fn all_are_kept(&self) -> Result<(), String> {
+        let Some(kept) = &self.kept else {
+            return Ok(());
+        };
+        if kept.steps.is_some_and(|steps| steps >= self.keys.steps()) {
+            return Ok(());
+        }
+        let why = self.problems.get(KEPT);
+        Err(why
+            .map_or("its Secret does not have it yet", String::as_str)
+            .into())
+    }
+
+    /// The Secret has the keys, or not.
+    pub(super) fn keys_kept(&mut self, kept: anyhow::Result<u64>) {
+        let steps = match kept {
+            Ok(steps) => {
+                self.problems.remove(KEPT);
+                Some(steps)
+            }
+            Err(e) => {
+                self.say_once(KEPT, format!("the keys are not kept: {e:#}"));
+                None
+            }
+        };
+        if let (Some(kept), Some(steps)) = (&mut self.kept, steps) {
+            kept.steps = Some(steps);
+        }
+    }
+
+    /// Whoever keeps the keys hears of each step that was taken.
+    fn have_kept(&self) {
+        if let Some(kept) = &self.kept
+            && kept.steps.is_some_and(|steps| steps < self.keys.steps())
+        {
+            kept.changed.notify_one();
         }
     }
 
@@ -264,11 +308,9 @@ impl Hub {
         let failed = published.as_ref().err();
         self.roots.tried(failed.is_none(), now.mono);
         match making.answer {
-            Some((answer, mut about)) => {
+            Some((answer, about)) => {
                 if let Some(why) = failed {
-                    about["refused"] = why.as_str().into();
-                    // What did not happen is only worth a try.
-                    let _ = self.audited(&about);
+                    self.audit_refused(about, why);
                 }
                 let said = published.map(|()| self.list_keys());
                 self.waiting.push((answer, said));
@@ -322,10 +364,7 @@ impl Hub {
             Err(e) => {
                 let words =
                     format!("root {number} is believed no more, and its key is not retired: {e:#}");
-                if self.problems.get(RETIRING) != Some(&words) {
-                    warn!("{words}");
-                    self.problem(RETIRING, words);
-                }
+                self.say_once(RETIRING, words);
             }
         }
     }

@@ -35,6 +35,8 @@ pub enum Input {
     RootMade(anyhow::Result<MadeRoot>),
     /// The signer retired the key of a root, or not.
     RootRetired(u32, anyhow::Result<()>),
+    /// The Secret has the keys after so many steps, or not.
+    Kept(anyhow::Result<u64>),
     /// A frame came on a session.
     Frame(LinkId, Vec<u8>),
     /// A session ended.

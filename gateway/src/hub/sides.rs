@@ -1,19 +1,33 @@
 //! The kernel's tables, one side at a time.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use gateway_core::{
+    Side,
     control::assemble::Link,
     nexthop::{Next, NextHops as Hops, Route},
     snapshot::Interface,
 };
 use wire::ethernet::Mac;
 
+use super::Hub;
 use crate::nexthops::NextHops;
+
+impl Hub {
+    /// Takes what the kernel's tables say now.
+    pub(super) fn take_hops(&mut self) {
+        let hops = Arc::clone(&self.hops.borrow_and_update());
+        let (lan, wan) = (&self.config.lan, &self.config.wan);
+        let lan = link(&lan.interface, lan.address, &hops);
+        let wan = link(&wan.interface, wan.address, &hops);
+        self.control.set_link(Side::Lan, lan);
+        self.control.set_link(Side::Wan, wan);
+    }
+}
 
 /// The interface `name` with the gateway's `address` there, and what leaves by it. One that is not
 /// there, or down, takes and sends nothing.
-pub(super) fn link(name: &str, address: IpAddr, hops: &NextHops) -> Link {
+fn link(name: &str, address: IpAddr, hops: &NextHops) -> Link {
     let Some(interface) = hops.interfaces().find(|i| i.name == name) else {
         return Link::default();
     };

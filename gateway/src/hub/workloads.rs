@@ -3,7 +3,7 @@
 
 use quic::Svid;
 use tokio::sync::watch::{Receiver, error::RecvError};
-use tracing::{info, warn};
+use tracing::info;
 use workload_api::{Issued, Standing};
 
 use super::Hub;
@@ -31,9 +31,8 @@ impl Hub {
         let problem = taken.err().unwrap_or(problem);
         if problem.is_empty() {
             self.problems.remove(ORIGIN);
-        } else if self.problems.get(ORIGIN) != Some(&problem) {
-            warn!("{problem}");
-            self.problem(ORIGIN, problem);
+        } else {
+            self.say_once(ORIGIN, problem);
         }
     }
 

@@ -143,7 +143,7 @@ impl Files {
         Ok(seed)
     }
 
-    fn file(&self, kind: KeyKind, number: u32) -> PathBuf {
+    pub(super) fn file(&self, kind: KeyKind, number: u32) -> PathBuf {
         let (before, ending) = name(kind);
         self.state.path().join(match number {
             1 => format!("{before}.{ending}"),
@@ -153,18 +153,13 @@ impl Files {
 
     /// The numbers of the keys that have files.
     pub(super) fn stored(&self, kind: KeyKind) -> anyhow::Result<Vec<(u32, PathBuf)>> {
-        let (before, ending) = name(kind);
-        let number = |file: &str| match file.strip_prefix(before)?.strip_suffix(ending)? {
-            "." => Some(1),
-            middle => middle.strip_prefix('.')?.strip_suffix('.')?.parse().ok(),
-        };
         let path = self.state.path();
         let entries = fs::read_dir(path).with_context(|| path.display().to_string())?;
         let paths = entries.map(|entry| Ok(entry?.path()));
         let paths = paths.collect::<io::Result<Vec<_>>>()?;
         let named = paths.into_iter().filter_map(|path| {
-            let number = number(path.file_name()?.to_str()?)?;
-            Some((number, path))
+            let (of, number) = key_of(path.file_name()?.to_str()?)?;
+            (of == kind).then_some((number, path))
         });
         Ok(named.collect())
     }
@@ -182,6 +177,18 @@ fn missing(path: &Path) -> String {
         "{} is missing, and keys.state names it: restore it from a backup",
         path.display()
     )
+}
+
+/// Which key is in the file of that name.
+pub(super) fn key_of(file: &str) -> Option<(KeyKind, u32)> {
+    KeyKind::ALL.into_iter().find_map(|kind| {
+        let (before, ending) = name(kind);
+        let number = match file.strip_prefix(before)?.strip_suffix(ending)? {
+            "." => 1,
+            middle => middle.strip_prefix('.')?.strip_suffix('.')?.parse().ok()?,
+        };
+        Some((kind, number))
+    })
 }
 
 /// The name of a key's file is `BEFORE.ENDING` for the first and `BEFORE.N.ENDING` for the Nth.

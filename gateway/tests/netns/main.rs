@@ -7,6 +7,8 @@ mod bundles;
 mod disk;
 mod ending;
 mod fetched;
+#[path = "../../../tests/peers/kubernetes.rs"]
+mod kubernetes;
 mod meeting;
 mod namespaces;
 mod nexthops;
@@ -14,6 +16,7 @@ mod peers;
 mod refused;
 mod restored;
 mod rights;
+mod secret;
 mod signer;
 mod workloads;
 mod world;

@@ -100,15 +100,22 @@ impl World {
     }
 
     pub fn init(&self, cluster: &str) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_landbridge-gateway"))
+        self.try_init(cluster, cluster).unwrap()
+    }
+
+    /// The pin of the gateway of `cluster`, whose program runs where that of `at` does, or what it says.
+    pub fn try_init(&self, cluster: &str, at: &str) -> Result<String, String> {
+        let output = self
+            .gateway(at)
             .args(["init", "--config"])
             .arg(self.path(&format!("{cluster}.yaml")))
             .output()
             .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{error}");
+        if !output.status.success() {
+            return Err(String::from_utf8(output.stderr).unwrap());
+        }
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
-        answer["rootPin"].as_str().unwrap().into()
+        Ok(answer["rootPin"].as_str().unwrap().into())
     }
 
     pub fn start(&self, cluster: &str) -> Gateway<'_> {
@@ -122,14 +129,9 @@ impl World {
 
     /// Starts a gateway that writes its log to `stderr`.
     pub fn start_with(&self, cluster: &str, stderr: Stdio) -> Gateway<'_> {
-        let namespace = format!("--net=/run/netns/{}", self.namespaces.name(cluster));
-        let child = Command::new("nsenter")
-            .args([
-                &namespace,
-                env!("CARGO_BIN_EXE_landbridge-gateway"),
-                "run",
-                "--config",
-            ])
+        let child = self
+            .gateway(cluster)
+            .args(["run", "--config"])
             .arg(self.path(&format!("{cluster}.yaml")))
             .env("NO_COLOR", "1")
             .stderr(stderr)
@@ -140,6 +142,18 @@ impl World {
             cluster: cluster.into(),
             child,
         }
+    }
+
+    /// Runs the gateway's program where the gateway of `cluster` is.
+    fn gateway(&self, cluster: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!(
+                "--net=/run/netns/{}",
+                self.namespaces.name(cluster)
+            ))
+            .arg(env!("CARGO_BIN_EXE_landbridge-gateway"));
+        command
     }
 
     /// Waits until `holds`.
