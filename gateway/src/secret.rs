@@ -22,7 +22,7 @@ use tokio::{
     time::{error::Elapsed, sleep, timeout},
 };
 use tracing::{info, warn};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     clock::Clock,
@@ -98,7 +98,7 @@ impl Keeper {
     /// it: keys that are made anew would be another cluster's for all peers.
     pub async fn before(&self, state: &State) -> anyhow::Result<()> {
         let copy = match self.read().await {
-            Ok(Some(secret)) => self.copy(&secret)?,
+            Ok(Some(mut secret)) => self.copy(&mut secret)?,
             Ok(None) => return Ok(()),
             Err(e) if self.was_kept(state)? => {
                 warn!("{e:#}: it goes on with the keys in the state directory");
@@ -141,8 +141,8 @@ impl Keeper {
         let copies = self.copies.clone();
         let made = spawn_blocking(move || copies.make()).await??;
         let (copy, steps) = made.context("there are no keys yet")?;
-        let held = self.read().await?;
-        if let Some(held) = &held {
+        let mut held = self.read().await?;
+        if let Some(held) = &mut held {
             let theirs = self.copy(held)?;
             if theirs == copy {
                 return Ok(steps);
@@ -165,7 +165,8 @@ impl Keeper {
         standing.with_context(|| self.to_string())
     }
 
-    fn copy(&self, secret: &Secret) -> anyhow::Result<Copy> {
+    /// Takes the files out of `secret`.
+    fn copy(&self, secret: &mut Secret) -> anyhow::Result<Copy> {
         let annotations = secret.metadata.annotations.as_ref();
         let of = annotations.and_then(|all| all.get(TRUST_DOMAIN));
         if of.map(String::as_str) != Some(self.domain.as_str()) {
@@ -176,8 +177,8 @@ impl Keeper {
                 self.domain
             );
         }
-        let files = secret.data.iter().flatten();
-        let files = files.map(|(name, bytes)| (name.clone(), Zeroizing::new(bytes.0.clone())));
+        let files = secret.data.take().into_iter().flatten();
+        let files = files.map(|(name, bytes)| (name, Zeroizing::new(bytes.0)));
         Copy::new(files.collect()).with_context(|| self.to_string())
     }
 
@@ -205,7 +206,8 @@ impl Keeper {
                 ("create", timeout(PATIENCE, asked).await)
             }
         };
-        self.answered(verb, asked).map(drop)
+        overwrite(secret);
+        self.answered(verb, asked).map(overwrite)
     }
 
     fn empty(&self) -> Secret {
@@ -239,6 +241,12 @@ impl Keeper {
             ),
         }
     }
+}
+
+/// No key stays in memory that is not used any more.
+fn overwrite(secret: Secret) {
+    let files = secret.data.into_iter().flatten();
+    files.for_each(|(_, mut bytes)| bytes.0.zeroize());
 }
 
 impl fmt::Display for Keeper {

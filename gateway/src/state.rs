@@ -2,6 +2,7 @@
 //! at all, readable by its owner alone. Keys lie beside it (`keys`).
 //!
 //! ```text
+//! <state>/version.state   the version of all this
 //! <state>/NAME.state      a checked record: SHA-256 (32 bytes), then JSON
 //! <state>/NAME.sealed     an object of `peering`, which checks it itself
 //! ```
@@ -23,6 +24,10 @@ use sha2::{Digest, Sha256};
 
 /// How long the gateway's own X.509-SVID is valid; it is renewed at half life.
 pub const SVID_VALIDITY: Duration = Duration::from_hours(24);
+/// What the files of a state directory mean. Who changes that raises it, and reads what was before it.
+const VERSION: u32 = 1;
+/// Where it is written down.
+const VERSION_RECORD: &str = "version";
 /// A restore is under way, or was stopped in between (`cli/src/backup/directory.rs`).
 const UNFINISHED: &str = "restore.unfinished";
 /// The largest state file in bytes.
@@ -38,7 +43,7 @@ impl State {
     /// Uses `path`, which is made (mode 0700) when missing.
     ///
     /// # Errors
-    /// When it cannot be made or taken from others.
+    /// When it cannot be made or taken from others, or a later version of the gateway wrote it.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("state directory {}", path.display());
         DirBuilder::new()
@@ -57,7 +62,18 @@ impl State {
             permissions.set_mode(0o700);
             fs::set_permissions(path, permissions).with_context(what)?;
         }
-        Ok(Self { path: path.into() })
+        let state = Self { path: path.into() };
+        match state.load(VERSION_RECORD)? {
+            Some(VERSION) => {}
+            Some(later) if later > VERSION => bail!(
+                "{} is of version {later}, and this gateway reads version {VERSION}: run the one that wrote it, \
+                 or restore a backup from before it",
+                path.display()
+            ),
+            // A new directory, or one from before there were versions.
+            _ => state.store(VERSION_RECORD, &Some(VERSION))?,
+        }
+        Ok(state)
     }
 
     /// Where it is.
@@ -169,6 +185,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let state = State::open(&directory.path().join("state")).unwrap();
         (directory, state)
+    }
+
+    #[test]
+    fn what_a_later_version_wrote_is_left_alone() {
+        let (_directory, state) = state();
+        let again = || State::open(state.path()).map_err(|e| e.to_string());
+        let read = || state.load::<Option<u32>>(VERSION_RECORD).unwrap();
+        assert_eq!(read(), Some(VERSION));
+        assert!(again().is_ok());
+        state.store(VERSION_RECORD, &Some(VERSION + 1)).unwrap();
+        let error = again().unwrap_err();
+        assert!(
+            error.contains("is of version 2, and this gateway"),
+            "{error}"
+        );
+        assert_eq!(read(), Some(VERSION + 1));
+        fs::remove_file(state.record(VERSION_RECORD)).unwrap();
+        assert!(again().is_ok(), "from before there were versions");
     }
 
     #[test]

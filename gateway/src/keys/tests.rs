@@ -108,7 +108,8 @@ fn a_key_is_published_used_and_retired_on_disk_too() {
             .unwrap();
     }
     assert_eq!(store.own_keys().x509_roots.len(), 1);
-    assert_eq!(world.files(), ["issuer.2.key", "keys.state", "root.2.pem"]);
+    let files = ["issuer.2.key", "keys.state", "root.2.pem", "version.state"];
+    assert_eq!(world.files(), files);
     assert_eq!(world.open("east").unwrap().own_keys(), store.own_keys());
 }
 
