@@ -67,8 +67,11 @@ impl Keeper {
     ) -> anyhow::Result<Self> {
         let mut config = match &kept.kubeconfig {
             Some(path) => {
-                let file = Kubeconfig::read_from(path)?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
+                let field = "keys.secret.kubeconfig";
+                let file = Kubeconfig::read_from(path).context(field)?;
+                let options = KubeConfigOptions::default();
+                let read = Config::from_custom_kubeconfig(file, &options).await;
+                read.context(field)?
             }
             None => Config::incluster().context(
                 "keys.secret: the gateway runs in no pod: keys.secret.kubeconfig says how the API server is \

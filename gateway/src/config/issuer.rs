@@ -54,6 +54,11 @@ impl Keys {
                 bail!("keys.{field}: names no program");
             }
         }
+        if let Some(kept) = &self.secret
+            && !is_object_name(&kept.name)
+        {
+            bail!("keys.secret.name: {:?} is no name of a Secret", kept.name);
+        }
         if self.new_roots == Some(NewRoots::Signer) && self.signer_command.is_none() {
             bail!("keys.newRoots: signer needs signerCommand");
         }
@@ -65,6 +70,17 @@ impl Keys {
         }
         Ok(())
     }
+}
+
+/// Whether an object of Kubernetes can have that name: a DNS subdomain (RFC 1123).
+fn is_object_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let label = |label: &str| {
+        let ends = [label.bytes().next(), label.bytes().last()];
+        ends.iter().all(|end| end.is_some_and(known))
+            && label.bytes().all(|byte| known(byte) || byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// An issuer of X.509-SVIDs.
@@ -105,6 +121,10 @@ mod tests {
             ("signerCommand: []", "keys.signerCommand: names no program"),
             ("passphraseCommand: []", "keys.passphraseCommand: names no"),
             ("newRoots: signer", "needs signerCommand"),
+            ("secret: {}", "keys.secret: missing field `name`"),
+            ("secret: {name: Keys}", "is no name of a Secret"),
+            ("secret: {name: a..b}", "is no name of a Secret"),
+            ("secret: {name: ''}", "is no name of a Secret"),
             (
                 "signerCommand: [/s]}\nsvid: {workloadApi: \"unix:///s\"",
                 "for roots of this gateway's own",
