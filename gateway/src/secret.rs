@@ -5,24 +5,18 @@
 //! only once the Secret has it. What is in the Secret is taken only by a directory without keys, or by one with
 //! older ones. Whoever can read it can speak for the cluster.
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use identity::TrustDomain;
-use k8s_openapi::{ByteString, api::core::v1::Secret};
-use kube::{
-    Api, Client, Config,
-    api::{ObjectMeta, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-};
 use quic::Backoff;
+use sources::secret::{HeldSecret, SecretStore};
 use tokio::{
     sync::{Notify, mpsc},
     task::spawn_blocking,
-    time::{error::Elapsed, sleep, timeout},
+    time::sleep,
 };
 use tracing::{info, warn};
-use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     clock::Clock,
@@ -34,21 +28,15 @@ use crate::{
 
 /// Whose keys are in a Secret.
 const TRUST_DOMAIN: &str = "landbridge.io/trust-domain";
-/// Who made a Secret, for people and for other tools.
-const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "landbridge");
 /// Where a state directory remembers in which Secret its keys were.
 const KEPT: &str = "kept";
-/// How long one answer of the API server may take.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is asked whether the Secret is as it was: nobody but a gateway has to write to it.
 const LOOK: Duration = Duration::from_mins(10);
 
 /// Where keys are kept beside the state directory, and whose.
 #[derive(Clone)]
 pub struct Keeper {
-    secrets: Api<Secret>,
-    namespace: String,
-    name: String,
+    secret: SecretStore,
     domain: TrustDomain,
     copies: Copies,
     clock: Clock,
@@ -65,29 +53,10 @@ impl Keeper {
         copies: Copies,
         clock: Clock,
     ) -> anyhow::Result<Self> {
-        let mut config = match &kept.kubeconfig {
-            Some(path) => {
-                let field = "keys.secret.kubeconfig";
-                let file = Kubeconfig::read_from(path).context(field)?;
-                let options = KubeConfigOptions::default();
-                let read = Config::from_custom_kubeconfig(file, &options).await;
-                read.context(field)?
-            }
-            None => Config::incluster().context(
-                "keys.secret: the gateway runs in no pod: keys.secret.kubeconfig says how the API server is \
-                 reached",
-            )?,
-        };
-        config.connect_timeout = Some(PATIENCE);
-        config.read_timeout = Some(PATIENCE);
-        config.write_timeout = Some(PATIENCE);
-        let namespace = kept.namespace.as_ref().unwrap_or(&config.default_namespace);
-        let namespace = namespace.clone();
-        let client = Client::try_from(config)?;
+        let (kubeconfig, namespace) = (kept.kubeconfig.as_deref(), kept.namespace.as_deref());
+        let secret = SecretStore::new(kubeconfig, namespace, &kept.name).await;
         Ok(Self {
-            secrets: Api::namespaced(client, &namespace),
-            namespace,
-            name: kept.name.clone(),
+            secret: secret.context("keys.secret")?,
             domain: domain.clone(),
             copies,
             clock,
@@ -117,7 +86,7 @@ impl Keeper {
         };
         let (copies, taken) = (self.copies.clone(), copy);
         spawn_blocking(move || copies.take(&taken, now)).await??;
-        info!("the keys are those of {self}: {words}");
+        info!("the keys are those of {}: {words}", self.secret);
         Ok(())
     }
 
@@ -127,7 +96,7 @@ impl Keeper {
     /// When the Secret does not take them, and the directory never had its keys in it.
     pub async fn after(&self, state: &State) -> anyhow::Result<()> {
         match self.keep().await {
-            Ok(_) => state.store(KEPT, &Some(self.to_string())),
+            Ok(_) => state.store(KEPT, &Some(self.name())),
             // Who runs tries again, and says why.
             Err(_) if self.was_kept(state)? => Ok(()),
             Err(e) => Err(e.context("keys that are nowhere else are not used")),
@@ -136,7 +105,7 @@ impl Keeper {
 
     fn was_kept(&self, state: &State) -> anyhow::Result<bool> {
         let before: Option<String> = state.load(KEPT)?;
-        Ok(before.is_some_and(|before| before == self.to_string()))
+        Ok(before.is_some_and(|before| before == self.name()))
     }
 
     /// Has the Secret hold what the directory holds; how many steps these keys went.
@@ -152,109 +121,51 @@ impl Keeper {
             }
             if self.judged(&theirs).await? == Standing::Ahead {
                 bail!(
-                    "{self} has newer keys than this gateway: another one exchanges them, and this one takes \
-                     them when it starts"
+                    "{} has newer keys than this gateway: another one exchanges them, and this one takes \
+                     them when it starts",
+                    self.secret
                 );
             }
         }
-        self.write(&copy, held).await?;
-        info!("{self} has the keys");
+        let written = match held {
+            Some(held) => self.secret.replace(held, copy.files()).await,
+            None => {
+                let of = (TRUST_DOMAIN, self.domain.as_str());
+                self.secret.create(copy.files(), of).await
+            }
+        };
+        written.with_context(|| self.name())?;
+        info!("{} has the keys", self.secret);
         Ok(steps)
     }
 
     async fn judged(&self, copy: &Copy) -> anyhow::Result<Standing> {
         let (copies, judged) = (self.copies.clone(), copy.clone());
         let standing = spawn_blocking(move || copies.judge(&judged)).await?;
-        standing.with_context(|| self.to_string())
+        standing.with_context(|| self.name())
     }
 
-    /// Takes the files out of `secret`.
-    fn copy(&self, secret: &mut Secret) -> anyhow::Result<Copy> {
-        let annotations = secret.metadata.annotations.as_ref();
-        let of = annotations.and_then(|all| all.get(TRUST_DOMAIN));
-        if of.map(String::as_str) != Some(self.domain.as_str()) {
-            let of = of.map_or("nobody that is named", String::as_str);
+    /// Takes the files out of `held`.
+    fn copy(&self, held: &mut HeldSecret) -> anyhow::Result<Copy> {
+        let of = held.annotation(TRUST_DOMAIN);
+        if of != Some(self.domain.as_str()) {
             bail!(
-                "{self} is of {of} by its annotation {TRUST_DOMAIN}, and this gateway of {}: name another \
-                 Secret in keys.secret",
+                "{} is of {} by its annotation {TRUST_DOMAIN}, and this gateway of {}: name another Secret in \
+                 keys.secret",
+                self.secret,
+                of.unwrap_or("nobody that is named"),
                 self.domain
             );
         }
-        let files = secret.data.take().into_iter().flatten();
-        let files = files.map(|(name, bytes)| (name, Zeroizing::new(bytes.0)));
-        Copy::new(files.collect()).with_context(|| self.to_string())
+        Copy::new(std::mem::take(&mut held.files)).with_context(|| self.name())
     }
 
-    async fn read(&self) -> anyhow::Result<Option<Secret>> {
-        let asked = timeout(PATIENCE, self.secrets.get_opt(&self.name)).await;
-        self.answered("get", asked)
+    async fn read(&self) -> anyhow::Result<Option<HeldSecret>> {
+        self.secret.get().await.with_context(|| self.name())
     }
 
-    /// `held` is what it had: whoever wrote meanwhile is not written over.
-    async fn write(&self, copy: &Copy, held: Option<Secret>) -> anyhow::Result<()> {
-        let data = copy.files().iter();
-        let data = data.map(|(name, bytes)| (name.clone(), ByteString(bytes.to_vec())));
-        let exists = held.is_some();
-        let mut secret = held.unwrap_or_else(|| self.empty());
-        secret.data = Some(data.collect());
-        secret.string_data = None;
-        let parameters = PostParams::default();
-        let (verb, asked) = match exists {
-            true => {
-                let asked = self.secrets.replace(&self.name, &parameters, &secret);
-                ("update", timeout(PATIENCE, asked).await)
-            }
-            false => {
-                let asked = self.secrets.create(&parameters, &secret);
-                ("create", timeout(PATIENCE, asked).await)
-            }
-        };
-        overwrite(secret);
-        self.answered(verb, asked).map(overwrite)
-    }
-
-    fn empty(&self) -> Secret {
-        let one = |(key, value): (&str, &str)| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        Secret {
-            metadata: ObjectMeta {
-                name: Some(self.name.clone()),
-                annotations: Some(one((TRUST_DOMAIN, self.domain.as_str()))),
-                labels: Some(one(MANAGED_BY)),
-                ..ObjectMeta::default()
-            },
-            ..Secret::default()
-        }
-    }
-
-    fn answered<T>(
-        &self,
-        verb: &str,
-        asked: Result<kube::Result<T>, Elapsed>,
-    ) -> anyhow::Result<T> {
-        match asked {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(kube::Error::Api(status))) if status.code == 403 => bail!(
-                "{self}: {}. The gateway's service account needs the verbs get, create and update on secrets",
-                status.message
-            ),
-            Ok(Err(e)) => Err(e).with_context(|| format!("cannot {verb} {self}")),
-            Err(_) => bail!(
-                "cannot {verb} {self}: no answer of the API server within {} s",
-                PATIENCE.as_secs()
-            ),
-        }
-    }
-}
-
-/// No key stays in memory that is not used any more.
-fn overwrite(secret: Secret) {
-    let files = secret.data.into_iter().flatten();
-    files.for_each(|(_, mut bytes)| bytes.0.zeroize());
-}
-
-impl fmt::Display for Keeper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Secret {}/{}", self.namespace, self.name)
+    fn name(&self) -> String {
+        self.secret.to_string()
     }
 }
 

@@ -69,6 +69,8 @@ impl<V: Clone + Default> SharedMap<V> {
         let old = std::mem::take(&mut self.parts);
         self.parts.resize_with(2 * old.len(), Arc::default);
         for held in old {
+            // Each goes to a place of its own, whichever comes first.
+            #[allow(clippy::iter_over_hash_type)]
             for (hash, value) in Arc::unwrap_or_clone(held) {
                 let part = self.part(hash);
                 Arc::make_mut(&mut self.parts[part]).insert(hash, value);

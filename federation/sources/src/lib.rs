@@ -22,6 +22,7 @@ mod locate;
 mod objects;
 mod problem;
 mod read;
+pub mod secret;
 mod store;
 pub mod strict;
 mod suggest;

@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use identity::{TrustDomain, UnixMillis};
 use peering::peers::mark_restored;
 use quic::{read_secret, write_secret};
-use zeroize::Zeroizing;
+use sources::secret::SecretFiles;
 
 use super::{
     KeyKind, Protection, RINGS, Rings,
@@ -35,14 +35,14 @@ const OWN: &str = "own";
 
 /// The files by their names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Copy(BTreeMap<String, Zeroizing<Vec<u8>>>);
+pub struct Copy(SecretFiles);
 
 impl Copy {
     /// Takes the files of a copy, from wherever it was kept.
     ///
     /// # Errors
     /// When one is none of a copy's, or they are more or larger than any copy's.
-    pub fn new(files: BTreeMap<String, Zeroizing<Vec<u8>>>) -> anyhow::Result<Self> {
+    pub fn new(files: SecretFiles) -> anyhow::Result<Self> {
         ensure!(files.len() <= MOST, "more files than there are keys");
         for (name, bytes) in &files {
             let is_known = name == RINGS_FILE || key_of(name).is_some();
@@ -55,7 +55,7 @@ impl Copy {
 
     /// The files by their names.
     #[must_use]
-    pub fn files(&self) -> &BTreeMap<String, Zeroizing<Vec<u8>>> {
+    pub fn files(&self) -> &SecretFiles {
         &self.0
     }
 }

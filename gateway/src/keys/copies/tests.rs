@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use quic::Passphrase;
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use zeroize::Zeroizing;
 
 use super::*;
 use crate::keys::{KeyStore, Schedules};
