@@ -161,7 +161,11 @@ fn a_state_directory_that_is_gone_leaves_the_keys_in_the_secret() {
     exchange(&east);
     let waits = "the issuer-key is not exchanged";
     until("it says why", || {
-        says(&east, waits) && says(&east, "the keys are not kept: cannot get Secret")
+        says(&east, waits)
+            && says(
+                &east,
+                "the keys are not kept: Secret landbridge/keys: cannot get it",
+            )
     });
     assert_eq!(signs(&east), 2);
     east.until_connected();
@@ -221,6 +225,9 @@ fn a_state_directory_that_is_gone_leaves_the_keys_in_the_secret() {
     api.kill();
     fs::remove_dir_all(world.path("east")).unwrap();
     let said = does_not_start(&world, "east");
-    assert!(said.contains("cannot get Secret landbridge/keys"), "{said}");
+    assert!(
+        said.contains("Secret landbridge/keys: cannot get it"),
+        "{said}"
+    );
     assert_eq!(on_disk(&world), BTreeMap::new());
 }
