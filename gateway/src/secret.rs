@@ -34,7 +34,6 @@ const KEPT: &str = "kept";
 const LOOK: Duration = Duration::from_mins(10);
 
 /// Where keys are kept beside the state directory, and whose.
-#[derive(Clone)]
 pub struct Keeper {
     secret: SecretStore,
     domain: TrustDomain,

@@ -157,17 +157,13 @@ fn cold() {
             times.push(ends.open());
         }
     }
-    for (ends, measured) in ends.iter().zip(0..) {
-        let checks = ends.nodes[measured as usize].signature_checks();
+    for ends in &ends {
+        let checks = ends.nodes[ends.measured].signature_checks();
         assert_eq!(checks, ends.credentials, "not cold");
     }
-    let names = ENDS.map(|end| format!("cold handshake, {end}"));
-    for (name, times) in names
-        .iter()
-        .map(String::as_str)
-        .chain(["raw cold"])
-        .zip(&mut times)
-    {
+    let [initiator, responder] = ENDS.map(|end| format!("cold handshake, {end}"));
+    let names = [initiator, responder, "raw cold".into()];
+    for (name, times) in names.iter().zip(&mut times) {
         times.sort_unstable();
         // As scripts/bench reads criterion: what else runs on the machine only ever adds to a time.
         let value = times[times.len() / 10].as_nanos() as u64;

@@ -214,7 +214,8 @@ impl Verifier {
         &mut self,
         bytes: &[u8],
         hash: &CredentialHash,
-        (issuer, upstream): (&TrustDomain, &TrustDomain),
+        issuer: &TrustDomain,
+        upstream: &TrustDomain,
         bundles: &BundleStore,
         now: Now,
     ) -> Result<Verified, DropReason> {

@@ -29,7 +29,8 @@ pub(crate) struct Judge<'a> {
     pub verifier: &'a mut Verifier,
     pub bundles: &'a BundleStore,
     pub admission: &'a Admission,
-    /// The owner of the range that the packet came from: nobody else may have issued its credential.
+    /// The owner of the range that the packet came from: nobody else may have issued its credential. It comes from
+    /// its own cluster or from that cluster's gateway: signature checks take from the issuer's budget.
     pub issuer: &'a TrustDomain,
 }
 
@@ -122,17 +123,11 @@ impl Judge<'_> {
                 false => Err(DropReason::TranscriptMismatch),
             };
         }
-        // A credential comes from its own cluster or from that cluster's gateway: the issuer is
-        // the upstream whose budget a signature check takes from.
-        let upstream = self.issuer;
-        let credential = self.verifier.verify(
-            hello.credential,
-            &hash,
-            self.issuer,
-            upstream,
-            self.bundles,
-            now,
-        )?;
+        let (bytes, of) = (hello.credential, self.issuer);
+        let verified = self
+            .verifier
+            .verify(bytes, &hash, of, of, self.bundles, now);
+        let credential = verified?;
         let newest = self.newest(&credential.claims)?;
         Ok(Judged::Believed(Believed {
             hello,
@@ -150,10 +145,9 @@ impl Judge<'_> {
         }
         let reply = Reply::parse(tcp.payload()).map_err(|_| DropReason::NoIdentity)?;
         let hash = CredentialHash::of(reply.credential);
-        let of = (self.issuer, self.issuer);
-        let credential =
-            self.verifier
-                .verify_hashed(reply.credential, &hash, of, self.bundles, now)?;
+        let (bytes, of) = (reply.credential, self.issuer);
+        let verified = (self.verifier).verify_hashed(bytes, &hash, of, of, self.bundles, now);
+        let credential = verified?;
         Ok(Answer {
             reply,
             hash,

@@ -182,7 +182,7 @@ pub(crate) fn check_key(key: &str) -> Result<(), LabelError> {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, key),
     };
-    let valid = is_name(name) && prefix.is_none_or(is_subdomain);
+    let valid = is_name(name) && prefix.is_none_or(is_dns_subdomain);
     if valid {
         Ok(())
     } else {
@@ -202,8 +202,9 @@ pub(crate) fn is_name(s: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// An RFC 1123 subdomain of at most 253 bytes.
-fn is_subdomain(s: &str) -> bool {
+/// Whether `s` is a DNS subdomain (RFC 1123) of at most 253 bytes, as most names in Kubernetes are.
+#[must_use]
+pub fn is_dns_subdomain(s: &str) -> bool {
     s.len() <= 253
         && s.split('.').all(|part| {
             !part.is_empty()

@@ -42,7 +42,7 @@ pub use credential::{
 pub use fetched::{AcceptError, Accepted, FetchedBundle, FetchedMark};
 pub use guesses::Guesses;
 pub use issuer_key::{IssuerKey, IssuerPublicKey, KeyError, KeyId};
-pub use labels::{LabelError, Labels};
+pub use labels::{LabelError, Labels, is_dns_subdomain};
 pub use limits::{
     ClaimLimits, ClaimViolation, LabelLimit, MAX_PATTERNS, NamePattern, PatternError,
 };

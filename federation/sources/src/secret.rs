@@ -19,8 +19,7 @@ const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "landbridge");
 /// Bytes by the name of their file.
 pub type SecretFiles = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
-/// Where a Secret is. Clones share a connection, within the runtime that made the first one.
-#[derive(Clone)]
+/// Where a Secret is. Good within the runtime that made it.
 pub struct SecretStore {
     secrets: Api<Secret>,
     namespace: String,
@@ -28,7 +27,6 @@ pub struct SecretStore {
 }
 
 /// A Secret as it was read: who writes over it says so by this, and fails if somebody else has meanwhile.
-#[derive(Debug)]
 pub struct HeldSecret {
     /// What is in it.
     pub files: SecretFiles,
@@ -181,12 +179,6 @@ impl SecretStore {
 impl fmt::Display for SecretStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Secret {}/{}", self.namespace, self.name)
-    }
-}
-
-impl fmt::Debug for SecretStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretStore({self})")
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
+use identity::is_dns_subdomain;
 use serde::Deserialize;
 use workload_api::Socket;
 
@@ -55,7 +56,7 @@ impl Keys {
             }
         }
         if let Some(kept) = &self.secret
-            && !is_object_name(&kept.name)
+            && !is_dns_subdomain(&kept.name)
         {
             bail!("keys.secret.name: {:?} is no name of a Secret", kept.name);
         }
@@ -70,17 +71,6 @@ impl Keys {
         }
         Ok(())
     }
-}
-
-/// Whether an object of Kubernetes can have that name: a DNS subdomain (RFC 1123).
-fn is_object_name(name: &str) -> bool {
-    let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let label = |label: &str| {
-        let ends = [label.bytes().next(), label.bytes().last()];
-        ends.iter().all(|end| end.is_some_and(known))
-            && label.bytes().all(|byte| known(byte) || byte == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(label)
 }
 
 /// An issuer of X.509-SVIDs.

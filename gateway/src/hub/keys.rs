@@ -219,18 +219,13 @@ impl Hub {
 
     /// The Secret has the keys, or not.
     pub(super) fn keys_kept(&mut self, kept: anyhow::Result<u64>) {
-        let steps = match kept {
-            Ok(steps) => {
+        match (kept, &mut self.kept) {
+            (Ok(steps), Some(held)) => {
+                held.steps = Some(steps);
                 self.problems.remove(KEPT);
-                Some(steps)
             }
-            Err(e) => {
-                self.say_once(KEPT, format!("the keys are not kept: {e:#}"));
-                None
-            }
-        };
-        if let (Some(kept), Some(steps)) = (&mut self.kept, steps) {
-            kept.steps = Some(steps);
+            (Ok(_), None) => {}
+            (Err(e), _) => self.say_once(KEPT, format!("the keys are not kept: {e:#}")),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::{
     cmp::Ordering,
     collections::BTreeMap,
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -34,8 +34,14 @@ const MOST: usize = 16;
 const OWN: &str = "own";
 
 /// The files by their names.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Copy(SecretFiles);
+
+impl fmt::Debug for Copy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 impl Copy {
     /// Takes the files of a copy, from wherever it was kept.
@@ -133,7 +139,7 @@ impl Copies {
     /// # Errors
     /// When it is damaged, of another cluster or of another passphrase, or has another key where they have one.
     pub fn judge(&self, copy: &Copy) -> anyhow::Result<Standing> {
-        let theirs = self.unpacked(copy, Summary::of)?;
+        let theirs = self.summary(copy)?;
         if self.0.rings()?.is_none() {
             return Ok(Standing::Alone);
         }
@@ -176,11 +182,8 @@ impl Copies {
         self.0.state.path().join(RINGS_FILE)
     }
 
-    fn unpacked<T>(
-        &self,
-        copy: &Copy,
-        look: impl FnOnce(&Files) -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
+    /// Unpacks it beside the keys, for as long as that takes.
+    fn summary(&self, copy: &Copy) -> anyhow::Result<Summary> {
         let path = self.0.state.path().join(UNPACKED);
         let clear = || match path.exists() {
             true => fs::remove_dir_all(&path).with_context(|| path.display().to_string()),
@@ -191,7 +194,7 @@ impl Copies {
             state: State::open(&path)?,
             ..self.0.clone()
         };
-        let seen = write(copy, &path).and_then(|()| look(&files));
+        let seen = write(copy, &path).and_then(|()| Summary::of(&files));
         clear()?;
         seen
     }

@@ -28,7 +28,7 @@ fn landbridge(world: &World, arguments: &[&str]) -> Output {
     output.unwrap_or_else(|e| panic!("{}: {e}: cargo build --bins", program.display()))
 }
 
-fn succeeds(world: &World, arguments: &[&str]) -> String {
+pub fn succeeds(world: &World, arguments: &[&str]) -> String {
     let output = landbridge(world, arguments);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {error}");

@@ -1,13 +1,7 @@
 //! The keys in a Secret of a real Kubernetes API server: a gateway whose state directory is gone is the same
 //! cluster again, and no key is used that is nowhere else.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -15,6 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     kubernetes::{self, ApiServer},
     namespaces::root_or_skip,
+    restored::succeeds,
     world::{Gateway, World},
 };
 
@@ -88,11 +83,7 @@ fn signs(gateway: &Gateway<'_>) -> u64 {
 }
 
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + BACK;
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    World::until_within(BACK, what, holds);
 }
 
 fn says(gateway: &Gateway<'_>, words: &str) -> bool {
@@ -195,18 +186,7 @@ fn a_state_directory_that_is_gone_leaves_the_keys_in_the_secret() {
     assert_eq!(on_disk(&world), kept);
     let east = world.start("east");
     until("it asks first", || says(&east, "restored"));
-    let confirm = Command::new(
-        Path::new(env!("CARGO_BIN_EXE_landbridge-gateway")).with_file_name("landbridge"),
-    )
-    .args(["restore", "--confirm", "--gateway"])
-    .arg(world.path("east"))
-    .output()
-    .unwrap();
-    assert!(
-        confirm.status.success(),
-        "{}",
-        String::from_utf8_lossy(&confirm.stderr)
-    );
+    succeeds(&world, &["restore", "--confirm"]);
     east.until_connected();
     west.until_connected();
     east.terminate();

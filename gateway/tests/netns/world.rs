@@ -158,7 +158,12 @@ impl World {
 
     /// Waits until `holds`.
     pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        Self::until_within(PATIENCE, what, holds);
+    }
+
+    /// Waits so long until `holds`.
+    pub fn until_within(patience: Duration, what: &str, holds: impl Fn() -> bool) {
+        let deadline = Instant::now() + patience;
         while !holds() {
             assert!(Instant::now() < deadline, "{what}");
             thread::sleep(Duration::from_millis(20));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use identity::Labels;
+use identity::{Labels, is_dns_subdomain};
 
 use crate::fault::{Faults, FieldPath};
 
@@ -25,20 +25,6 @@ pub(super) fn is_dns_label(name: &str) -> bool {
         && bytes
             .iter()
             .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase() || *b == b'-')
-}
-
-/// Whether `name` is a DNS subdomain of at most 253 bytes.
-pub(super) fn is_dns_subdomain(name: &str) -> bool {
-    let part = |part: &str| {
-        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
-        let bytes = part.as_bytes();
-        edge(bytes.first())
-            && edge(bytes.last())
-            && bytes
-                .iter()
-                .all(|b| b.is_ascii_digit() || b.is_ascii_lowercase() || *b == b'-')
-    };
-    name.len() <= 253 && name.split('.').all(part)
 }
 
 /// Whether `name` is a port's name: an IANA service name in lower case (RFC 6335 section 5.1).

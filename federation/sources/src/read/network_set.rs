@@ -1,8 +1,9 @@
 //! NetworkSet and ClusterNetworkSet -> the peers that they stand for.
 
+use identity::is_dns_subdomain;
 use policy::model::{DomainPattern, PeerMatch};
 
-use super::{common::block, names::is_dns_subdomain};
+use super::common::block;
 use crate::fault::{Faults, FieldPath};
 
 /// Most prefixes of one set.

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use identity::Labels;
+use identity::{Labels, is_dns_subdomain};
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, ServiceAccount},
     networking::v1::NetworkPolicy,
@@ -17,7 +17,7 @@ use super::{
     federation_policy::{cluster_federation_policy, federation_policy},
     foreign,
     kind::{Kind, Name, ObjectKey},
-    names::{LABEL, SUBDOMAIN, is_dns_label, is_dns_subdomain},
+    names::{LABEL, SUBDOMAIN, is_dns_label},
     namespace::{NamespaceObject, namespace},
     network_policy::network_policy,
     network_set::network_set,

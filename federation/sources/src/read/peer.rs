@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 
-use identity::{AwayRule, AwayThen, ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern, SpiffeId};
+use identity::{
+    AwayRule, AwayThen, ClaimLimits, LabelLimit, MAX_PATTERNS, NamePattern, SpiffeId,
+    is_dns_subdomain,
+};
 
-use super::names::is_dns_subdomain;
 use crate::{
     FederationConfig, FederationPeerConfig,
     crd::{
