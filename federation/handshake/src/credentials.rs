@@ -1,9 +1,9 @@
 //! Believing a credential: once by its signature, then by its hash, within a budget.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use identity::{
 };
 use policy::DropReason;
 
-use crate::budget::SignatureBudget;
+use crate::{budget::SignatureBudget, hash::Seed, recent::Recent};
 
 /// A credential whose signature held.
 #[derive(Clone, Debug)]
@@ -43,44 +43,42 @@ pub trait CredentialCache: fmt::Debug + Send + Sync {
 /// A bounded [`CredentialCache`] for one thread: at the limit the oldest goes.
 #[derive(Debug)]
 pub struct SmallCache {
-    inner: Mutex<SmallCacheInner>,
+    entries: Mutex<Recent<32, Verified>>,
     capacity: usize,
-}
-
-#[derive(Debug, Default)]
-struct SmallCacheInner {
-    entries: BTreeMap<CredentialHash, Verified>,
-    order: VecDeque<CredentialHash>,
 }
 
 impl SmallCache {
     /// An empty cache for `capacity` credentials (about 1.5 KiB each).
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, seed: &Seed) -> Self {
         Self {
-            inner: Mutex::default(),
+            entries: Mutex::new(Recent::new(seed)),
             capacity,
         }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, Recent<32, Verified>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl CredentialCache for SmallCache {
     fn lookup(&self, hash: &CredentialHash) -> Option<Verified> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.entries.get(hash).cloned()
+        self.entries().get(&hash.0).cloned()
     }
 
     fn remember(&self, hash: CredentialHash, verified: Verified) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.entries.insert(hash, verified).is_none() {
-            inner.order.push_back(hash);
+        let mut entries = self.entries();
+        // Signed by a key that its bundle no longer has, and now by another.
+        if let Some(known) = entries.find(&hash.0)
+            && let Some(known) = entries.at_mut(known)
+        {
+            *known = verified;
+            return;
         }
-        while inner.entries.len() > self.capacity {
-            let Some(oldest) = inner.order.pop_front() else {
-                break;
-            };
-            inner.entries.remove(&oldest);
-        }
+        let is_full = entries.len() >= self.capacity;
+        entries.pop_if(|_| is_full);
+        entries.push(hash.0, verified);
     }
 }
 

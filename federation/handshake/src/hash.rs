@@ -37,9 +37,9 @@ impl Seed {
         }
     }
 
-    /// The hash of a nonce.
-    pub(crate) fn nonce(&self, nonce: &[u8; 16]) -> u64 {
-        self.0.hash(nonce)
+    /// The hash of a key of any other table, whose keys all have the same length.
+    pub(crate) fn key(&self, key: &[u8]) -> u64 {
+        self.0.hash(key)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use hkdf::Hkdf;
+use hkdf::HkdfExtract;
 use hmac::{Hmac, KeyInit, Mac as _};
 use identity::fault::{self, Fault};
 use rand_core::CryptoRng;
@@ -25,6 +25,8 @@ struct AgentKeys {
     secret: StaticSecret,
     /// Kept, because deriving it costs as much as a key agreement.
     public: [u8; 32],
+    /// Takes the salt in, which is the same for every pair.
+    extract: HkdfExtract<Sha256>,
 }
 
 impl AgentSecret {
@@ -57,7 +59,9 @@ impl AgentSecret {
             Role::Initiator => (&self.0.public, peer),
             Role::Responder => (peer, &self.0.public),
         };
-        let hkdf = Hkdf::<Sha256>::new(Some(PAIR_SALT), shared.as_bytes());
+        let mut extract = self.0.extract.clone();
+        extract.input_ikm(shared.as_bytes());
+        let (_, hkdf) = extract.finalize();
         let expand = |label: &[u8]| {
             let mut key = [0; 32];
             let info = [label, initiator, responder];
@@ -77,7 +81,11 @@ impl AgentSecret {
 impl From<StaticSecret> for AgentSecret {
     fn from(secret: StaticSecret) -> Self {
         let public = PublicKey::from(&secret).to_bytes();
-        Self(Arc::new(AgentKeys { secret, public }))
+        Self(Arc::new(AgentKeys {
+            secret,
+            public,
+            extract: HkdfExtract::new(Some(PAIR_SALT)),
+        }))
     }
 }
 

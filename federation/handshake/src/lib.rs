@@ -23,6 +23,7 @@ mod names;
 pub mod node;
 mod packet;
 mod question;
+mod recent;
 pub mod replay;
 mod table;
 mod transcript;

@@ -1,8 +1,7 @@
 //! Nonces of HELLOs seen lately: the same nonce on anything but its own connection is a replay.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
-use hashbrown::HashTable;
 use identity::{
     Mono,
     fault::{self, Fault},
@@ -10,7 +9,7 @@ use identity::{
 use policy::DropReason;
 use wire::flow::FlowKey;
 
-use crate::hash::Seed;
+use crate::{hash::Seed, recent::Recent};
 
 /// How long a nonce is kept: the accepted age of a HELLO (45 s) plus the accepted lead (30 s).
 pub const NONCE_LIFE: Duration = Duration::from_secs(75);
@@ -27,19 +26,13 @@ pub struct Seen {
 /// Nonce -> connection, bounded in number and time.
 #[derive(Debug)]
 pub struct ReplayCache {
-    seed: Seed,
     /// In the order of arrival, which is the order of expiry.
-    seen: VecDeque<Known>,
-    /// Numbers of entries of `seen`: the first has the number `gone`, and so on, modulo 2^32.
-    index: HashTable<u32>,
-    gone: u32,
+    seen: Recent<16, Known>,
     capacity: usize,
 }
 
 #[derive(Debug)]
 struct Known {
-    hash: u64,
-    nonce: [u8; 16],
     on: Seen,
     expiry: Mono,
 }
@@ -60,10 +53,7 @@ impl ReplayCache {
     #[must_use]
     pub fn new(capacity: usize, seed: &Seed) -> Self {
         Self {
-            seed: seed.clone(),
-            seen: VecDeque::new(),
-            index: HashTable::new(),
-            gone: 0,
+            seen: Recent::new(seed),
             capacity,
         }
     }
@@ -74,9 +64,9 @@ impl ReplayCache {
         if fault::is(Fault::ReplayCacheOff) {
             return Freshness::New;
         }
-        match self.known(self.seed.nonce(nonce), nonce) {
+        match self.seen.get(nonce) {
             None => Freshness::New,
-            Some(seen) if *seen == on => Freshness::Again,
+            Some(known) if known.on == on => Freshness::Again,
             Some(_) => Freshness::Replay,
         }
     }
@@ -92,44 +82,20 @@ impl ReplayCache {
         if fault::is(Fault::ReplayCacheOff) {
             return Ok(());
         }
-        let hash = self.seed.nonce(&nonce);
-        match self.known(hash, &nonce) {
-            Some(seen) if *seen == on => return Ok(()),
+        match self.seen.get(&nonce) {
+            Some(known) if known.on == on => return Ok(()),
             Some(_) => return Err(DropReason::Replay),
             None if self.seen.len() >= self.capacity => return Err(DropReason::TableFull),
             None => {}
         }
-        let (seen, gone) = (&self.seen, self.gone);
-        // At most `capacity` entries, far below 2^32.
-        let number = gone.wrapping_add(seen.len() as u32);
-        let hash_of = |number: &u32| entry(seen, gone, *number).map_or(0, |known| known.hash);
-        self.index.insert_unique(hash, number, hash_of);
-        self.seen.push_back(Known {
-            hash,
-            nonce,
-            on,
-            expiry: now.after(NONCE_LIFE),
-        });
+        let expiry = now.after(NONCE_LIFE);
+        self.seen.push(nonce, Known { on, expiry });
         Ok(())
     }
 
     /// Forgets what is too old to be accepted anyway.
     pub fn expire(&mut self, now: Mono) {
-        while let Some(known) = self.seen.pop_front_if(|known| known.expiry <= now) {
-            let number = self.gone;
-            self.gone = number.wrapping_add(1);
-            if let Ok(indexed) = self.index.find_entry(known.hash, |other| *other == number) {
-                indexed.remove();
-            }
-        }
-    }
-
-    /// The connection that `nonce` was seen on.
-    fn known(&self, hash: u64, nonce: &[u8; 16]) -> Option<&Seen> {
-        let of = |number: &u32| entry(&self.seen, self.gone, *number);
-        let is = |number: &u32| of(number).is_some_and(|known| known.nonce == *nonce);
-        let number = self.index.find(hash, is)?;
-        of(number).map(|known| &known.on)
+        while self.seen.pop_if(|known| known.expiry <= now).is_some() {}
     }
 
     /// How many nonces are remembered.
@@ -141,12 +107,8 @@ impl ReplayCache {
     /// Whether none is remembered.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.seen.is_empty()
+        self.seen.len() == 0
     }
-}
-
-fn entry(seen: &VecDeque<Known>, gone: u32, number: u32) -> Option<&Known> {
-    seen.get(number.wrapping_sub(gone) as usize)
 }
 
 #[cfg(test)]
@@ -173,14 +135,13 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map of nonces, each with its connection and its end; the numbers wrap early on.
+        /// Against a map of nonces, each with its connection and its end.
         #[test]
         fn agrees_with_a_map(
             steps in prop::collection::vec((any::<bool>(), 0..6u8, 0..3u32, 0..40u64), 0..120),
             capacity in 1..5usize,
         ) {
             let mut cache = ReplayCache::new(capacity, &Seed::new(&[7; 16]));
-            cache.gone = u32::MAX - 2;
             let mut naive: BTreeMap<u8, (u32, u64)> = BTreeMap::new();
             let mut now = 0;
             for (remember, nonce, isn, passed) in steps {

@@ -5,7 +5,10 @@ mod support;
 
 use std::sync::Arc;
 
-use handshake::credentials::{SmallCache, Verifier};
+use handshake::{
+    credentials::{SmallCache, Verifier},
+    hash::Seed,
+};
 use identity::{
     BundleStore, CredentialHash, IssuerKey, IssuerPublicKey, SignedCredential, TrustBundle,
     UnixMillis,
@@ -14,7 +17,10 @@ use policy::DropReason;
 use support::*;
 
 fn verifier() -> Verifier {
-    Verifier::new(Arc::new(SmallCache::new(64)), Arc::default())
+    Verifier::new(
+        Arc::new(SmallCache::new(64, &Seed::new(&[7; 16]))),
+        Arc::default(),
+    )
 }
 
 fn credential() -> SignedCredential {

@@ -25,6 +25,10 @@ const SIMPLE: u8 = 7;
 pub(crate) struct Writer(Vec<u8>);
 
 impl Writer {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub(crate) fn uint(&mut self, value: u64) {
         self.head(UINT, value);
     }

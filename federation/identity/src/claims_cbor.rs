@@ -1,8 +1,6 @@
 //! Claims as a CWT claims set (RFC 8392) and back. docs/spec/credential.md, sections 2 and 3, fix
 //! the numbers.
 
-use std::collections::BTreeMap;
-
 use crate::{
     Assurance, Claims, Labels, NamedPort, SpiffeId, UnixMillis,
     cbor::{Bad, BytesOrText, Key, Reader, Writer},
@@ -113,9 +111,9 @@ pub(crate) fn encode(claims: &Claims) -> Result<Vec<u8>, Bad> {
 }
 
 /// A claims set as it stands there, before time and trust domain are judged.
-pub(crate) struct Decoded {
+pub(crate) struct Decoded<'a> {
     /// `iss`, which must equal the trust domain of the subject.
-    pub(crate) issuer: String,
+    pub(crate) issuer: &'a str,
     /// The rest.
     pub(crate) claims: Claims,
 }
@@ -123,7 +121,7 @@ pub(crate) struct Decoded {
 /// Reads what [`encode`] writes. A claim outside the workload claim that is not known is ignored,
 /// except `aud` and `nbf`, which would limit the use; inside it, one with a key below zero is
 /// ignored and any other is refused.
-pub(crate) fn decode(payload: &[u8]) -> Result<Decoded, Bad> {
+pub(crate) fn decode(payload: &[u8]) -> Result<Decoded<'_>, Bad> {
     let mut reader = Reader::new(payload);
     let (mut iss, mut sub, mut exp, mut iat) = (None, None, None, None);
     let (mut cti, mut cnf, mut workload) = (None, None, None);
@@ -163,7 +161,7 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Decoded, Bad> {
     };
     check(&claims)?;
     Ok(Decoded {
-        issuer: iss.ok_or("iss is missing")?.to_owned(),
+        issuer: iss.ok_or("iss is missing")?,
         claims,
     })
 }
@@ -285,18 +283,21 @@ fn read_ports(r: &mut Reader<'_>) -> Result<Vec<NamedPort>, Bad> {
 }
 
 fn read_labels(r: &mut Reader<'_>) -> Result<Labels, Bad> {
-    let mut labels = BTreeMap::new();
+    let mut labels = Vec::new();
     r.map(|r, key| {
         let Key::Text(key) = key else {
             return Err("a label's key is not text");
         };
-        labels.insert(key.to_owned(), r.text()?.to_owned());
+        labels.push((key, r.text()?));
         Ok(())
     })?;
     if labels.is_empty() {
         return Err("an empty map of labels");
     }
-    Labels::try_from(labels).map_err(|_| "a label is not one by the rules of Kubernetes")
+    // Shorter keys came first, and each once.
+    labels.sort_unstable();
+    Labels::from_sorted(labels.into_iter())
+        .map_err(|_| "a label is not one by the rules of Kubernetes")
 }
 
 fn write_labels(w: &mut Writer, labels: &Labels) {
@@ -322,12 +323,15 @@ fn uuid_bytes(text: &str) -> Option<[u8; 16]> {
 }
 
 fn uuid_text(bytes: [u8; 16]) -> String {
-    let mut text = String::with_capacity(MAX_UID);
+    let mut text = [b'-'; MAX_UID];
+    let mut rest = text.as_mut_slice();
     for (at, byte) in bytes.iter().enumerate() {
-        if matches!(at, 4 | 6 | 8 | 10) {
-            text.push('-');
-        }
-        text.push_str(&format!("{byte:02x}"));
+        let hyphen = usize::from(matches!(at, 4 | 6 | 8 | 10));
+        let (digits, after) = std::mem::take(&mut rest)[hyphen..].split_at_mut(2);
+        digits.copy_from_slice(
+            &[byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]),
+        );
+        rest = after;
     }
-    text
+    text.iter().copied().map(char::from).collect()
 }

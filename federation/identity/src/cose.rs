@@ -15,6 +15,10 @@ use crate::{
 const START: [u8; 8] = [0xd2, 0x84, 0x4d, 0xa2, 0x01, 0x27, 0x04, 0x48];
 /// How many bytes of [`START`] stand before the content of the protected header.
 const BEFORE_PROTECTED: usize = 3;
+/// How long that content is.
+const PROTECTED: usize = START.len() - BEFORE_PROTECTED + 8;
+/// More than what stands around the external data and the payload in what is signed.
+const MAX_HEADS: usize = 48;
 /// The empty map of unprotected headers.
 const UNPROTECTED: u8 = 0xa0;
 /// A byte string of 64.
@@ -75,9 +79,11 @@ pub(crate) fn sign1(
 
 /// The Sig_structure of RFC 9052, section 4.4.
 fn to_be_signed(key_id: KeyId, external_aad: &[u8], payload: &[u8]) -> Vec<u8> {
-    let mut protected = START[BEFORE_PROTECTED..].to_vec();
-    protected.extend_from_slice(&key_id.0);
-    let mut writer = Writer::default();
+    let mut protected = [0; PROTECTED];
+    let (head, key) = protected.split_at_mut(START.len() - BEFORE_PROTECTED);
+    head.copy_from_slice(&START[BEFORE_PROTECTED..]);
+    key.copy_from_slice(&key_id.0);
+    let mut writer = Writer::with_capacity(external_aad.len() + payload.len() + MAX_HEADS);
     writer.array(4);
     writer.text("Signature1");
     writer.bytes(&protected);

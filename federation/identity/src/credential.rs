@@ -220,7 +220,7 @@ pub(crate) fn verify_ignoring_expiry(
 /// [`VerifyError::Malformed`].
 pub fn claimed_issuer(bytes: &[u8]) -> Result<TrustDomain, VerifyError> {
     let decoded = claims_cbor::decode(parse(bytes)?.payload).map_err(VerifyError::Malformed)?;
-    TrustDomain::new(&decoded.issuer).map_err(|_| VerifyError::Malformed("iss is no trust domain"))
+    TrustDomain::new(decoded.issuer).map_err(|_| VerifyError::Malformed("iss is no trust domain"))
 }
 
 /// The key that `bytes` says signed it; of a credential that was verified, the one that did.

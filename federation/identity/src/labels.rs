@@ -81,6 +81,36 @@ impl Labels {
         self.ends.is_empty()
     }
 
+    /// Of keys that ascend, each with its value.
+    ///
+    /// # Errors
+    /// [`LabelError`] says which is no label.
+    pub(crate) fn from_sorted<'a>(
+        labels: impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone,
+    ) -> Result<Self, LabelError> {
+        let lengths = labels.clone().map(|(key, value)| key.len() + value.len());
+        let mut text = String::with_capacity(lengths.sum());
+        let mut ends = Vec::with_capacity(labels.len());
+        let end = |text: &String| u32::try_from(text.len()).map_err(|_| LabelError::TooLong);
+        for (key, value) in labels {
+            check_key(key)?;
+            if !(value.is_empty() || is_name(value)) {
+                return Err(LabelError::Value {
+                    key: key.into(),
+                    value: value.into(),
+                });
+            }
+            text.push_str(key);
+            let key = end(&text)?;
+            text.push_str(value);
+            ends.push((key, end(&text)?));
+        }
+        Ok(Self {
+            text: text.into(),
+            ends: ends.into(),
+        })
+    }
+
     fn at(&self, number: usize) -> Option<(&str, &str)> {
         let begin = match number.checked_sub(1) {
             Some(before) => self.ends.get(before)?.1,
@@ -147,26 +177,7 @@ impl TryFrom<BTreeMap<String, String>> for Labels {
     type Error = LabelError;
 
     fn try_from(map: BTreeMap<String, String>) -> Result<Self, LabelError> {
-        let mut text = String::new();
-        let mut ends = Vec::with_capacity(map.len());
-        let end = |text: &String| u32::try_from(text.len()).map_err(|_| LabelError::TooLong);
-        for (key, value) in &map {
-            check_key(key)?;
-            if !(value.is_empty() || is_name(value)) {
-                return Err(LabelError::Value {
-                    key: key.clone(),
-                    value: value.clone(),
-                });
-            }
-            text.push_str(key);
-            let key = end(&text)?;
-            text.push_str(value);
-            ends.push((key, end(&text)?));
-        }
-        Ok(Self {
-            text: text.into(),
-            ends: ends.into(),
-        })
+        Self::from_sorted(map.iter().map(|(key, value)| (&**key, &**value)))
     }
 }
 

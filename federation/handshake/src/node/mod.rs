@@ -116,11 +116,11 @@ impl Node {
             snapshots: 0,
             rng,
             verifier: Verifier::new(
-                Arc::new(SmallCache::new(limits.credentials)),
+                Arc::new(SmallCache::new(limits.credentials, &seed)),
                 Arc::new(SignatureBudget::new(limits.signatures)),
             ),
             replay: ReplayCache::new(limits.nonces, &seed),
-            pairs: PairCache::new(limits.pairs),
+            pairs: PairCache::new(limits.pairs, &seed),
             unproven: Bucket::new(limits.unproven_per_second, limits.unproven_per_second),
             resets: Bucket::new(limits.resets_per_second, limits.resets_per_second),
             initiating: HalfOpen::new(limits.half_open, &seed),

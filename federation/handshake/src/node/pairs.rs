@@ -1,50 +1,53 @@
 //! The keys of agent pairs, derived once and kept, bounded.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
-use crate::keys::{AgentSecret, PairKeys, Role};
-
-/// Own public key, peer's public key, own role.
-type PairId = ([u8; 32], [u8; 32], Role);
+use crate::{
+    hash::Seed,
+    keys::{AgentSecret, PairKeys, Role},
+    recent::Recent,
+};
 
 /// Pair keys by pair: warm handshakes cost no X25519.
 #[derive(Debug)]
 pub struct PairCache {
-    keys: BTreeMap<PairId, PairKeys>,
-    order: VecDeque<PairId>,
+    keys: Recent<{ PAIR }, PairKeys>,
     capacity: usize,
 }
 
+/// The own public key, the peer's, and the own role.
+const PAIR: usize = 65;
+
 impl PairCache {
-    /// An empty cache for `capacity` pairs.
+    /// An empty cache for `capacity` pairs; at the limit the oldest goes.
     #[must_use]
-    pub fn new(capacity: usize) -> Self {
+    pub fn new(capacity: usize, seed: &Seed) -> Self {
         Self {
-            keys: BTreeMap::new(),
-            order: VecDeque::new(),
+            keys: Recent::new(seed),
             capacity,
         }
     }
 
     /// The keys of `own` in `role` with the owner of `peer`; `None` for a useless `peer`.
     pub fn keys(&mut self, own: &AgentSecret, role: Role, peer: &[u8; 32]) -> Option<&PairKeys> {
-        let id = (own.public(), *peer, role);
-        if !self.keys.contains_key(&id) {
-            let keys = own.pair(role, peer)?;
-            if self.keys.len() >= self.capacity
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.keys.remove(&oldest);
+        let mut pair = [role as u8; PAIR];
+        pair[..32].copy_from_slice(&own.public());
+        pair[32..64].copy_from_slice(peer);
+        let number = match self.keys.find(&pair) {
+            Some(number) => number,
+            None => {
+                let keys = own.pair(role, peer)?;
+                let is_full = self.keys.len() >= self.capacity;
+                self.keys.pop_if(|_| is_full);
+                self.keys.push(pair, keys)
             }
-            self.order.push_back(id);
-            self.keys.insert(id, keys);
-        }
-        self.keys.get(&id)
+        };
+        self.keys.at(number)
     }
 
     /// Forgets the keys of own secrets that are no longer in use.
     pub fn retain(&mut self, own: &BTreeSet<[u8; 32]>) {
-        self.keys.retain(|id, _| own.contains(&id.0));
-        self.order.retain(|id| own.contains(&id.0));
+        let is_own = |pair: &[u8; PAIR]| pair.first_chunk().is_some_and(|key| own.contains(key));
+        self.keys.retain(is_own);
     }
 }

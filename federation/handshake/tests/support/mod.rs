@@ -283,7 +283,7 @@ pub fn revoking(cluster: &str, target: Target) -> Admission {
 pub fn transit() -> Transit {
     let seed = Seed::new(&[5; 16]);
     Transit::new(
-        Verifier::new(Arc::new(SmallCache::new(64)), Arc::default()),
+        Verifier::new(Arc::new(SmallCache::new(64, &seed)), Arc::default()),
         Arc::new(Mutex::new(ReplayCache::new(1024, &seed))),
         1024,
         100,

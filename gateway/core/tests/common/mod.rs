@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use handshake::{
     credentials::{CredentialCache, SmallCache},
+    hash::Seed,
     node::Node,
     transit::TransitSnapshot,
 };
@@ -80,7 +81,7 @@ impl Gateway {
             ),
         };
         let pods = format!("10.{number}.1.0/24");
-        let cache: Arc<dyn CredentialCache> = Arc::new(SmallCache::new(64));
+        let cache: Arc<dyn CredentialCache> = Arc::new(SmallCache::new(64, &Seed::new(&[7; 16])));
         let mut gateway = Self {
             number,
             transit: Arc::new(support::transit_snapshot(cluster)),
