@@ -15,7 +15,7 @@ use identity::{AwayRule, ClaimLimits};
 use ipnet::IpNet;
 use peering::introductions::{Accepting, Rules};
 use serde::{Deserialize, Deserializer, de};
-use sources::crd::BundleEndpointSpec;
+use sources::{Source, crd::BundleEndpointSpec};
 
 use crate::bundle_source::BundleSource;
 
@@ -75,13 +75,6 @@ pub struct Config {
     /// Where the steering program runs: `driver`, or `skb` for NICs without XDP.
     #[serde(default, deserialize_with = "xdp_mode")]
     pub xdp_mode: AttachMode,
-}
-
-/// Where pods and policies come from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Source {
-    /// A folder with `federation.yaml` and one folder per cluster.
-    pub folder: PathBuf,
 }
 
 /// The side of the other gateways.

@@ -8,6 +8,7 @@ use gateway_xdp::{Attachment, Plan, QueueSet, RingSizes, Steering, preflight};
 use identity::TrustDomain;
 use observe::AuditLog;
 use sources::World;
+use tokio::runtime;
 use tracing::{error, info, warn};
 
 use crate::{
@@ -124,17 +125,15 @@ pub fn take_back(steering: Steering, unmounter: Option<Unmounter>) -> anyhow::Re
     Ok(())
 }
 
-/// What the source says of this cluster at this moment.
+/// What the source says of this cluster at this moment. Leaves no thread behind.
 ///
 /// # Errors
 /// When it cannot be read, or the federation has no such cluster.
 pub fn own_world(config: &Config) -> anyhow::Result<World> {
-    let worlds = sources::load_once(&config.source.folder)?;
-    let ours = |world: &World| world.cluster.name == config.cluster;
-    let Some(world) = worlds.into_iter().find(ours) else {
-        bail!("the federation has no cluster {:?}", config.cluster);
-    };
-    Ok(world)
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(config.source.look(&config.cluster))?)
 }
 
 /// What stands against running here, all of it at once.

@@ -13,7 +13,7 @@ use observe::{AdminSocket, serve_http};
 use privileges::CapabilitySet;
 use quic::{Pin, renew};
 use serde_json::{Value, json};
-use sources::FolderSource;
+use sources::Viewer;
 use tokio::{
     runtime,
     sync::{Notify, watch},
@@ -126,7 +126,13 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         keys.adopt(&first, &audit, clock.now())?;
     }
     let members = hub::members::clusters(&hub::members::load(&state)?.members);
-    let (world, joined) = FolderSource::open_with(&config.source.folder, &config.cluster, members)?;
+    let opened = config
+        .source
+        .open(&config.cluster, &Viewer::Gateway, members);
+    let (world, joined) = tokio::select! {
+        opened = opened => opened?,
+        _ = signals.next() => return take_back(steering, unmounter),
+    };
     let Queues {
         threads,
         published,
@@ -156,6 +162,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         Some(kept) => Some(Keeper::new(kept, &domain, keys.store.copies(), clock).await?),
         None => None,
     };
+    let own_world = world.clone();
     let hub = Hub::new(HubParts {
         trust_domain: domain,
         keys: keys.store,
@@ -190,7 +197,8 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let ended: Vec<_> = threads.iter().map(|thread| thread.ended()).collect();
     let observer = Arc::new(Observer {
         name: format!("{}/{}", config.cluster, config.name),
-        folder: config.source.folder.clone(),
+        source: config.source.clone(),
+        world: own_world,
         view: hub.view(),
         commands: hub.commands(),
         capturer: Capturer {

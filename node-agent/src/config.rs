@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use handshake::budget::CoreShare;
 use quic::Pin;
 use serde::Deserialize;
+use sources::Source;
 use workload_api::Socket;
 
 use crate::rules::{LinkName, RateLimits};
@@ -61,13 +62,6 @@ fn name_servers(text: &str) -> BTreeSet<IpAddr> {
         _ => None,
     });
     servers.collect()
-}
-
-/// Where pods and policies come from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Source {
-    /// A folder with `federation.yaml` and one folder per cluster.
-    pub folder: PathBuf,
 }
 
 /// The issuer.

@@ -109,7 +109,7 @@ impl Control {
             tokio::select! {
                 () = &mut stop => break,
                 changed = self.world.changed() => {
-                    changed.context("the folder is no longer watched")?;
+                    changed.context("the source is no longer watched")?;
                     self.take_world();
                 }
                 changed = self.links.changed() => {

@@ -1,6 +1,6 @@
 //! Which rule decides, asked of the table that is in force on this node.
 
-use std::{net::IpAddr, path::Path, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
 use anyhow::bail;
 use handshake::node::NodeSnapshot;
@@ -15,15 +15,13 @@ use sources::{EndName, World};
 /// # Errors
 /// When a name is wrong, neither is of this cluster, or one of them has no identity to decide by.
 pub fn explain(
-    (folder, described): (&Path, &[DescribedPod]),
+    (worlds, described): (&[World], &[DescribedPod]),
     table: &Table,
     snapshot: &NodeSnapshot,
     (from, to): (&str, &str),
     (protocol, port): (u8, u16),
 ) -> anyhow::Result<Value> {
-    // Peers' pods are in no snapshot: their labels come from the folder.
-    let worlds = sources::load_once(folder)?;
-    let end = |name| end((&worlds, described), &snapshot.networks, name);
+    let end = |name| end((worlds, described), &snapshot.networks, name);
     let (from, to) = (end(from)?, end(to)?);
     let half = |direction, subject: &End, peer: &End| {
         let own = |claims: &&Claims| claims.trust_domain() == table.cluster();

@@ -3,6 +3,7 @@
 use std::{
     env, fs,
     io::Write,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
@@ -41,40 +42,56 @@ fn build() -> Option<PathBuf> {
     None
 }
 
-/// An API server on loopback, in a network namespace; ended when dropped.
+/// An API server on loopback; ended when dropped.
 pub struct ApiServer {
     program: &'static Path,
-    namespace: String,
+    /// The network namespace it is in, if not in that of the test.
+    namespace: Option<String>,
+    ports: Ports,
     folder: tempfile::TempDir,
     etcd: Child,
     api: Option<Child>,
 }
 
 impl ApiServer {
-    /// Starts one in the network namespace of that name.
+    /// Starts one in the network namespace of that name, where all ports are free.
+    #[allow(dead_code)]
     pub fn start(program: &'static Path, namespace: &str) -> Self {
+        Self::start_with(program, Some(namespace.into()), FIXED)
+    }
+
+    /// Starts one beside others.
+    #[allow(dead_code)]
+    pub fn start_here(program: &'static Path) -> Self {
+        Self::start_with(program, None, Ports::free())
+    }
+
+    fn start_with(program: &'static Path, namespace: Option<String>, ports: Ports) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().join("etcd").display().to_string();
-        let etcd = [
-            "etcd",
-            "--data-dir",
-            &data,
-            "--listen-client-urls=http://127.0.0.1:2379",
-            "--advertise-client-urls=http://127.0.0.1:2379",
-            "--listen-peer-urls=http://127.0.0.1:2380",
-            "--unsafe-no-fsync",
-            "--log-level=error",
-        ];
+        let (clients, peers) = (local(ports.etcd), local(ports.etcd_peers));
         let log = folder.path().join("etcd.log");
         let mut server = Self {
             program,
-            namespace: namespace.into(),
-            etcd: within(namespace, program)
-                .args(etcd)
+            etcd: within(namespace.as_deref(), program)
+                .args([
+                    "etcd",
+                    "--data-dir",
+                    &data,
+                    "--unsafe-no-fsync",
+                    "--log-level=error",
+                ])
+                .arg(format!("--listen-client-urls=http://{clients}"))
+                .arg(format!("--advertise-client-urls=http://{clients}"))
+                .arg(format!("--listen-peer-urls=http://{peers}"))
+                .arg(format!("--initial-advertise-peer-urls=http://{peers}"))
+                .arg(format!("--initial-cluster=default=http://{peers}"))
                 .stdout(Stdio::null())
                 .stderr(fs::File::create(log).unwrap())
                 .spawn()
                 .unwrap(),
+            namespace,
+            ports,
             folder,
             api: None,
         };
@@ -91,9 +108,10 @@ impl ApiServer {
         for (user, token) in [("admin", TOKEN), ("gateway", "of-a-gateway")] {
             let config = format!(
                 "apiVersion: v1\nkind: Config\ncurrent-context: one\nclusters:\n- name: one\n  cluster: \
-                 {{server: \"https://127.0.0.1:6443\", certificate-authority: {}}}\nusers:\n- name: \
+                 {{server: \"https://{}\", certificate-authority: {}}}\nusers:\n- name: \
                  {user}\n  user: {{token: {token}}}\ncontexts:\n- name: one\n  context: {{cluster: one, \
                  user: {user}}}\n",
+                local(server.ports.api),
                 server.path("certificates/apiserver.crt").display(),
             );
             fs::write(server.kubeconfig(user), config).unwrap();
@@ -107,13 +125,24 @@ impl ApiServer {
         self.path(user)
     }
 
+    /// From the next start on it listens there, where nobody but kubectl looks for it; returns where it did.
+    #[allow(dead_code)]
+    pub fn move_to(&mut self, port: u16) -> u16 {
+        std::mem::replace(&mut self.ports.api, port)
+    }
+
+    /// A port that nobody has at this moment.
+    #[allow(dead_code)]
+    pub fn free_port() -> u16 {
+        Ports::free().api
+    }
+
     /// Starts the API server, without waiting for it.
     pub fn run(&mut self) {
         let key = self.path("accounts.pem").display().to_string();
-        let api = within(&self.namespace, self.program)
+        let api = within(self.namespace.as_deref(), self.program)
             .args([
                 "kube-apiserver",
-                "--etcd-servers=http://127.0.0.1:2379",
                 "--bind-address=127.0.0.1",
                 "--advertise-address=192.0.2.1",
                 "--endpoint-reconciler-type=none",
@@ -121,6 +150,8 @@ impl ApiServer {
                 "--authorization-mode=RBAC",
                 "--service-account-issuer=https://kubernetes.default",
             ])
+            .arg(format!("--etcd-servers=http://{}", local(self.ports.etcd)))
+            .arg(format!("--secure-port={}", self.ports.api))
             .arg(format!("--service-account-key-file={key}"))
             .arg(format!("--service-account-signing-key-file={key}"))
             .arg(format!(
@@ -164,8 +195,9 @@ impl ApiServer {
     }
 
     fn try_kubectl(&self, arguments: &[&str]) -> (bool, String) {
-        let output = within(&self.namespace, self.program)
+        let output = within(self.namespace.as_deref(), self.program)
             .arg("kubectl")
+            .arg(format!("--server=https://{}", local(self.ports.api)))
             .args(arguments)
             .env("KUBECONFIG", self.kubeconfig("admin"))
             .env("HOME", self.folder.path())
@@ -191,7 +223,44 @@ impl Drop for ApiServer {
     }
 }
 
-fn within(namespace: &str, program: &Path) -> Command {
+struct Ports {
+    api: u16,
+    etcd: u16,
+    etcd_peers: u16,
+}
+
+const FIXED: Ports = Ports {
+    api: 6443,
+    etcd: 2379,
+    etcd_peers: 2380,
+};
+
+impl Ports {
+    /// Of which nobody else has any at this moment.
+    fn free() -> Self {
+        let listeners: Vec<_> = (0..3)
+            .map(|_| TcpListener::bind(local(0)).unwrap())
+            .collect();
+        let ports: Vec<u16> = listeners
+            .iter()
+            .map(|l| l.local_addr().unwrap().port())
+            .collect();
+        Self {
+            api: ports[0],
+            etcd: ports[1],
+            etcd_peers: ports[2],
+        }
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn within(namespace: Option<&str>, program: &Path) -> Command {
+    let Some(namespace) = namespace else {
+        return Command::new(program);
+    };
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net=/run/netns/{namespace}"))

@@ -2,7 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc::Sender},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -92,24 +92,35 @@ impl FolderSource {
                 path: dir.to_owned(),
                 error: error.to_string(),
             })?;
-        Ok((receiver, Joined { joined, wake }))
+        // A watcher that is gone needs no waking.
+        let wake = move || drop(wake.send(Wake::Asked));
+        Ok((receiver, Joined::new(joined, wake)))
     }
 }
 
 /// Says which clusters were joined.
 pub struct Joined {
     joined: Arc<Mutex<Vec<ClusterConfig>>>,
-    wake: Sender<Wake>,
+    wake: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Joined {
+    pub(crate) fn new(
+        joined: Arc<Mutex<Vec<ClusterConfig>>>,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            joined,
+            wake: Box::new(wake),
+        }
+    }
+
     /// From now on these are known beside those of the Federation, which wins where both speak of one.
     pub fn set(&self, joined: Vec<ClusterConfig>) {
         let mut held = self.joined.lock().unwrap_or_else(PoisonError::into_inner);
         if *held != joined {
             *held = joined;
-            // A watcher that is gone needs no waking.
-            let _ = self.wake.send(Wake::Asked);
+            (self.wake)();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where configuration comes from: a folder of YAML manifests (and, later, a Kubernetes API server).
+//! Where configuration comes from: a folder of YAML manifests, or a Kubernetes API server.
 //! The only crate that names Kubernetes types; what leaves it are `identity` and `policy` values.
 //!
 //! It reads and translates, and decides nothing. An object that cannot be read is refused alone: a
@@ -17,12 +17,14 @@ mod fault;
 mod federation;
 mod files;
 mod folder;
+mod kubernetes;
 mod lint;
 mod locate;
 mod objects;
 mod problem;
 mod read;
 pub mod secret;
+mod source;
 mod store;
 pub mod strict;
 mod suggest;
@@ -38,7 +40,9 @@ pub use end_name::EndName;
 pub use fault::FieldPath;
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};
 pub use folder::{FolderSource, Joined, LoadError, load_once};
+pub use kubernetes::{ConnectError, KubernetesSource, Viewer};
 pub use lint::lint;
 pub use objects::{DEFAULT_CLUSTER, worlds_of};
 pub use problem::{Effect, Problem};
+pub use source::{Source, SourceError};
 pub use world::{ContainerPort, FederationPeerConfig, NoSuchPod, PodSpec, World};

@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, fmt, path::Path, time::Duration};
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ObjectMeta, PostParams},
-    config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError},
 };
 use tokio::time::timeout;
 use zeroize::{Zeroize, Zeroizing};
+
+use crate::{ConnectError, kubernetes};
 
 /// How long one answer of the API server may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -41,20 +42,6 @@ impl HeldSecret {
         let all = self.metadata.annotations.as_ref()?;
         all.get(name).map(String::as_str)
     }
-}
-
-/// Why the API server cannot be asked at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The kubeconfig cannot be used.
-    #[error("kubeconfig")]
-    Kubeconfig(#[from] KubeconfigError),
-    /// There is no service account.
-    #[error("this process runs in no pod, and no kubeconfig is named")]
-    NoPod(#[from] InClusterError),
-    /// What is configured cannot be used.
-    #[error("what is configured for the API server")]
-    Client(#[from] kube::Error),
 }
 
 /// Why a Secret was not read or written.
@@ -94,13 +81,7 @@ impl SecretStore {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<Self, ConnectError> {
-        let mut config = match kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path)?;
-                Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-            }
-            None => Config::incluster()?,
-        };
+        let mut config = kubernetes::config(kubeconfig).await?;
         config.connect_timeout = Some(PATIENCE);
         config.read_timeout = Some(PATIENCE);
         config.write_timeout = Some(PATIENCE);

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
 };
 
@@ -73,24 +74,7 @@ impl Store {
     pub fn load(&mut self, files: &Files) -> Result<World, NoWorld> {
         let mut problems = Vec::new();
         self.load_federation(files.federation.as_ref(), &mut problems);
-        let Some(mut federation) = self.federation.clone() else {
-            return Err(NoWorld::Refused(problems));
-        };
-        federation.seen_from(&self.cluster);
-        for cluster in &self.joined {
-            problems.extend(federation.join(cluster).err().map(|message| Problem {
-                file: FEDERATION_FILE.into(),
-                line: None,
-                object: format!("the cluster {} that was joined", cluster.name),
-                field_path: String::new(),
-                message,
-                expected: "a name, a trust domain and pod ranges that nobody else has".into(),
-                effect: Effect::NotInForce,
-            }));
-        }
-        if federation.cluster(&self.cluster).is_none() {
-            return Err(NoWorld::NoSuchCluster(federation));
-        }
+        let federation = self.members(FEDERATION_FILE, &mut problems)?;
         match &files.manifests {
             Ok(manifests) => {
                 self.parse(manifests, &federation);
@@ -124,9 +108,93 @@ impl Store {
                 },
             }),
         }
+        self.world(federation, problems, Places::Allotted)
+    }
+
+    /// The Federation with the clusters that were joined, as this cluster sees it. What is wrong with those
+    /// stands at `place`.
+    pub fn members(
+        &self,
+        place: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Result<FederationConfig, NoWorld> {
+        let Some(mut federation) = self.federation.clone() else {
+            return Err(NoWorld::Refused(mem::take(problems)));
+        };
+        federation.seen_from(&self.cluster);
+        for cluster in &self.joined {
+            problems.extend(federation.join(cluster).err().map(|message| Problem {
+                file: place.into(),
+                line: None,
+                object: format!("the cluster {} that was joined", cluster.name),
+                field_path: String::new(),
+                message,
+                expected: "a name, a trust domain and pod ranges that nobody else has".into(),
+                effect: Effect::NotInForce,
+            }));
+        }
+        match federation.cluster(&self.cluster) {
+            Some(_) => Ok(federation),
+            None => Err(NoWorld::NoSuchCluster(federation)),
+        }
+    }
+
+    /// The world of all that is accepted.
+    pub fn world(
+        &mut self,
+        federation: FederationConfig,
+        problems: Vec<Problem>,
+        places: Places,
+    ) -> Result<World, NoWorld> {
         let cluster = self.cluster.clone();
-        let world = assemble::world(federation, &cluster, self, problems, Places::Allotted);
+        let world = assemble::world(federation, &cluster, self, problems, places);
         world.ok_or_else(|| NoWorld::Refused(Vec::new()))
+    }
+
+    /// Takes `federation` in place of the one before.
+    pub fn set_federation(&mut self, federation: FederationConfig) {
+        self.federation = Some(federation);
+    }
+
+    /// Takes one object, which is called `place` in problems, and leaves all others as they are; says what became
+    /// of it, and whether anything is in force now that was not.
+    pub fn put(&mut self, place: &str, parsed: &Parsed) -> (Effect, bool) {
+        let Some(key) = &parsed.key else {
+            return (Effect::NotInForce, false);
+        };
+        let before = self.objects.get(key);
+        let Some(object) = &parsed.object else {
+            let effect = match before {
+                Some(before) if before.object.is_closed() => Effect::Closed,
+                Some(_) => Effect::KeptPrevious,
+                None => {
+                    let closed = closed(key).filter(|_| self.is_first);
+                    let Some(object) = closed else {
+                        return (Effect::NotInForce, false);
+                    };
+                    self.objects
+                        .insert(key.clone(), accepted(place, parsed, object));
+                    return (Effect::Closed, true);
+                }
+            };
+            return (effect, false);
+        };
+        if before.is_some_and(|before| before.object == *object) {
+            return (Effect::Warning, false);
+        }
+        let object = accepted(place, parsed, object.clone());
+        self.objects.insert(key.clone(), object);
+        (Effect::Warning, true)
+    }
+
+    /// Forgets one object; whether it was in force.
+    pub fn take_out(&mut self, key: &ObjectKey) -> bool {
+        self.objects.remove(key).is_some()
+    }
+
+    /// From now on an object that cannot be read is a new one, and closes nothing.
+    pub fn has_begun(&mut self) {
+        self.is_first = false;
     }
 
     /// The world that `documents` describe, each with what it is called in problems. Nothing was accepted

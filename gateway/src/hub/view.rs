@@ -1,6 +1,6 @@
 //! What people and programs see of the gateway: a picture that the hub renews, read by others.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use gateway_core::{FlowView, Totals, track::Sender};
@@ -11,8 +11,8 @@ use observe::{Caller, DescribedPod, Observed, Protocol, Reply, Request, TrustReq
 use peering::peers::Status;
 use policy::{Peer, Query, model::Direction};
 use serde_json::{Map, Value, json};
-use sources::World;
-use tokio::sync::{mpsc, oneshot};
+use sources::{Source, World};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::links::{Command, Input};
 use crate::{
@@ -67,8 +67,10 @@ impl Default for View {
 pub struct Observer {
     /// The gateway's name.
     pub name: String,
-    /// The source's folder.
-    pub folder: PathBuf,
+    /// Where pods and policies come from.
+    pub source: Source,
+    /// The own cluster.
+    pub world: watch::Receiver<Arc<World>>,
     /// The newest picture.
     pub view: Arc<ArcSwap<View>>,
     /// The data plane.
@@ -210,8 +212,9 @@ impl Observer {
         let view = self.view.load();
         let transit = view.transit.as_ref().ok_or("no policy is in force yet")?;
         let protocol = protocol.number();
-        // No list of remote pods is exchanged: their labels come from the folder, or from who asks.
-        let worlds = sources::load_once(&self.folder).map_err(|e| e.to_string())?;
+        // No list of remote pods is exchanged: their labels come from a folder, or from who asks.
+        let own = self.world.borrow().clone();
+        let worlds = self.source.worlds(&own).map_err(|e| e.to_string())?;
         let find = |name: &str| {
             let found = World::find(&worlds, name);
             let (domain, workload) = match (found, DescribedPod::find(described, name)) {

@@ -64,13 +64,17 @@ impl Control {
                 port,
                 protocol,
                 described,
-            } => explain(
-                (&self.config.source.folder, &described),
-                &self.table,
-                &self.snapshot,
-                (&from, &to),
-                (protocol.number(), port),
-            ),
+            } => {
+                // Peers' pods are in no snapshot: their labels come from a folder, or from who asks.
+                let own = self.world.borrow().clone();
+                explain(
+                    (&self.config.source.worlds(&own)?, &described),
+                    &self.table,
+                    &self.snapshot,
+                    (&from, &to),
+                    (protocol.number(), port),
+                )
+            }
             Request::Policies {} => Ok(serde_json::to_value(self.table.set())?),
             Request::Trust(_) => anyhow::bail!("a gateway says whom its cluster trusts"),
             Request::Capture(_) => anyhow::bail!(

@@ -19,7 +19,7 @@ use nix::fcntl::{Flock, FlockArg};
 use peering::member::AgentMember;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
-use sources::{FolderSource, Joined, World};
+use sources::{Joined, Viewer, World};
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
@@ -83,8 +83,9 @@ struct Ground {
 async fn look(config: &Config) -> anyhow::Result<Ground> {
     let uplink = LinkName::new(&config.uplink)?;
     let known = joined::load(&config.state_dir)?;
-    let (mut world, joined) =
-        FolderSource::open_with(&config.source.folder, &config.cluster, known)?;
+    let viewer = Viewer::Node(config.node.clone());
+    let opened = config.source.open(&config.cluster, &viewer, known);
+    let (mut world, joined) = opened.await?;
     let now_world = world.borrow_and_update().clone();
     for problem in &now_world.problems {
         warn!("{problem}");

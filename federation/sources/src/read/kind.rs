@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn api_version(self) -> &'static str {
+    pub fn api_version(self) -> &'static str {
         match self {
             Self::Namespace | Self::ServiceAccount | Self::Pod | Self::Node => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
@@ -95,7 +95,7 @@ impl Kind {
         }
     }
 
-    pub(super) fn is_namespaced(self) -> bool {
+    pub fn is_namespaced(self) -> bool {
         match self {
             Self::ServiceAccount
             | Self::Pod
