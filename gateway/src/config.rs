@@ -66,9 +66,11 @@ pub struct Config {
     /// else uses these addresses in this cluster, and its nodes route them to this gateway.
     #[serde(default)]
     pub federation_prefixes: Vec<IpNet>,
-    /// The nodes of this cluster.
+    /// The nodes of this cluster. Those that its API server has are known as well.
     #[serde(default)]
     pub nodes: Vec<Node>,
+    /// How agents enrol that run as pods of a Kubernetes cluster.
+    pub agents: Option<Agents>,
     /// What others may cost it at most.
     #[serde(default)]
     pub limits: Limits,
@@ -233,6 +235,31 @@ pub struct Node {
     pub enrol_secret_hash: Option<String>,
 }
 
+/// Agents that run as pods: they show the token of their service account.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Agents {
+    /// `NAMESPACE/NAME`.
+    pub service_account: String,
+    /// Whom their tokens are made for.
+    #[serde(default = "audience")]
+    pub audience: String,
+}
+
+fn audience() -> String {
+    "landbridge".into()
+}
+
+impl Agents {
+    /// Namespace and name of the service account.
+    #[must_use]
+    pub fn account(&self) -> Option<(&str, &str)> {
+        let (namespace, name) = self.service_account.split_once('/')?;
+        let is_name = |name: &str| identity::is_dns_subdomain(name);
+        (is_name(namespace) && is_name(name)).then_some((namespace, name))
+    }
+}
+
 impl Config {
     /// Reads and checks `path`.
     ///
@@ -302,6 +329,15 @@ impl Config {
             endpoint.files()?;
         }
         self.keys.check(self.svid.as_ref())?;
+        if let Some(agents) = &self.agents {
+            if !matches!(self.source, Source::Kubernetes(_)) {
+                bail!("agents: only an API server can judge tokens: source.kubernetes is needed");
+            }
+            if agents.account().is_none() {
+                let found = &agents.service_account;
+                bail!("agents.serviceAccount: {found:?} is not NAMESPACE/NAME");
+            }
+        }
         for prefix in &self.federation_prefixes {
             if *prefix != prefix.trunc() {
                 let right = prefix.trunc();

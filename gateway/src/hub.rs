@@ -39,7 +39,7 @@ use peering::{issuer::Issuer, peer_messages::AnnouncedRange, peers::Peering};
 use quic::{Arrival, Endpoint, EnrolGate, Identity, Svid, Trust};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
-use sources::{Joined, World};
+use sources::{Joined, TokenReviewer, World};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -109,6 +109,8 @@ pub struct HubParts {
     pub issuer: Issuer,
     /// Who may enrol.
     pub gate: EnrolGate,
+    /// Who judges tokens of agents, if they have such.
+    pub reviewer: Option<TokenReviewer>,
     /// Dials and accepts gateways.
     pub peer_endpoint: Endpoint,
     /// What arrives there.
@@ -218,7 +220,7 @@ impl Hub {
             peers,
             fetched,
             own_bundle: parts.own_bundle,
-            nodes: Nodes::new(parts.gate, parts.node_trust),
+            nodes: Nodes::new(parts.gate, parts.node_trust, parts.reviewer),
             keys: parts.keys,
             roots: RootWork::default(),
             desk: parts.desk,
@@ -337,6 +339,7 @@ impl Hub {
             Input::Peer(session) => self.peer_session(session),
             Input::Node(session) => self.node_session(session),
             Input::Enrolling(enrolling) => self.enrol(enrolling),
+            Input::Reviewed(reviewed) => self.reviewed(*reviewed),
             Input::Refused(refused) => self.refused(&refused),
             Input::NotReached { peer, why } => {
                 if let Some(peer) = self.peers.name(peer) {
@@ -412,6 +415,7 @@ impl Hub {
         self.configure_peers(&world);
         self.control.set_policies(&world.policies, now);
         self.control.set_workloads(world.workloads.clone(), now);
+        self.take_nodes(&world);
         self.steer(&world);
         self.want_neighbours();
     }
@@ -476,6 +480,9 @@ impl Hub {
     fn want_neighbours(&self) {
         let peers = self.control.addresses().map(|address| address.ip());
         let nodes = self.config.nodes.iter().map(|node| node.address);
+        let world = self.world.borrow();
+        let known = world.nodes.iter().flat_map(|node| &node.addresses);
+        let nodes = nodes.chain(known.copied());
         let asked = self.asked.keys().copied();
         let wanted = peers.chain(nodes).chain(asked).collect();
         self.destinations.send_if_modified(|old| {

@@ -163,6 +163,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         None => None,
     };
     let own_world = world.clone();
+    let reviewer = start::token_reviewer(&config).await?;
     let hub = Hub::new(HubParts {
         trust_domain: domain,
         keys: keys.store,
@@ -175,6 +176,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         peering: keys.peering,
         issuer: keys.issuer,
         gate: keys.gate,
+        reviewer,
         peer_endpoint: peer_endpoint.clone(),
         peer_arrivals,
         node_arrivals,

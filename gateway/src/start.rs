@@ -27,7 +27,7 @@ use quic::{
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 use rand_core::Rng;
 use serde_json::{Map, Value, json};
-use sources::World;
+use sources::{Source, TokenReviewer, World};
 use tokio::{runtime, sync::mpsc};
 
 use crate::{
@@ -467,4 +467,19 @@ pub fn network(peers: UdpSocket, nodes: UdpSocket, keys: &Keys) -> anyhow::Resul
         node_trust,
         identity,
     })
+}
+
+/// Who judges the tokens of agents, if the configuration says whose they are.
+///
+/// # Errors
+/// When nothing says how to reach the API server.
+pub async fn token_reviewer(config: &Config) -> anyhow::Result<Option<TokenReviewer>> {
+    let (Some(agents), Source::Kubernetes(server)) = (&config.agents, &config.source) else {
+        return Ok(None);
+    };
+    let account = agents
+        .account()
+        .context("agents.serviceAccount: NAMESPACE/NAME is expected")?;
+    let reviewer = TokenReviewer::new(server, account, &agents.audience).await?;
+    Ok(Some(reviewer))
 }

@@ -38,6 +38,10 @@ pub struct Config {
     /// Holds the one-time secret that this node enrols with; needed until it has an X.509-SVID.
     #[serde(default)]
     pub enrol_secret_file: Option<PathBuf>,
+    /// In place of a secret: holds the token of the pod's service account, made for gateways. It is read each time
+    /// that an X.509-SVID is asked for.
+    #[serde(default)]
+    pub enrol_token_file: Option<PathBuf>,
     /// Where /metrics, /healthz and /readyz are served.
     pub metrics: SocketAddr,
     /// The name servers whose answers make addresses count for the domain names of policies, by the addresses that
@@ -182,6 +186,9 @@ impl Config {
     }
 
     fn check_svid(&self) -> anyhow::Result<()> {
+        if self.enrol_secret_file.is_some() && self.enrol_token_file.is_some() {
+            bail!("enrolTokenFile: it stands in place of enrolSecretFile: leave one of them out");
+        }
         let pin = self.pin()?;
         if self.svid.is_none() {
             return pin.map(drop).context(
@@ -191,6 +198,7 @@ impl Config {
         for (field, is_there) in [
             ("gateway.rootPin", pin.is_some()),
             ("enrolSecretFile", self.enrol_secret_file.is_some()),
+            ("enrolTokenFile", self.enrol_token_file.is_some()),
         ] {
             if is_there {
                 bail!(

@@ -1,12 +1,13 @@
 //! The session with the gateway: enrol once, dial, carry messages, dial again.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use identity::TrustDomain;
 use quic::{
     Anchor, Backoff, Credentials, Endpoint, Identity, Limits, Pin, Protocol, Sender, Svid,
@@ -17,6 +18,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::{
     clock::Clock,
@@ -90,6 +92,7 @@ pub fn start(config: &Config, trust_domain: &TrustDomain, clock: Clock) -> anyho
         },
         node: config.node.clone(),
         secret_file: config.enrol_secret_file.clone(),
+        token_file: config.enrol_token_file.clone(),
         svid_file: config.state_dir.join("svid.pem"),
         key_file: config.state_dir.join("svid-request.pem"),
         trust: trust.clone(),
@@ -120,6 +123,7 @@ struct Dialler {
     target: Target,
     node: String,
     secret_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     svid_file: PathBuf,
     key_file: PathBuf,
     trust: Trust,
@@ -278,13 +282,16 @@ impl Dialler {
         {
             return Ok(svid);
         }
-        let file = self.secret_file.as_ref().context(
-            "this node has no valid X.509-SVID, and enrolSecretFile is not set to get one with",
-        )?;
-        let secret = read_secret(file)?;
-        let credentials = Credentials::Secret {
-            node: self.node.clone(),
-            secret,
+        let credentials = match (&self.secret_file, &self.token_file) {
+            (_, Some(file)) => Credentials::Token(read_token(file)?),
+            (Some(file), None) => Credentials::Secret {
+                node: self.node.clone(),
+                secret: read_secret(file)?,
+            },
+            (None, None) => bail!(
+                "this node has no valid X.509-SVID, and neither enrolSecretFile nor enrolTokenFile is set to \
+                 get one with"
+            ),
         };
         // The same key each time: an answer that was lost can be asked for again.
         let svid = self
@@ -304,6 +311,10 @@ impl Dialler {
             &Limits::default(),
         )
         .await?;
+        if quic::agent_node(svid.id()) != Some(&self.node) {
+            let (id, node) = (svid.id(), &self.node);
+            bail!("this agent's token makes it {id}, and its file says node: {node}");
+        }
         svid.store(&self.svid_file)?;
         Ok(svid)
     }
@@ -344,7 +355,14 @@ fn signed_by(svid: &Svid) -> Option<[u8; 32]> {
     svid.chain().last().map(|root| Pin::of(root).0)
 }
 
-fn read_secret(file: &Path) -> anyhow::Result<zeroize::Zeroizing<Vec<u8>>> {
+/// The token that the kubelet keeps there.
+fn read_token(file: &Path) -> anyhow::Result<Zeroizing<String>> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let text = Zeroizing::new(text);
+    Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+fn read_secret(file: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let read = quic::read_secret(file, 4096)?;
     let mut secret = read.with_context(|| format!("{} is not there", file.display()))?;
     // An editor ends the line; the secret does not contain it.

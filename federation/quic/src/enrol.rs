@@ -1,8 +1,10 @@
 //! How a node comes by its X.509-SVID: one request, one answer, on a connection of its own. The
-//! server is proven by its SVID; the node by a one-time secret, or by the SVID it still has.
+//! server is proven by its SVID; the node by a one-time secret, by the service-account token of the pod that
+//! the agent runs in, or by the SVID it still has.
 //!
-//! Request: one frame, a CBOR map {"node": text, "secret": bytes, "request": bytes}, the request a
-//! PKCS#10 one in DER, the secret empty when the node has an SVID. Answer: one frame, a CBOR map
+//! Request: one frame, a CBOR map {"node": text, "secret": bytes, "token": text, "request": bytes}, the
+//! request a PKCS#10 one in DER. Of secret and token one is empty, and both when the node has an SVID; a token
+//! says itself which node it is of. Answer: one frame, a CBOR map
 //! with either {"chain": [bytes]}, DER and leaf first, or {"refused": text}.
 
 use std::{fmt, net::SocketAddr, time::Duration};
@@ -11,7 +13,7 @@ use identity::TrustDomain;
 use quinn::{Connection, RecvStream, SendStream};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     Asked, Limits, PkiError, Protocol, SessionError, Svid, SvidRequest, Target, Trust, Verified,
@@ -36,6 +38,8 @@ pub enum Credentials {
         /// The secret's bytes.
         secret: Zeroizing<Vec<u8>>,
     },
+    /// The token of the agent's service account, made for gateways: good as long as the API server says so.
+    Token(Zeroizing<String>),
     /// The SVID that it still has.
     Svid(Svid),
 }
@@ -60,8 +64,16 @@ struct Request {
     node: String,
     #[serde(with = "serde_bytes")]
     secret: Vec<u8>,
+    token: String,
     #[serde(with = "serde_bytes")]
     request: Vec<u8>,
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.secret.zeroize();
+        self.token.zeroize();
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,15 +100,25 @@ pub async fn enrol(
         trust_domain: trust_domain.clone(),
         protocol: Protocol::Enrol,
     };
-    let (own, node, secret) = match credentials {
-        Credentials::Secret { node, secret } => (None, node, secret),
-        Credentials::Svid(svid) => (Some(svid.certified), String::new(), Zeroizing::default()),
-    };
-    let message = encode(&Request {
-        node,
-        secret: secret.to_vec(),
+    let mut message = Request {
+        node: String::new(),
+        secret: Vec::new(),
+        token: String::new(),
         request: request.der().to_vec(),
-    });
+    };
+    let own = match credentials {
+        Credentials::Secret { node, secret } => {
+            message.node = node;
+            message.secret = secret.to_vec();
+            None
+        }
+        Credentials::Token(token) => {
+            message.token.clone_from(&token);
+            None
+        }
+        Credentials::Svid(svid) => Some(svid.certified),
+    };
+    let message = encode(&message);
     let within = (MAX_MESSAGE, PATIENCE);
     let asking = exchange::ask(
         &target,
@@ -163,6 +185,13 @@ impl Enrolling {
         }
     }
 
+    /// The service-account token that it shows, if it shows one and no SVID.
+    #[must_use]
+    pub fn token(&self) -> Option<&str> {
+        let token = &self.request.token;
+        (self.peer.is_none() && !token.is_empty()).then_some(token)
+    }
+
     /// The PKCS#10 request in DER, for [`crate::ClusterRoot::sign_request`].
     #[must_use]
     pub fn request(&self) -> &[u8] {
@@ -222,11 +251,16 @@ mod tests {
         }
 
         #[test]
-        fn a_request_survives_the_wire(node: String, secret: Vec<u8>, request: Vec<u8>) {
-            let sent = Request { node, secret, request };
+        fn a_request_survives_the_wire(
+            node: String, secret: Vec<u8>, token: String, request: Vec<u8>,
+        ) {
+            let sent = Request { node, secret, token, request };
             let read: Option<Request> = decode(&encode(&sent));
-            let read = read.map(|read| (read.node, read.secret, read.request));
-            prop_assert_eq!(read, Some((sent.node, sent.secret, sent.request)));
+            let read = read.expect("it can be read");
+            prop_assert_eq!(&read.node, &sent.node);
+            prop_assert_eq!(&read.secret, &sent.secret);
+            prop_assert_eq!(&read.token, &sent.token);
+            prop_assert_eq!(&read.request, &sent.request);
         }
     }
 }

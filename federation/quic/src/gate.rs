@@ -1,7 +1,12 @@
 //! Whom a gateway gives an X.509-SVID: the judgement of one enrolment. It opens no socket and reads
 //! no clock.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use identity::{Guesses, Mono, SpiffeId, TrustDomain};
@@ -88,6 +93,12 @@ pub enum EnrolRefusal {
     /// It shows the SVID of a node that is not configured any more.
     #[error("{0} is not a node of this cluster any more")]
     Gone(SpiffeId),
+    /// Nobody vouches for its token.
+    #[error("{0}")]
+    Token(String),
+    /// Its token is of a node that is not there.
+    #[error("the cluster has no node {0}")]
+    NoNode(String),
 }
 
 /// Judges enrolments.
@@ -95,6 +106,8 @@ pub enum EnrolRefusal {
 pub struct EnrolGate {
     trust_domain: TrustDomain,
     nodes: BTreeMap<String, SecretHash>,
+    /// Those that a token may be of.
+    members: BTreeSet<String>,
     spent: BTreeMap<String, Spent>,
     guesses: Guesses,
 }
@@ -110,9 +123,46 @@ impl EnrolGate {
         Self {
             trust_domain,
             nodes,
+            members: BTreeSet::new(),
             spent,
             guesses: Guesses::default(),
         }
+    }
+
+    /// The nodes that may enrol by a token, and go on, from now on.
+    pub fn set_members(&mut self, members: BTreeSet<String>) {
+        self.members = members;
+    }
+
+    /// Whether somebody at `source` who shows a token is to be listened to at all.
+    ///
+    /// # Errors
+    /// [`EnrolRefusal::TooMany`].
+    pub fn may_show(&mut self, source: IpAddr, now: Mono) -> Result<(), EnrolRefusal> {
+        let may_try = self.guesses.may_try(source, now);
+        may_try.map_err(EnrolRefusal::TooMany)
+    }
+
+    /// The SPIFFE ID to sign for somebody at `source` whose token is of `node`, as somebody who can judge it
+    /// says.
+    ///
+    /// # Errors
+    /// [`EnrolRefusal`]; each counts as a failure of the source.
+    pub fn judge_vouched(
+        &mut self,
+        source: IpAddr,
+        node: Result<String, String>,
+        now: Mono,
+    ) -> Result<SpiffeId, EnrolRefusal> {
+        let judged = node.map_err(EnrolRefusal::Token).and_then(|node| {
+            let id = agent_id(&self.trust_domain, &node).ok();
+            let id = id.filter(|_| self.members.contains(&node));
+            id.ok_or(EnrolRefusal::NoNode(node))
+        });
+        if judged.is_err() {
+            self.guesses.failed(source, now);
+        }
+        judged
     }
 
     /// The nodes that may enrol from now on.
@@ -160,7 +210,9 @@ impl EnrolGate {
 
     fn renewal(&self, peer: &SpiffeId) -> Result<SpiffeId, EnrolRefusal> {
         match agent_node(peer) {
-            Some(node) if self.nodes.contains_key(node) => Ok(peer.clone()),
+            Some(node) if self.nodes.contains_key(node) || self.members.contains(node) => {
+                Ok(peer.clone())
+            }
             _ => Err(EnrolRefusal::Gone(peer.clone())),
         }
     }

@@ -10,7 +10,8 @@ use identity::Workload;
 use policy::model::{PeerMatch, Policy, PolicySet};
 
 use crate::{
-    ClusterConfig, Effect, FederationConfig, Place, PodSpec, Problem, Request, World, allotment,
+    ClusterConfig, Effect, FederationConfig, NodeSpec, Place, PodSpec, Problem, Request, World,
+    allotment,
     decode::one_of,
     draft::{Lack, Meanings, Named, Open},
     read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_deny, default_uid},
@@ -51,6 +52,7 @@ pub(crate) fn world(
         policies: policies(store, &mut problems),
     };
     let peers = peers(store, &mut problems);
+    let nodes = nodes(store);
     problems.sort();
     problems.dedup();
     Some(World {
@@ -60,6 +62,7 @@ pub(crate) fn world(
         pods,
         policies,
         peers,
+        nodes,
         problems,
     })
 }
@@ -386,6 +389,18 @@ fn peers(store: &Store, problems: &mut Vec<Problem>) -> Vec<crate::FederationPee
         }
     }
     peers.into_values().map(|(_, peer)| *peer).collect()
+}
+
+fn nodes(store: &Store) -> Vec<NodeSpec> {
+    let objects = store.objects().iter();
+    let nodes = objects.filter_map(|(key, accepted)| match &accepted.object {
+        Object::Node(_, addresses) => Some(NodeSpec {
+            name: key.name.clone(),
+            addresses: addresses.clone(),
+        }),
+        _ => None,
+    });
+    nodes.collect()
 }
 
 fn ranges(config: &ClusterConfig) -> String {

@@ -25,6 +25,8 @@ pub struct World {
     pub policies: PolicySet,
     /// The clusters it speaks with, sorted by name.
     pub peers: Vec<FederationPeerConfig>,
+    /// Its nodes as far as there are objects of them, sorted by name.
+    pub nodes: Vec<NodeSpec>,
     /// Objects that were refused, and what became of them; sorted by file and line.
     pub problems: Vec<Problem>,
 }
@@ -68,6 +70,15 @@ impl World {
             .iter()
             .find(|w| w.namespace == namespace && w.pod == name)
     }
+}
+
+/// A node and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSpec {
+    /// As pods name it.
+    pub name: String,
+    /// Sorted.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// A name that means no pod.

@@ -157,7 +157,7 @@ impl Hub {
         let status = self.control.peering().status(self.now().unix);
         let peers = status.peers.iter().filter(|peer| !peer.connected);
         let peers = peers.map(|peer| format!("peer {}", peer.trust_domain));
-        let nodes = self.config.nodes.iter().map(|node| &node.name);
+        let nodes = self.node_names().into_iter();
         let nodes = nodes.filter(|node| !self.nodes.is_connected(node));
         let away: Vec<_> = peers
             .chain(nodes.map(|node| format!("node {node}")))

@@ -6,6 +6,7 @@ use observe::{Caller, JoinRequest, TrustRequest};
 use peering::join::Token;
 use quic::{Enrolling, Joining, Refused, Session};
 use serde_json::Value;
+use sources::TokenError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::fetched::Brought;
@@ -29,6 +30,8 @@ pub enum Input {
     Node(Session),
     /// A node asks for an X.509-SVID.
     Enrolling(Enrolling),
+    /// Somebody who asks for one showed a token, and this is the node it is of, or why it is of none.
+    Reviewed(Box<(Enrolling, Result<String, TokenError>)>),
     /// An X.509-SVID was signed for a node, or not.
     Signed(Box<Signed>),
     /// The next X.509 root was made, or not.

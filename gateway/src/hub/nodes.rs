@@ -1,11 +1,17 @@
 //! The hub's nodes: sessions of their agents, and enrolment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use identity::{SpiffeId, TrustDomain};
 use quic::{Anchor, EnrolGate, Enrolling, Session, Trust, agent_node};
 use serde_json::json;
+use sources::{TokenError, TokenReviewer, World};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use super::{
     Hub,
@@ -20,15 +26,23 @@ pub(super) struct Nodes {
     links: BTreeMap<String, Link>,
     /// For whom an X.509-SVID is being signed: one at a time for each.
     signing: BTreeSet<SpiffeId>,
+    /// Who judges tokens of agents, and turns to ask.
+    reviewer: Option<TokenReviewer>,
+    reviews: Arc<Semaphore>,
 }
 
+/// Tokens that are judged at the same time.
+const REVIEWS: usize = 8;
+
 impl Nodes {
-    pub(super) fn new(gate: EnrolGate, trust: Trust) -> Self {
+    pub(super) fn new(gate: EnrolGate, trust: Trust, reviewer: Option<TokenReviewer>) -> Self {
         Self {
             gate,
             trust,
             links: BTreeMap::new(),
             signing: BTreeSet::new(),
+            reviewer,
+            reviews: Arc::new(Semaphore::new(REVIEWS)),
         }
     }
 
@@ -80,8 +94,8 @@ impl Hub {
             session.sender.close("not an agent");
             return;
         };
-        if !self.config.nodes.iter().any(|n| n.name == node) {
-            warn!(node, "is not configured");
+        if !self.node_names().contains(&node) {
+            warn!(node, "is no node of this cluster");
             session.sender.close("not a node of this gateway");
             return;
         }
@@ -102,16 +116,95 @@ impl Hub {
         self.control.handle_node_connected(&node, now);
     }
 
+    /// The nodes of this cluster: by the configuration, and by its API server.
+    pub(super) fn node_names(&self) -> BTreeSet<String> {
+        let configured = self.config.nodes.iter().map(|node| node.name.clone());
+        let world = self.world.borrow();
+        let known = world.nodes.iter().map(|node| node.name.clone());
+        configured.chain(known).collect()
+    }
+
+    /// Whom the API server has as nodes now. One that it has no more is no longer spoken with.
+    pub(super) fn take_nodes(&mut self, world: &World) {
+        let names = world.nodes.iter().map(|node| node.name.clone());
+        self.nodes.gate.set_members(names.collect());
+        let known = self.node_names();
+        for node in self
+            .nodes
+            .links
+            .keys()
+            .filter(|node| !known.contains(*node))
+        {
+            self.nodes
+                .close_one(node, "not a node of this cluster any more");
+        }
+    }
+
     /// A node asks for an X.509-SVID. Whoever keeps the root's key may take his time: the answer comes with
-    /// [`Self::signed`].
+    /// [`Self::signed`]; whoever judges tokens, too: with [`Self::reviewed`].
     pub(super) fn enrol(&mut self, enrolling: Enrolling) {
-        match self.may_enrol(&enrolling) {
+        let judged = match enrolling.token() {
+            None => self.may_enrol(&enrolling),
+            Some(token) => match self.may_show(&enrolling) {
+                Ok((reviewer, turn)) => {
+                    let (token, inputs) = (Zeroizing::new(token.to_owned()), self.sender.clone());
+                    tokio::spawn(async move {
+                        let node = reviewer.node(&token).await;
+                        drop(turn);
+                        // A hub that is gone does not care.
+                        let reviewed = Input::Reviewed(Box::new((enrolling, node)));
+                        let _ = inputs.send(reviewed).await;
+                    });
+                    return;
+                }
+                Err(why) => Err(why),
+            },
+        };
+        self.enrol_judged(enrolling, judged);
+    }
+
+    /// What the API server says of a token.
+    pub(super) fn reviewed(&mut self, (enrolling, node): (Enrolling, Result<String, TokenError>)) {
+        let (source, now) = (enrolling.remote().ip(), self.now());
+        let words = |error| format!("{:#}", anyhow::Error::from(error));
+        let judged = match node {
+            // Nobody guessed.
+            Err(error) if !error.is_of_token() => Err(words(error)),
+            node => {
+                let node = node.map_err(words);
+                let judged = self.nodes.gate.judge_vouched(source, node, now.mono);
+                judged.map_err(|e| e.to_string())
+            }
+        };
+        let judged = judged.and_then(|id| self.is_free(id));
+        self.enrol_judged(enrolling, judged);
+    }
+
+    fn enrol_judged(&mut self, enrolling: Enrolling, judged: Result<SpiffeId, String>) {
+        match judged {
             Ok(id) => self.sign(enrolling, id),
             Err(why) => self.not_enrolled(enrolling, why),
         }
     }
 
-    fn may_enrol(&mut self, enrolling: &Enrolling) -> Result<SpiffeId, String> {
+    /// Who judges the token that is shown, and a turn to ask.
+    fn may_show(
+        &mut self,
+        enrolling: &Enrolling,
+    ) -> Result<(TokenReviewer, OwnedSemaphorePermit), String> {
+        self.may_sign()?;
+        let now = self.now();
+        let judged = self.nodes.gate.may_show(enrolling.remote().ip(), now.mono);
+        judged.map_err(|e| e.to_string())?;
+        let reviewer = self.nodes.reviewer.clone().ok_or(
+            "this gateway judges no tokens: say in its file which service account agents have (agents.serviceAccount)",
+        )?;
+        let turn = Arc::clone(&self.nodes.reviews).try_acquire_owned();
+        let turn = turn.map_err(|_| "many others show tokens at this moment".to_owned())?;
+        Ok((reviewer, turn))
+    }
+
+    fn may_sign(&self) -> Result<(), String> {
         self.in_use()?;
         if self.keys.no_roots() {
             return Err(
@@ -120,14 +213,24 @@ impl Hub {
                     .into(),
             );
         }
+        Ok(())
+    }
+
+    fn is_free(&self, id: SpiffeId) -> Result<SpiffeId, String> {
+        match self.nodes.signing.contains(&id) {
+            true => Err(format!(
+                "the one that {id} asked for before is being signed"
+            )),
+            false => Ok(id),
+        }
+    }
+
+    fn may_enrol(&mut self, enrolling: &Enrolling) -> Result<SpiffeId, String> {
+        self.may_sign()?;
         let now = self.now();
         let judged = self.nodes.gate.judge(&enrolling.asked(), now.mono);
         let id = judged.map_err(|e| e.to_string())?;
-        if self.nodes.signing.contains(&id) {
-            return Err(format!(
-                "the one that {id} asked for before is being signed"
-            ));
-        }
+        let id = self.is_free(id)?;
         // Before it is handed out: a secret must not be good twice after a crash.
         let stored = self.state.store("enrolled", self.nodes.gate.spent());
         stored.map_err(|e| format!("state cannot be stored: {e:#}"))?;

@@ -50,14 +50,16 @@ fn mode(world: &World, mode: &str) {
 }
 
 /// A node asks for an X.509-SVID.
-fn ask(world: &World, pin: Pin, credentials: Credentials) -> Result<Svid, EnrolError> {
+pub fn ask(world: &World, pin: Pin, credentials: Credentials) -> Result<Svid, EnrolError> {
     let domain = TrustDomain::new("east.example").unwrap();
     let gateway: SocketAddr = "172.16.1.1:4434".parse().unwrap();
     let trust = Trust::new(domain.clone());
     trust.set(domain.clone(), Anchor::Pinned(pin));
     let path = world.path("node1.key");
     let request = match &credentials {
-        Credentials::Secret { .. } => SvidRequest::load_or_generate(&path).unwrap(),
+        Credentials::Secret { .. } | Credentials::Token(_) => {
+            SvidRequest::load_or_generate(&path).unwrap()
+        }
         Credentials::Svid(_) => SvidRequest::generate().unwrap(),
     };
     world.namespaces.within("east-node", || {
