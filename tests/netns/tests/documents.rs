@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 /// Where the tests of a crate are, by what the document calls it.
-const CRATES: [(&str, &str); 14] = [
+const CRATES: [(&str, &str); 15] = [
     ("identity", "federation/identity"),
     ("wire", "federation/wire"),
     ("policy", "federation/policy"),
+    ("sources", "federation/sources"),
     ("handshake", "federation/handshake"),
     ("peering", "federation/peering"),
     ("quic", "federation/quic"),
