@@ -1,34 +1,17 @@
 //! Accepted objects -> a world: what only shows when all objects are seen together.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    mem,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
-use identity::Workload;
 use policy::model::{PeerMatch, Policy, PolicySet};
 
 use crate::{
-    ClusterConfig, Effect, FederationConfig, NodeSpec, Place, PodSpec, Problem, Request, World,
-    allotment,
+    Effect, FederationConfig, NodeSpec, Problem, World,
     decode::one_of,
     draft::{Lack, Meanings, Named, Open},
-    read::{Kind, NamespaceObject, Object, ObjectKey, PodObject, default_deny, default_uid},
+    placed::{Placed, Places},
+    read::{Kind, Object, ObjectKey, default_deny},
     store::{Accepted, Store},
 };
-
-/// The node of a cluster that names none.
-const DEFAULT_NODE: &str = "node1";
-
-/// What becomes of a pod that declares no address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Places {
-    /// It gets one, and a node.
-    Allotted,
-    /// It has none.
-    Declared,
-}
 
 /// The world of `cluster`; `None` when the federation has no such cluster.
 pub(crate) fn world(
@@ -39,14 +22,11 @@ pub(crate) fn world(
     places: Places,
 ) -> Option<World> {
     let config = federation.clusters.iter_mut().find(|c| c.name == cluster)?;
-    let pods = placed_pods(store, &mut problems);
-    fill_nodes(config, &pods);
+    let placed = Placed::new(store, places, &mut problems);
+    placed.fill_nodes(config);
     let config = config.clone();
-    let (workloads, pods) = workloads(&config, &pods, store, &mut problems, places);
-    store.addresses = pods
-        .iter()
-        .map(|p| (p.address, (p.namespace.clone(), p.name.clone())))
-        .collect();
+    let (workloads, pods, addresses) = placed.settle(&config, &mut problems);
+    store.addresses = addresses;
     let policies = PolicySet {
         cluster: config.trust_domain.clone(),
         policies: policies(store, &mut problems),
@@ -71,7 +51,7 @@ pub(crate) fn world(
 fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Arc<Policy>> {
     let meanings = meanings(store, problems);
     let mut policies = Vec::new();
-    for (key, accepted) in store.objects() {
+    for (key, accepted) in store.but_pods() {
         let draft = match &accepted.object {
             Object::Policy(draft) => draft,
             Object::Team(team) => &team.draft,
@@ -111,7 +91,7 @@ fn policies(store: &Store, problems: &mut Vec<Problem>) -> Vec<Arc<Policy>> {
 /// What objects define for the policies of others.
 fn meanings(store: &Store, problems: &mut Vec<Problem>) -> Meanings {
     let mut meanings = Meanings::default();
-    for (key, accepted) in store.objects() {
+    for (key, accepted) in store.but_pods() {
         if let Object::Node(labels, addresses) = &accepted.object {
             meanings.nodes.push((labels.clone(), addresses.clone()));
         }
@@ -182,194 +162,10 @@ fn known(wanted: &Named, meanings: &Meanings) -> String {
     }
 }
 
-type PlacedPod = (ObjectKey, PodObject, Accepted);
-
-/// The pods that have an identity or could have one, by namespace and name.
-fn placed_pods(store: &Store, problems: &mut Vec<Problem>) -> Vec<PlacedPod> {
-    let objects = store.objects();
-    let key = |kind, namespace: &str, name: &str| ObjectKey {
-        kind,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-    };
-    let mut pods = Vec::new();
-    let mut holders = BTreeMap::new();
-    for (pod_key, accepted) in objects {
-        let Object::Pod(pod) = &accepted.object else {
-            continue;
-        };
-        let namespace = objects.get(&key(Kind::Namespace, "", &pod.namespace));
-        if pod_key.kind == Kind::Workload
-            && objects.contains_key(&key(Kind::Pod, &pod.namespace, &pod.name))
-        {
-            let message = format!("Pod {}/{} has the name already", pod.namespace, pod.name);
-            let (expected, effect) = ("a name of its own", Effect::NotInForce);
-            problems.push(problem(
-                pod_key,
-                accepted,
-                "metadata.name",
-                message,
-                expected,
-                effect,
-            ));
-            continue;
-        }
-        if pod.without_identity || namespace.is_some_and(|n| n.object == Object::ClosedNamespace) {
-            continue;
-        }
-        let account = key(Kind::ServiceAccount, &pod.namespace, &pod.service_account);
-        if pod.service_account != "default" && !objects.contains_key(&account) {
-            let message = format!(
-                "namespace {} has no ServiceAccount {:?}",
-                pod.namespace, pod.service_account
-            );
-            let expected = "an account that is declared, or none for \"default\"";
-            problems.push(problem(
-                pod_key,
-                accepted,
-                match pod_key.kind {
-                    Kind::Workload => "spec.serviceAccount",
-                    _ => "spec.serviceAccountName",
-                },
-                message,
-                expected,
-                Effect::Warning,
-            ));
-        }
-        if let Some(address) = pod.address {
-            // Whoever had the address keeps it; else the first by name.
-            let holder = store.addresses.get(&address);
-            let incumbent =
-                holder.is_some_and(|(ns, name)| *ns == pod.namespace && *name == pod.name);
-            let holder = holders.entry(address).or_insert_with(|| pod_key.clone());
-            if incumbent {
-                *holder = pod_key.clone();
-            }
-        }
-        pods.push((pod_key.clone(), pod.as_ref().clone(), accepted.clone()));
-    }
-    pods.retain(|(pod_key, pod, accepted)| {
-        let holder = pod.address.and_then(|a| holders.get(&a));
-        let Some(holder) = holder.filter(|h| *h != pod_key) else {
-            return true;
-        };
-        let message = format!("{holder} has the address already");
-        problems.push(problem(
-            pod_key,
-            accepted,
-            "status.podIP",
-            message,
-            "an address of its own",
-            Effect::NotInForce,
-        ));
-        false
-    });
-    pods
-}
-
-/// Nodes that a Federation does not list are those that pods name.
-fn fill_nodes(config: &mut ClusterConfig, pods: &[PlacedPod]) {
-    if !config.nodes.is_empty() {
-        return;
-    }
-    let named: BTreeSet<String> = pods.iter().filter_map(|(_, p, _)| p.node.clone()).collect();
-    config.nodes = named.into_iter().collect();
-    if config.nodes.is_empty() {
-        config.nodes.push(DEFAULT_NODE.into());
-    }
-}
-
-fn workloads(
-    config: &ClusterConfig,
-    pods: &[PlacedPod],
-    store: &Store,
-    problems: &mut Vec<Problem>,
-    how: Places,
-) -> (Vec<Workload>, Vec<PodSpec>) {
-    let requests: Vec<Request<'_>> = pods
-        .iter()
-        .map(|(_, pod, _)| Request {
-            namespace: &pod.namespace,
-            name: &pod.name,
-            node: pod.node.as_deref(),
-            address: pod.address,
-        })
-        .collect();
-    let places = match how {
-        Places::Allotted => allotment(config, &requests),
-        Places::Declared => requests.iter().map(declared).collect(),
-    };
-    let mut workloads = Vec::new();
-    let mut specs = Vec::new();
-    for ((key, pod, accepted), place) in pods.iter().zip(places) {
-        if place.address.is_none() && how == Places::Allotted {
-            let message = format!(
-                "node {} has no free address in {}",
-                place.node,
-                ranges(config)
-            );
-            problems.push(problem(
-                key,
-                accepted,
-                "status.podIP",
-                message,
-                "an address",
-                Effect::NotInForce,
-            ));
-            continue;
-        }
-        let namespace = namespace(store, &pod.namespace);
-        let uid = || default_uid(&config.trust_domain, &pod.namespace, &pod.name);
-        workloads.push(Workload {
-            namespace: pod.namespace.clone(),
-            pod: pod.name.clone(),
-            uid: pod.uid.clone().unwrap_or_else(uid),
-            service_account: pod.service_account.clone(),
-            labels: pod.labels.clone(),
-            namespace_labels: namespace.labels,
-            zone: pod.zone.clone(),
-            named_ports: pod.named_ports(),
-            node: place.node.clone(),
-            address: place.address,
-            interface: pod.interface.clone(),
-            unprotected: namespace.unprotected,
-        });
-        specs.extend(place.address.map(|address| PodSpec {
-            namespace: pod.namespace.clone(),
-            name: pod.name.clone(),
-            node: place.node,
-            address,
-            ports: pod.ports.clone(),
-            command: pod.command.clone(),
-        }));
-    }
-    (workloads, specs)
-}
-
-/// Where a pod says that it is.
-fn declared(request: &Request<'_>) -> Place {
-    Place {
-        node: request.node.unwrap_or(DEFAULT_NODE).to_owned(),
-        address: request.address,
-    }
-}
-
-fn namespace(store: &Store, name: &str) -> NamespaceObject {
-    let key = ObjectKey {
-        kind: Kind::Namespace,
-        namespace: String::new(),
-        name: name.to_owned(),
-    };
-    match store.objects().get(&key).map(|a| &a.object) {
-        Some(Object::Namespace(namespace)) => namespace.clone(),
-        _ => NamespaceObject::implied(name),
-    }
-}
-
 /// One peer per cluster: the first by the object's name.
 fn peers(store: &Store, problems: &mut Vec<Problem>) -> Vec<crate::FederationPeerConfig> {
     let mut peers = BTreeMap::new();
-    for (key, accepted) in store.objects() {
+    for (key, accepted) in store.but_pods() {
         let Object::Peer(peer) = &accepted.object else {
             continue;
         };
@@ -392,8 +188,8 @@ fn peers(store: &Store, problems: &mut Vec<Problem>) -> Vec<crate::FederationPee
 }
 
 fn nodes(store: &Store) -> Vec<NodeSpec> {
-    let objects = store.objects().iter();
-    let nodes = objects.filter_map(|(key, accepted)| match &accepted.object {
+    let nodes = store.of([Kind::Node]);
+    let nodes = nodes.filter_map(|(key, accepted)| match &accepted.object {
         Object::Node(_, addresses) => Some(NodeSpec {
             name: key.name.clone(),
             addresses: addresses.clone(),
@@ -403,16 +199,7 @@ fn nodes(store: &Store) -> Vec<NodeSpec> {
     nodes.collect()
 }
 
-fn ranges(config: &ClusterConfig) -> String {
-    let ranges: Vec<String> = config
-        .pod_ranges
-        .iter()
-        .map(|r| r.cidr.to_string())
-        .collect();
-    ranges.join(", ")
-}
-
-fn problem(
+pub(crate) fn problem(
     key: &ObjectKey,
     accepted: &Accepted,
     field_path: &str,

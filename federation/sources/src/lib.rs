@@ -21,6 +21,7 @@ mod kubernetes;
 mod lint;
 mod locate;
 mod objects;
+mod placed;
 mod problem;
 mod read;
 pub mod secret;

@@ -4,14 +4,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
-    net::IpAddr,
+    sync::Arc,
 };
 
 use crate::{
-    ClusterConfig, Effect, FederationConfig, Problem, World,
-    assemble::{self, Places},
+    ClusterConfig, Effect, FederationConfig, Problem, World, assemble,
     documents::{Parsed, parse},
     files::{FEDERATION_FILE, Files, Text},
+    placed::{Addresses, Places},
     read::{Kind, Object, ObjectKey, closed},
 };
 
@@ -22,12 +22,12 @@ pub(crate) struct Store {
     federation: Option<FederationConfig>,
     /// Clusters that were joined, which the Federation need not list.
     joined: Vec<ClusterConfig>,
-    objects: BTreeMap<ObjectKey, Accepted>,
+    objects: BTreeMap<Arc<ObjectKey>, Accepted>,
     /// The text of each file and what it says, so that saving one file parses one file.
     parsed: BTreeMap<String, (String, Vec<Parsed>)>,
     parsed_for: Option<FederationConfig>,
-    /// Who has which address, by namespace and name: a pod that is added does not take it away.
-    pub(crate) addresses: BTreeMap<IpAddr, (String, String)>,
+    /// A pod that is added does not take an address away.
+    pub(crate) addresses: Addresses,
     is_first: bool,
 }
 
@@ -58,7 +58,7 @@ impl Store {
             objects: BTreeMap::new(),
             parsed: BTreeMap::new(),
             parsed_for: None,
-            addresses: BTreeMap::new(),
+            addresses: Addresses::new(),
             is_first: true,
         }
     }
@@ -173,7 +173,7 @@ impl Store {
                         return (Effect::NotInForce, false);
                     };
                     self.objects
-                        .insert(key.clone(), accepted(place, parsed, object));
+                        .insert(key.clone().into(), accepted(place, parsed, object));
                     return (Effect::Closed, true);
                 }
             };
@@ -183,7 +183,7 @@ impl Store {
             return (Effect::Warning, false);
         }
         let object = accepted(place, parsed, object.clone());
-        self.objects.insert(key.clone(), object);
+        self.objects.insert(key.clone().into(), object);
         (Effect::Warning, true)
     }
 
@@ -215,8 +215,30 @@ impl Store {
         assemble::world(federation, cluster, &mut store, problems, Places::Declared)
     }
 
-    pub fn objects(&self) -> &BTreeMap<ObjectKey, Accepted> {
+    pub fn objects(&self) -> &BTreeMap<Arc<ObjectKey>, Accepted> {
         &self.objects
+    }
+
+    /// The objects of these kinds.
+    pub fn of(
+        &self,
+        kinds: impl IntoIterator<Item = Kind>,
+    ) -> impl Iterator<Item = (&Arc<ObjectKey>, &Accepted)> {
+        kinds.into_iter().flat_map(|kind| {
+            let first = ObjectKey {
+                kind,
+                namespace: String::new(),
+                name: String::new(),
+            };
+            let from = self.objects.range(first..);
+            from.take_while(move |(key, _)| key.kind == kind)
+        })
+    }
+
+    /// All objects but the pods, of which there may be many.
+    pub fn but_pods(&self) -> impl Iterator<Item = (&Arc<ObjectKey>, &Accepted)> {
+        let are_others = |kind: &Kind| !matches!(kind, Kind::Pod | Kind::ServiceAccount);
+        self.of(Kind::ALL.into_iter().filter(are_others))
     }
 
     /// Parses what changed: files, or all of them when the Federation did.
@@ -302,7 +324,7 @@ fn read_federation(
 /// One reading of all files.
 struct Round<'a> {
     store: &'a Store,
-    objects: BTreeMap<ObjectKey, Accepted>,
+    objects: BTreeMap<Arc<ObjectKey>, Accepted>,
     /// Files of which nobody can say what they hold.
     unclear: BTreeSet<String>,
     problems: Vec<Problem>,
@@ -342,7 +364,7 @@ impl<'a> Round<'a> {
         let effect = match (key, &parsed.object) {
             (Some(key), Some(object)) => {
                 let accepted = accepted(file, parsed, object.clone());
-                self.objects.insert(key.clone(), accepted);
+                self.objects.insert(key.clone().into(), accepted);
                 Effect::Warning
             }
             _ => self.refuse(file, parsed),
@@ -389,7 +411,7 @@ impl<'a> Round<'a> {
             return Effect::NotInForce;
         }
         if let Some(accepted) = self.store.objects.get(key) {
-            self.objects.insert(key.clone(), accepted.clone());
+            self.objects.insert(key.clone().into(), accepted.clone());
             return match accepted.object.is_closed() {
                 true => Effect::Closed,
                 false => Effect::KeptPrevious,
@@ -401,7 +423,7 @@ impl<'a> Round<'a> {
         match closed(key) {
             Some(object) => {
                 self.objects
-                    .insert(key.clone(), accepted(file, parsed, object));
+                    .insert(key.clone().into(), accepted(file, parsed, object));
                 Effect::Closed
             }
             None => Effect::NotInForce,
@@ -418,7 +440,7 @@ impl<'a> Round<'a> {
     }
 
     /// Nobody knows what an unclear file wanted to say of the objects that it used to hold.
-    fn finish(mut self) -> (BTreeMap<ObjectKey, Accepted>, Vec<Problem>) {
+    fn finish(mut self) -> (BTreeMap<Arc<ObjectKey>, Accepted>, Vec<Problem>) {
         for (key, accepted) in &self.store.objects {
             if self.unclear.contains(&accepted.file) && !self.objects.contains_key(key) {
                 self.objects.insert(key.clone(), accepted.clone());

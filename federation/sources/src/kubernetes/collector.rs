@@ -11,9 +11,8 @@ use super::{
     watch::{Told, Trouble},
 };
 use crate::{
-    ClusterConfig, Effect, FederationConfig, Problem, World,
-    assemble::Places,
-    documents,
+    ClusterConfig, Effect, FederationConfig, Problem, World, documents,
+    placed::Places,
     read::{Kind, Object, ObjectKey, key},
     store::{NoWorld, Store},
 };
@@ -152,7 +151,9 @@ impl Collector {
         problems.extend(self.problems.values().flatten().cloned());
         problems.extend(self.federation_problems());
         problems.extend(self.troubles());
-        let world = self.store.world(members, problems, Places::Declared);
+        let with_accounts = self.listings.contains_key(&Kind::ServiceAccount);
+        let places = Places::Watched { with_accounts };
+        let world = self.store.world(members, problems, places);
         let world = world.map_err(|lack| self.lack(lack))?;
         if !self.has_begun {
             self.has_begun = true;
@@ -239,7 +240,8 @@ impl Collector {
                 .retain(|name, _| names.contains(name.as_str()));
             return self.settle_federation();
         }
-        let held = self.store.objects().keys().chain(self.problems.keys());
+        let accepted = self.store.objects().keys().map(|key| &**key);
+        let held = accepted.chain(self.problems.keys());
         let gone = held.filter(|key| key.kind == kind && !seen.contains(key));
         let gone: Vec<ObjectKey> = gone.cloned().collect();
         for key in gone {
