@@ -126,9 +126,8 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         keys.adopt(&first, &audit, clock.now())?;
     }
     let members = hub::members::clusters(&hub::members::load(&state)?.members);
-    let opened = config
-        .source
-        .open(&config.cluster, &Viewer::Gateway, members);
+    let viewer = Viewer::Gateway(config.name.clone());
+    let opened = config.source.open(&config.cluster, &viewer, members);
     let (world, joined) = tokio::select! {
         opened = opened => opened?,
         _ = signals.next() => return take_back(steering, unmounter),

@@ -41,6 +41,21 @@ pub enum Effect {
 }
 
 impl Problem {
+    /// What is wrong and what became of it, for who sees which object it is of.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let path = match self.field_path.as_str() {
+            "" => String::new(),
+            path => format!("{path}: "),
+        };
+        let expected = match self.expected.as_str() {
+            "" => String::new(),
+            expected => format!("; expected {expected}"),
+        };
+        let meaning = self.effect.meaning();
+        format!("{path}{}{expected} ({meaning})", self.message)
+    }
+
     /// Whether nothing was refused.
     #[must_use]
     pub fn is_warning(&self) -> bool {
@@ -68,14 +83,6 @@ impl fmt::Display for Problem {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        write!(f, ": {}: ", self.object)?;
-        if !self.field_path.is_empty() {
-            write!(f, "{}: ", self.field_path)?;
-        }
-        f.write_str(&self.message)?;
-        if !self.expected.is_empty() {
-            write!(f, "; expected {}", self.expected)?;
-        }
-        write!(f, " ({})", self.effect.meaning())
+        write!(f, ": {}: {}", self.object, self.words())
     }
 }

@@ -77,6 +77,8 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Option<Self> {
+        // For who reads why a test failed; another one set it already.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let api = ApiServer::start_here(kubernetes::program()?);
         let crds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
         api.kubectl(&["apply", "-f", crds.to_str().unwrap()]);
@@ -196,7 +198,7 @@ fn what_is_applied_patched_and_deleted_is_known_at_once() {
         return;
     };
     cluster.apply(&format!("{FEDERATION}---\n{SHOP}---\n{POLICIES}"));
-    let (mut all, joined) = cluster.open(Viewer::Gateway);
+    let (mut all, joined) = cluster.open(Viewer::Gateway("gw1".into()));
     let (mut of_node, _joined) = cluster.open(Viewer::Node("node1".into()));
     let first = all.borrow().clone();
     assert_eq!(first.problems, []);
@@ -274,7 +276,24 @@ fn what_is_applied_patched_and_deleted_is_known_at_once() {
         names(world) == ["web"] && world.policies.policies.len() == 1
     });
 
-    // A policy that makes no sense leaves the one before in force, until it does.
+    let condition = |what: &str, field: &str| {
+        let path = format!("jsonpath={{.status.conditions[?(@.type==\"Accepted\")].{field}}}");
+        cluster
+            .api
+            .kubectl(&["get", what, "-n", "shop", "-o", &path])
+    };
+    let until_said = |what: &str, field: &str, wanted: &str| {
+        let said = async {
+            while condition(what, field) != wanted {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        cluster.block_on(said);
+    };
+    until_said("federationpolicy/from-east", "reason", "Accepted");
+    until_said("federation/sea", "status", "True");
+
+    // A policy that makes no sense leaves the one before in force, until it does, and says so itself.
     let policy = |cluster: &str| {
         POLICIES
             .split("---\n")
@@ -291,6 +310,22 @@ fn what_is_applied_patched_and_deleted_is_known_at_once() {
     };
     assert_eq!(problem.effect, Effect::KeptPrevious);
     assert_eq!(world.policies.policies.len(), 1);
+    until_said("federationpolicy/from-east", "reason", "KeptPrevious");
+    until_said("federationpolicy/from-east", "status", "False");
+    until_said("federationpolicy/from-east", "observedGeneration", "2");
+    assert_eq!(
+        condition("federationpolicy/from-east", "message"),
+        problem.words()
+    );
+    let told = async {
+        let path = "jsonpath={range .items[*]}{.involvedObject.name} {.reason} {.message}{end}";
+        let events = ["get", "events", "-n", "shop", "-o", path];
+        let wanted = format!("from-east KeptPrevious {}", problem.words());
+        while !cluster.api.kubectl(&events).contains(&wanted) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    cluster.block_on(told);
     // A cluster of that name is joined.
     joined.set(vec![ClusterConfig::joined(
         "north",
@@ -305,6 +340,26 @@ fn what_is_applied_patched_and_deleted_is_known_at_once() {
         world.problems.is_empty()
     });
     assert_ne!(world.policies, first.policies);
+    until_said("federationpolicy/from-east", "status", "True");
+    let listed = cluster
+        .api
+        .kubectl(&["get", "federationpolicies", "-n", "shop"]);
+    assert!(
+        listed
+            .lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("from-east   True       Accepted"),
+        "{listed}"
+    );
+    let lease = [
+        "get",
+        "lease",
+        "landbridge-west",
+        "-o",
+        "jsonpath={.spec.holderIdentity}",
+    ];
+    assert!(cluster.api.kubectl(&lease).starts_with("gw1_"));
 }
 
 #[test]
@@ -318,7 +373,7 @@ fn while_the_api_server_is_away_all_stays_and_nothing_is_lost() {
         pod("old", "node1")
     ));
     cluster.give_address("web", "10.1.1.7");
-    let (mut worlds, _joined) = cluster.open(Viewer::Gateway);
+    let (mut worlds, _joined) = cluster.open(Viewer::Gateway("gw1".into()));
     let before = worlds.borrow().clone();
     assert_eq!(names(&before), ["old", "web"]);
 
@@ -359,6 +414,52 @@ fn while_the_api_server_is_away_all_stays_and_nothing_is_lost() {
     });
 }
 
+/// Of two gateways the one that has the lease writes; another takes it when nothing is heard of the first.
+#[test]
+fn one_gateway_says_what_became_of_objects_and_another_takes_its_place() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    cluster.apply(&format!("{FEDERATION}---\n{SHOP}"));
+    let holder = || {
+        let lease = [
+            "get",
+            "lease",
+            "--ignore-not-found",
+            "-o",
+            "jsonpath={.items[*].spec.holderIdentity}",
+        ];
+        let holder = cluster.api.kubectl(&lease);
+        holder.split('_').next().unwrap().to_owned()
+    };
+    let until_holds = |name: &str| {
+        let held = async {
+            while holder() != name {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        cluster.block_on(held);
+    };
+    let first = cluster.open(Viewer::Gateway("gw1".into()));
+    until_holds("gw1");
+    let (mut worlds, _joined) = cluster.open(Viewer::Gateway("gw2".into()));
+    drop(first);
+    until_holds("gw2");
+    cluster.apply(&FEDERATION.replace("sea", "lake"));
+    cluster.until(&mut worlds, "a problem", |world| has_problem(world, "lake"));
+    let said = async {
+        let path = "jsonpath={.status.conditions[0].reason}";
+        while cluster
+            .api
+            .kubectl(&["get", "federation", "lake", "-o", path])
+            != "NotInForce"
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    cluster.block_on(said);
+}
+
 /// What is logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -393,7 +494,7 @@ fn a_start_waits_for_rights_and_a_federation_and_says_for_which() {
         .finish();
     // Other tests of this process may have their own.
     let guard = cluster.runtime.enter();
-    let opening = cluster.opening("gateway", Viewer::Gateway);
+    let opening = cluster.opening("gateway", Viewer::Gateway("gw1".into()));
     let opening = tracing::instrument::WithSubscriber::with_subscriber(opening, subscriber);
     let opening = tokio::spawn(opening);
     drop(guard);

@@ -6,6 +6,7 @@ mod network_set;
 mod peer;
 mod policy;
 mod schema;
+mod status;
 mod team;
 mod workload;
 mod zones;
@@ -21,7 +22,7 @@ pub use policy::{
     FederationPolicySpec, PolicyPeer, PolicyPort, PolicyRule, RequiredAssurance, RuleAction,
     ScopeWord, Subject, TierWord,
 };
-
+pub use status::ObjectStatus;
 pub use team::{
     IngressMode, IngressPrivate, PlatformAllowList, PlatformAllowListSpec, PublicDestination, Team,
     TeamService, TeamSpec,

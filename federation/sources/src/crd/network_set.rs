@@ -4,6 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::status::ObjectStatus;
+
 /// Addresses and names of the DNS under one name, for FederationPolicies of its namespace.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -11,6 +13,10 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "NetworkSet",
     namespaced,
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Addresses and names of the DNS under one name, for policies of its namespace."
 )]
@@ -33,6 +39,10 @@ pub struct NetworkSetSpec {
     group = "landbridge.io",
     version = "v1alpha1",
     kind = "ClusterNetworkSet",
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Addresses and names of the DNS under one name, for every policy of the cluster."
 )]

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schema;
+use super::status::ObjectStatus;
 
 /// Ordered rules for pods of one namespace, on the proven identity of the other end, wherever in the
 /// federation it runs. A pod that a policy selects is isolated in the directions and scopes that the
@@ -19,6 +20,10 @@ use super::schema;
     version = "v1alpha1",
     kind = "FederationPolicy",
     namespaced,
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Ordered rules for pods of one namespace on the proven identity of the other end."
 )]
@@ -54,6 +59,10 @@ pub struct FederationPolicySpec {
     version = "v1alpha1",
     kind = "ClusterFederationPolicy",
     plural = "clusterfederationpolicies",
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Ordered rules for pods of any namespace on the proven identity of the other end."
 )]

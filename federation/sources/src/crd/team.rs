@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::status::ObjectStatus;
 use super::{PolicyPort, schema};
 
 /// The services of a team, who may call each and what of the outside each may call. A file may also hold the spec
@@ -14,6 +15,10 @@ use super::{PolicyPort, schema};
     group = "landbridge.io",
     version = "v1alpha1",
     kind = "Team",
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "The services of a team, who may call each and what of the outside each may call."
 )]
@@ -90,6 +95,10 @@ pub struct PublicDestination {
     group = "landbridge.io",
     version = "v1alpha1",
     kind = "PlatformAllowList",
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "What the platform allows every team's service beside what the teams intend."
 )]

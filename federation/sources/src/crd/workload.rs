@@ -4,6 +4,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::status::ObjectStatus;
+
 /// A virtual machine, or anything else behind an interface of a node that an agent serves. Its metadata.labels are
 /// those that policies see, and its namespace's labels count as a pod's.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -12,6 +14,10 @@ use serde::{Deserialize, Serialize};
     version = "v1alpha1",
     kind = "Workload",
     namespaced,
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "A virtual machine, or anything else behind an interface of a node, that has an identity."
 )]

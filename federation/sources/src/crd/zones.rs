@@ -5,6 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::status::ObjectStatus;
 use super::{PolicyPort, RuleAction, schema};
 
 /// Named groups of workloads in all clusters, and a matrix of what may pass between them. It is asked before every
@@ -15,6 +16,10 @@ use super::{PolicyPort, RuleAction, schema};
     version = "v1alpha1",
     kind = "Zones",
     plural = "zones",
+    status = "ObjectStatus",
+    printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].reason"}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
     derive = "PartialEq",
     doc = "Named groups of workloads, and what may pass between them."
 )]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::{
     PLACE,
     kinds::Asked,
+    report::{About, Report, Reports},
     watch::{Told, Trouble},
 };
 use crate::{
@@ -29,6 +30,8 @@ pub(super) struct Collector {
     /// The texts of objects that may mean something else when there are other clusters.
     texts: BTreeMap<ObjectKey, Box<str>>,
     problems: BTreeMap<ObjectKey, Vec<Problem>>,
+    /// What there is to know of objects beside what they say, but of pods and accounts.
+    about: BTreeMap<ObjectKey, About>,
     /// What objects are read for.
     members: Option<FederationConfig>,
     has_begun: bool,
@@ -75,6 +78,7 @@ impl Collector {
             in_force: None,
             texts: BTreeMap::new(),
             problems: BTreeMap::new(),
+            about: BTreeMap::new(),
             members: None,
             has_begun: false,
             is_changed: true,
@@ -96,8 +100,14 @@ impl Collector {
         match told {
             Told::Begins => listing.seen = Some(BTreeSet::new()),
             Told::Is(mut tree) => {
+                let about = About::of(&tree);
                 kind.trim(&mut tree);
                 if let Some(key) = key(&tree) {
+                    if !matches!(kind, Kind::Pod | Kind::ServiceAccount) {
+                        // Another version of it is to be spoken of, even if it says the same.
+                        let before = self.about.insert(key.clone(), about.clone());
+                        self.is_changed |= before.is_none_or(|before| !before.is_as(&about));
+                    }
                     if let Some(seen) = &mut listing.seen {
                         seen.insert(key.clone());
                     }
@@ -222,7 +232,22 @@ impl Collector {
         self.is_changed |= is_other || before.unwrap_or_default() != problems;
     }
 
+    /// What is to be said of the objects that `world` is made of.
+    pub fn reports(&self, world: &World) -> Reports {
+        let mut problems: BTreeMap<&str, Vec<&Problem>> = BTreeMap::new();
+        for problem in &world.problems {
+            problems.entry(&problem.object).or_default().push(problem);
+        }
+        let report = |(key, about): (&ObjectKey, &About)| {
+            let of = problems.get(key.to_string().as_str());
+            let report = Report::new(about, of.map_or(&[][..], Vec::as_slice));
+            (key.clone(), report)
+        };
+        self.about.iter().map(report).collect()
+    }
+
     fn forget(&mut self, key: &ObjectKey) -> Next {
+        self.about.remove(key);
         if key.kind == Kind::Federation {
             self.federations.remove(&key.name);
             return self.settle_federation();

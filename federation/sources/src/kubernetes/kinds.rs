@@ -214,7 +214,7 @@ mod tests {
         let pods = asked.iter().find(|asked| asked.kind == Kind::Pod).unwrap();
         assert_eq!(pods.fields.as_deref(), Some("spec.nodeName=node7"));
         assert!(asked.iter().all(|asked| asked.kind != Kind::ServiceAccount));
-        let all = Asked::by(&Viewer::Gateway);
+        let all = Asked::by(&Viewer::Gateway("gw1".into()));
         assert!(all.iter().all(|asked| asked.fields.is_none()));
     }
 }

@@ -3,6 +3,8 @@
 mod collector;
 mod connect;
 mod kinds;
+mod lease;
+mod report;
 mod watch;
 
 use std::{
@@ -24,6 +26,7 @@ use collector::{Collector, Next};
 pub use connect::ConnectError;
 pub(crate) use connect::config;
 use kinds::Asked;
+use report::{Reporter, Reports};
 use watch::News;
 
 /// Where objects stand, in problems.
@@ -50,8 +53,8 @@ pub struct KubernetesSource {
 /// Who asks, and so for what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Viewer {
-    /// A gateway: all of the cluster.
-    Gateway,
+    /// The gateway of that name: all of the cluster, and it says on objects what became of them.
+    Gateway(String),
     /// The agent of that node: its pods, and all policies.
     Node(String),
 }
@@ -75,10 +78,20 @@ impl KubernetesSource {
         let woken = Arc::new(Notify::new());
         let mut follower = Follower::new(client, cluster, viewer, joined);
         let first = follower.first().await;
+        let reports = match viewer {
+            Viewer::Gateway(name) => {
+                let first = Arc::new(follower.collector.reports(&first));
+                let (sender, reports) = told::channel(first);
+                let client = follower.client.clone();
+                tokio::spawn(Reporter::new(client, cluster, name, reports).run());
+                Some(sender)
+            }
+            Viewer::Node(_) => None,
+        };
         let (sender, receiver) = told::channel(Arc::new(first));
         let wake = Arc::clone(&woken);
         let joined = Joined::new(Arc::clone(&held), move || wake.notify_one());
-        tokio::spawn(follower.run(sender, held, woken));
+        tokio::spawn(follower.run(sender, reports, held, woken));
         Ok((receiver, joined))
     }
 
@@ -203,6 +216,7 @@ impl Follower {
     async fn run(
         mut self,
         sender: told::Sender<Arc<World>>,
+        reports: Option<told::Sender<Arc<Reports>>>,
         joined: Arc<Mutex<Vec<ClusterConfig>>>,
         woken: Arc<Notify>,
     ) {
@@ -224,6 +238,10 @@ impl Follower {
             let began = Instant::now();
             match self.collector.world() {
                 Ok(world) => {
+                    if let Some(reports) = &reports {
+                        // A reporter that ended has nothing to say.
+                        let _ = reports.send(Arc::new(self.collector.reports(&world)));
+                    }
                     let world = Arc::new(world);
                     sender.send_if_modified(|old| {
                         let differs = **old != *world;
