@@ -244,6 +244,8 @@ pub struct Agents {
     /// Whom their tokens are made for.
     #[serde(default = "audience")]
     pub audience: String,
+    /// The ConfigMap in the gateway's namespace that is to have the pin of the cluster's root, for agents.
+    pub root_config_map: Option<String>,
 }
 
 fn audience() -> String {

@@ -15,6 +15,7 @@ mod prepare;
 mod program;
 pub mod queue;
 pub mod refusals;
+mod root_map;
 pub mod run;
 pub mod secret;
 pub mod signals;

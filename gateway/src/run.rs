@@ -29,6 +29,7 @@ use crate::{
     hub::{self, Hub, HubParts, view::Observer},
     nexthops::NextHopWatch,
     prepare::{Prepared, own_world, prepare, take_back},
+    root_map,
     secret::Keeper,
     signals::Signals,
     signing::Desk,
@@ -163,6 +164,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     };
     let own_world = world.clone();
     let reviewer = start::token_reviewer(&config).await?;
+    let root_map = root_map::writer(&config).await?;
     let hub = Hub::new(HubParts {
         trust_domain: domain,
         keys: keys.store,
@@ -225,6 +227,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
     let hub = tokio::spawn(hub.run(stopped));
     info!(signature_budget = %config.limits.signature_budget, "running");
 
+    let told_root = root.clone();
     let renewing = async {
         let Some(root) = root else {
             // The hub takes what the Workload API issues.
@@ -237,7 +240,14 @@ async fn serve(prepared: Prepared) -> anyhow::Result<()> {
         };
         renew(identity, || clock.now().unix, renew_svid, issue).await
     };
+    let telling = async {
+        match (root_map, told_root) {
+            (Some(writer), Some(root)) => root_map::keep(writer, root).await,
+            _ => std::future::pending().await,
+        }
+    };
     let end = tokio::select! {
+        () = telling => Ok(()),
         end = until_end(&mut signals, &observer, &hub, &http, bundle_endpoint.as_ref()) => end,
         // The gateway's own certificate, for as long as it runs.
         () = renewing => Ok(()),

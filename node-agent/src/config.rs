@@ -78,6 +78,9 @@ pub struct Gateway {
     /// `svid`, where the roots come from there.
     #[serde(default)]
     pub root_pin: Option<String>,
+    /// In place of it, the file that says it.
+    #[serde(default)]
+    pub root_pin_file: Option<PathBuf>,
 }
 
 /// An issuer of X.509-SVIDs.
@@ -192,7 +195,7 @@ impl Config {
         let pin = self.pin()?;
         if self.svid.is_none() {
             return pin.map(drop).context(
-                "gateway.rootPin: it is missing, and only with svid.workloadApi it is not needed",
+                "gateway.rootPin: it is missing (as is rootPinFile), and only with svid.workloadApi it is not needed",
             );
         }
         for (field, is_there) in [
@@ -214,9 +217,23 @@ impl Config {
     /// # Errors
     /// When it is not `sha256:` and 64 hex digits.
     pub fn pin(&self) -> anyhow::Result<Option<Pin>> {
-        let pin = self.gateway.root_pin.as_deref();
-        let pin = pin.map(str::parse).transpose();
-        pin.context("gateway.rootPin")
+        let Gateway {
+            root_pin,
+            root_pin_file,
+            ..
+        } = &self.gateway;
+        let (pin, field) = match (root_pin, root_pin_file) {
+            (Some(_), Some(_)) => bail!("gateway: rootPin or rootPinFile, not both"),
+            (Some(pin), None) => (pin.clone(), "rootPin".to_owned()),
+            (None, Some(file)) => {
+                let field = format!("rootPinFile: {}", file.display());
+                let text = fs::read_to_string(file).with_context(|| format!("gateway.{field}"))?;
+                (text.trim().to_owned(), field)
+            }
+            (None, None) => return Ok(None),
+        };
+        let pin = pin.parse().with_context(|| format!("gateway.{field}"))?;
+        Ok(Some(pin))
     }
 }
 

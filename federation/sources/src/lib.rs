@@ -7,6 +7,7 @@
 
 mod allot;
 mod assemble;
+mod config_map;
 pub mod crd;
 mod decode;
 mod documents;
@@ -38,6 +39,7 @@ mod yaml;
 mod store_tests;
 
 pub use allot::{FIRST_POD, Place, Request, allotment, node_prefix};
+pub use config_map::{ConfigMapError, ConfigMapWriter};
 pub use end_name::EndName;
 pub use fault::FieldPath;
 pub use federation::{ClusterConfig, FederationConfig, GatewayConfig, PodRange};

@@ -117,7 +117,7 @@ fn start(world: &World) -> Option<ApiServer> {
                     kubeconfig.display()
                 )
             }
-            "nodes" => "agents: {serviceAccount: landbridge/agent}".into(),
+            "nodes" => "agents: {serviceAccount: landbridge/agent, rootConfigMap: root}".into(),
             _ => line.to_owned(),
         });
     let config: Vec<String> = lines.collect();
@@ -186,6 +186,28 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
     world.until("the policy", || !is("allow"));
     api.kubectl(&["delete", "networkpolicy", "nobody", "-n", "landbridge"]);
     world.until("its end", || is("allow"));
+
+    // Agents find the root's pin, once the gateway may write it.
+    let in_default = [
+        "create",
+        "role",
+        "root",
+        "--verb=create,patch",
+        "--resource=configmaps",
+    ];
+    api.kubectl(&in_default);
+    api.kubectl(&[
+        "create",
+        "rolebinding",
+        "root",
+        "--role=root",
+        "--user=gateway",
+    ]);
+    let path = "jsonpath={.data.rootPin}";
+    World::until_within(BACK, "the pin of the root", || {
+        api.kubectl(&["get", "configmap", "root", "--ignore-not-found", "-o", path])
+            == pin.to_string()
+    });
 
     // An agent is the node that its token says, once the gateway may ask.
     let agent = || token(&api, "agent", "landbridge", Some("agent-1"));
