@@ -280,7 +280,10 @@ impl Config {
         let mut unknown = Vec::new();
         let document = serde_norway::Deserializer::from_str(text);
         let config: Self =
-            serde_ignored::deserialize(document, |path| unknown.push(path.to_string()))?;
+            // A field that may be left out has a step of its own in the path.
+            serde_ignored::deserialize(document, |path| {
+                unknown.push(path.to_string().replace(".?", ""));
+            })?;
         if !unknown.is_empty() {
             bail!("unknown field {}", unknown.join(", "));
         }
@@ -445,6 +448,28 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
         assert_eq!(lives, (Some(day * 365), Some(day * 30)));
         let never = Config::parse(&format!("{FULL}rotation: {{rootDays: 0}}")).unwrap();
         assert_eq!(never.rotation.lives(), (None, Some(day * 30)));
+    }
+
+    #[test]
+    fn agents_enrol_by_tokens_where_an_api_server_judges_them() {
+        let folder = "{folder: /etc/landbridge}";
+        let agents = |source: &str, account: &str| {
+            let text = FULL.replace(folder, source);
+            format!("{text}agents: {{serviceAccount: {account}}}\n")
+        };
+        let config = Config::parse(&agents("{kubernetes: {}}", "landbridge/agent")).unwrap();
+        let read = config.agents.unwrap();
+        assert_eq!(read.account(), Some(("landbridge", "agent")));
+        assert_eq!(read.audience, "landbridge");
+        let nobody = error(&agents(folder, "landbridge/agent"));
+        assert!(nobody.contains("source.kubernetes is needed"), "{nobody}");
+        for account in ["agent", "landbridge/agent/x", "Landbridge/agent", "/agent"] {
+            let wrong = error(&agents("{kubernetes: {}}", account));
+            assert!(
+                wrong.contains("is not NAMESPACE/NAME"),
+                "{account}: {wrong}"
+            );
+        }
     }
 
     #[test]
