@@ -75,6 +75,16 @@ impl Meanings {
     }
 }
 
+impl Draft {
+    /// Whether a rule speaks of nodes.
+    pub fn names_nodes(&self) -> bool {
+        let named = self.open.iter().map(|open| &open.named);
+        named
+            .into_iter()
+            .any(|named| matches!(named, Named::Nodes(_)))
+    }
+}
+
 impl From<Policy> for Draft {
     fn from(policy: Policy) -> Self {
         Self {

@@ -60,6 +60,42 @@ spec:
     from: [{clusters: [east], namespaceSelector: {}, podSelector: {matchLabels: {app: client}}}]
 ";
 
+/// As far as a test needs the kind of somebody else.
+const CLUSTER_NETWORK_POLICIES: &str = "\
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata:
+  name: clusternetworkpolicies.policy.networking.k8s.io
+  annotations: {api-approved.kubernetes.io: 'unapproved, of a test'}
+spec:
+  group: policy.networking.k8s.io
+  scope: Cluster
+  names: {kind: ClusterNetworkPolicy, plural: clusternetworkpolicies}
+  versions:
+  - name: v1alpha2
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+";
+
+/// What speaks of nodes, and one of them.
+const NODES: &str = "\
+apiVersion: v1
+kind: Node
+metadata: {name: node9, labels: {role: ingress}}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: nodes}
+spec:
+  tier: Admin
+  priority: 10
+  subject: {namespaces: {}}
+  egress:
+  - action: Deny
+    to: [{nodes: {matchLabels: {role: ingress}}}]
+";
+
 fn pod(name: &str, node: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}\n\
@@ -197,6 +233,10 @@ fn what_is_applied_patched_and_deleted_is_known_at_once() {
     let Some(cluster) = Cluster::start() else {
         return;
     };
+    cluster.apply(CLUSTER_NETWORK_POLICIES);
+    cluster
+        .api
+        .kubectl(&["wait", "--for=condition=Established", "crd", "--all"]);
     cluster.apply(&format!("{FEDERATION}---\n{SHOP}---\n{POLICIES}"));
     let (mut all, joined) = cluster.open(Viewer::Gateway("gw1".into()));
     let (mut of_node, _joined) = cluster.open(Viewer::Node("node1".into()));
@@ -360,6 +400,36 @@ fn what_is_applied_patched_and_deleted_is_known_at_once() {
         "jsonpath={.spec.holderIdentity}",
     ];
     assert!(cluster.api.kubectl(&lease).starts_with("gw1_"));
+
+    // Nodes are asked for by an agent from the moment on at which a policy speaks of them.
+    assert_eq!(of_node.borrow().nodes, []);
+    cluster.apply(NODES);
+    let address = r#"{"status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.9"}]}}"#;
+    cluster.api.kubectl(&[
+        "patch",
+        "node",
+        "node9",
+        "--subresource=status",
+        "-p",
+        address,
+    ]);
+    cluster.until(&mut of_node, "the nodes of a policy", |world| {
+        let node = world.nodes.first();
+        node.is_some_and(|node| {
+            node.addresses == ["192.0.2.9".parse::<std::net::IpAddr>().unwrap()]
+        })
+    });
+
+    // A kind that is there no more leaves nothing, and is a problem for a while only: a server that starts may say
+    // so of all kinds.
+    let only_web = |world: &World| world.policies.policies.len() == 1 && names(world) == ["web"];
+    let crd = ["delete", "crd", "federationpolicies.landbridge.io"];
+    cluster.api.kubectl(&crd);
+    let words = "asked for FederationPolicy: does not answer";
+    cluster.until(&mut all, "a problem", |world| has_problem(world, words));
+    cluster.until(&mut all, "no problem", |world| {
+        world.problems.is_empty() && only_web(world)
+    });
 }
 
 #[test]

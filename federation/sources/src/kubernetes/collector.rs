@@ -32,6 +32,8 @@ pub(super) struct Collector {
     problems: BTreeMap<ObjectKey, Vec<Problem>>,
     /// What there is to know of objects beside what they say, but of pods and accounts.
     about: BTreeMap<ObjectKey, About>,
+    /// A policy speaks of nodes, and nobody asked for them yet.
+    lacks_nodes: bool,
     /// What objects are read for.
     members: Option<FederationConfig>,
     has_begun: bool,
@@ -79,6 +81,7 @@ impl Collector {
             texts: BTreeMap::new(),
             problems: BTreeMap::new(),
             about: BTreeMap::new(),
+            lacks_nodes: false,
             members: None,
             has_begun: false,
             is_changed: true,
@@ -220,9 +223,21 @@ impl Collector {
         Next::Nothing
     }
 
+    /// Whether a policy speaks of nodes, and they are to be told from now on; said once.
+    pub fn begins_nodes(&mut self) -> bool {
+        let begins = std::mem::take(&mut self.lacks_nodes);
+        if begins {
+            self.listings.entry(Kind::Node).or_default();
+        }
+        begins
+    }
+
     fn read(&mut self, key: ObjectKey, tree: &Value) {
         let Some(members) = &self.members else { return };
         let parsed = documents::object(tree, Some(members), &self.cluster);
+        if let Some(Object::Policy(draft)) = &parsed.object {
+            self.lacks_nodes |= draft.names_nodes() && !self.listings.contains_key(&Kind::Node);
+        }
         let (effect, is_other) = self.store.put(PLACE, &parsed);
         let problems: Vec<Problem> = parsed.problems(PLACE, effect).collect();
         let before = match problems.is_empty() {

@@ -33,9 +33,10 @@ impl Asked {
         asked.filter(|asked| viewer.needs(asked.kind)).collect()
     }
 
-    pub fn federation() -> Self {
+    /// All of it.
+    pub fn of(kind: Kind) -> Self {
         Self {
-            kind: Kind::Federation,
+            kind,
             fields: None,
             is_metadata: false,
         }
@@ -47,6 +48,8 @@ impl Viewer {
         match (self, kind) {
             // Whether an account is there is for the issuer to say, and whom the gateway meets for the gateway.
             (Self::Node(_), Kind::ServiceAccount | Kind::FederationPeer) => false,
+            // Every agent would hear of every node, all the time: only when a policy speaks of nodes.
+            (Self::Node(_), Kind::Node) => false,
             _ => true,
         }
     }

@@ -138,7 +138,7 @@ impl Follower {
             teller,
             are_followed: false,
         };
-        new.follow(Asked::federation());
+        new.follow(Asked::of(Kind::Federation));
         new
     }
 
@@ -205,6 +205,9 @@ impl Follower {
                 self.follow(asked);
             }
             return;
+        }
+        if self.collector.begins_nodes() {
+            self.follow(Asked::of(Kind::Node));
         }
         let Next::ListAgain(kind) = next else { return };
         if let Some(asked) = self.asked.iter().find(|asked| asked.kind == kind).cloned() {

@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
-    time::{self, MissedTickBehavior},
+    time::{self, Instant, MissedTickBehavior},
 };
 
 use super::lease::{Holder, RENEWED};
@@ -174,10 +174,15 @@ impl Reporter {
         self.failures[of] = words;
     }
 
-    /// What is new. Of an object of which nothing can be said nothing is said until it is something else.
+    /// What is new, as far as there is time until the lease is to be renewed. Of an object of which nothing can be
+    /// said nothing is said until it is something else.
     async fn say_all(&mut self, reports: &Reports) -> Result<(), Error> {
         self.said.retain(|key, _| reports.contains_key(key));
+        let until = Instant::now() + RENEWED;
         for (key, report) in reports {
+            if Instant::now() >= until {
+                return Ok(());
+            }
             if self.said.get(key) == Some(report) {
                 continue;
             }

@@ -32,6 +32,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// Between two looks for a kind that the API server does not have.
 const ABSENT_WAIT: Duration = Duration::from_secs(60);
+/// So many times in a row a server must say that it does not have a kind that it had: one that starts may say so
+/// of all kinds. Their objects are deleted one by one before that.
+const ABSENT: u32 = 6;
 
 /// What is told of one kind.
 #[derive(Debug)]
@@ -71,6 +74,8 @@ pub(super) async fn follow(client: Client, asked: Asked, number: u64, news: mpsc
         number,
         news,
         is_well: true,
+        may_be_absent: true,
+        absences: 0,
     };
     // Nobody listens any more.
     let Err(Ended) = follower.run().await;
@@ -85,6 +90,10 @@ struct Follower {
     number: u64,
     news: mpsc::Sender<News>,
     is_well: bool,
+    /// The server never had the kind, or has it no more.
+    may_be_absent: bool,
+    /// How often in a row it said that it does not have it.
+    absences: u32,
 }
 
 /// Why a watch ended.
@@ -142,6 +151,7 @@ impl Follower {
             }
             let more = page.metadata.continue_.filter(|token| !token.is_empty());
             if more.is_none() {
+                (self.may_be_absent, self.absences) = (false, 0);
                 self.tell(Told::Complete).await?;
                 self.well().await?;
                 return Ok(Ok(page.metadata.resource_version.unwrap_or_default()));
@@ -233,9 +243,12 @@ impl Follower {
 
     /// Tells of `error` and waits.
     async fn fail(&mut self, error: Error, waits: &mut Waits) -> Result<(), Ended> {
+        let is_absent = matches!(&error, Error::Api(status) if status.code == 404);
+        self.absences = if is_absent { self.absences + 1 } else { 0 };
+        self.may_be_absent |= self.absences >= ABSENT;
         let wait = match &error {
             // The kind is not installed: there is no such object.
-            Error::Api(status) if status.code == 404 => {
+            _ if is_absent && self.may_be_absent => {
                 self.tell(Told::Begins).await?;
                 self.tell(Told::Complete).await?;
                 self.well().await?;
