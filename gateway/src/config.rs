@@ -520,7 +520,7 @@ nodes: [{name: node1, address: 172.16.1.11, enrolSecretHash: "sha256:00"}]
             ("profile: https_spiffe, path: b", "begins with /"),
             (
                 "profile: https_spiffe, url: b",
-                "unknown field bundleEndpoint.?.url",
+                "unknown field bundleEndpoint.url",
             ),
         ] {
             let said = error(&with(text));

@@ -357,7 +357,7 @@ fn object(
 }
 
 /// What is left to read. Kubernetes' types read their apiVersion and kind themselves, ours do not
-/// know them.
+/// know them; and what a status says of our objects, whoever wrote it, is not read.
 fn body(kind: Kind, tree: &Value) -> Value {
     let mut body = tree.clone();
     let types_read_it = matches!(
@@ -367,6 +367,7 @@ fn body(kind: Kind, tree: &Value) -> Value {
     if !types_read_it && let Value::Object(map) = &mut body {
         map.remove("apiVersion");
         map.remove("kind");
+        map.remove("status");
     }
     body
 }
